@@ -1,0 +1,82 @@
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "exactnorm/options.h"
+#include "exactnorm/partial_sums.h"
+#include "exactnorm/statistics.h"
+#include "exactnorm/tensor.h"
+
+namespace exactnorm {
+
+// Batch normalization (Ioffe and Szegedy, 2015):
+//
+//   y = gamma * (x - mean) / sqrt(variance + epsilon) + beta
+//
+// Shapes: x, y, dy and dx have one shape of 0 to 8 dimensions and any strides; `options.channel_axes`
+// names the axes that keep their own statistics. Inputs have any dtype, outputs float32 or float64.
+//
+// Aliasing: an output may be the very memory of x or dy (same address, strides and dtype). Any other
+// overlap of an output with an input or with another output is refused.
+//
+// All arguments are checked before anything is written. `docs/semantics.md` lists every edge case.
+
+/// Training: normalizes x by its own mean and biased variance, and returns them.
+///
+/// A channel that holds one value everywhere becomes exactly beta. A channel with NaN or infinity
+/// becomes NaN throughout, others are not touched. An empty batch writes nothing and returns NaN.
+/// int64 input beyond 2^53 is rounded to float64 first. x may have one value per channel: y is beta.
+///
+/// Accuracy: mean and variance are exact, rounded once to float64. A float32 y is within 0.501 units in
+/// the last place of the exact result where |y| is at least 2^-20 times |gamma| and |beta|, and in any
+/// case within 2^-24 * max(|y|, |beta|, |y - beta|).
+Statistics training(const TensorView& x, const MutableTensorView& y, const Affine& affine = {},
+                    const Options& options = {});
+
+/// Normalizes x by given statistics: those of `given_statistics`, `statistics_of` or an earlier call.
+/// Uses mean, mean_residual and inverse_deviation, so epsilon is already in `statistics`.
+/// NaN and infinity in x reach their own elements of y only.
+void inference(const TensorView& x, const Statistics& statistics, const MutableTensorView& y, const Affine& affine = {},
+               const Options& options = {});
+
+/// Statistics from somebody's running mean and variance (one element per channel each, any dtype).
+/// Throws Error when a mean is not finite, when a variance is negative or not finite, or when variance
+/// and epsilon are both zero.
+[[nodiscard]] Statistics given_statistics(const TensorView& mean, const TensorView& variance,
+                                          const Options& options = {});
+
+/// Where `backward` writes. Each is optional; those absent are not computed. dgamma and dbeta have one
+/// element per channel, in the shapes that Affine allows. All are overwritten, not added to.
+struct Gradients {
+  std::optional<MutableTensorView> dx = std::nullopt;
+  std::optional<MutableTensorView> dgamma = std::nullopt;
+  std::optional<MutableTensorView> dbeta = std::nullopt;
+};
+
+/// The backward pass through `training`: mean and variance are functions of x.
+///
+///   dbeta  = sum dy
+///   dgamma = r * sum dy * (x - mean)                                  r = inverse_deviation
+///   dx     = gamma * r * (dy - dbeta / count - k * (x - mean) * sum(dy * (x - mean)) / count)
+///   k      = r^2 (epsilon beside the variance), or r / sqrt(variance) (epsilon beside the deviation)
+///
+/// `statistics` is what `training` returned for this x; with an epsilon added to the deviation, a constant
+/// channel has no derivative there and k is taken as 0. The sums are exact, and rounded once.
+void backward(const TensorView& dy, const TensorView& x, const Statistics& statistics,
+              const std::optional<TensorView>& gamma, const Gradients& gradients, const Options& options = {});
+
+/// The backward pass through `inference`: mean and variance are constants.
+///
+///   dbeta = sum dy,   dgamma = r * sum dy * (x - mean),   dx = gamma * r * dy
+void backward_frozen(const TensorView& dy, const TensorView& x, const Statistics& statistics,
+                     const std::optional<TensorView>& gamma, const Gradients& gradients, const Options& options = {});
+
+/// `backward` in two steps, for those who merge sums of several parts of one batch (ranks, or pieces
+/// that do not fit in memory): `sums` are the merged ones of `accumulate(sums, dy, x)` over all parts,
+/// `statistics` those of the whole batch, dy and x this part. dgamma and dbeta are those of the whole batch.
+void backward_from_sums(const TensorView& dy, const TensorView& x, const Statistics& statistics,
+                        const PartialSums& sums, const std::optional<TensorView>& gamma, const Gradients& gradients,
+                        const Options& options = {});
+
+}  // namespace exactnorm

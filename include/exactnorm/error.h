@@ -1,0 +1,25 @@
+#pragma once
+
+#include <stdexcept>
+#include <string>
+
+namespace exactnorm {
+
+/// The one exception type of this library.
+///
+/// `what()` reads "argument: what was given; what was expected", for example
+/// "gamma: has 3 elements; expected 4, one per channel". Nothing has been written to any output when
+/// it is thrown, unless the function's own documentation says otherwise.
+class Error : public std::runtime_error {
+ public:
+  Error(std::string argument, const std::string& problem)
+      : std::runtime_error(argument + ": " + problem), argument_(std::move(argument)) {}
+
+  /// The name of the offending argument, spelled as in the function's declaration.
+  [[nodiscard]] const std::string& argument() const noexcept { return argument_; }
+
+ private:
+  std::string argument_;
+};
+
+}  // namespace exactnorm

@@ -1,0 +1,15 @@
+#pragma once
+
+// Everything: batch normalization for CPUs whose results depend on the data alone.
+
+#include "exactnorm/batch_norm.h"
+#include "exactnorm/dtype.h"
+#include "exactnorm/error.h"
+#include "exactnorm/info.h"
+#include "exactnorm/layer.h"
+#include "exactnorm/layout.h"
+#include "exactnorm/options.h"
+#include "exactnorm/partial_sums.h"
+#include "exactnorm/running_statistics.h"
+#include "exactnorm/statistics.h"
+#include "exactnorm/tensor.h"

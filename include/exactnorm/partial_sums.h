@@ -1,0 +1,82 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "exactnorm/options.h"
+#include "exactnorm/statistics.h"
+#include "exactnorm/tensor.h"
+
+namespace exactnorm {
+
+/// Two exact sums per channel over a part of a data set, and the number of elements behind them.
+///
+/// Each sum is one long integer in units of the smallest number that its dtype (or its square) can
+/// hold (a Kulisch accumulator: Kulisch and Miranker, 1981), so additions never round: they are
+/// associative and commutative, and the result depends on the numbers alone, not on their order, on
+/// who added which, or on how they were cut into parts. Sums stay exact up to 2^62 elements.
+///
+/// The same type serves both directions:
+///   kind moments:   sum of x,  sum of x * x      (what the mean and the variance need)
+///   kind gradients: sum of dy, sum of dy * x     (what dgamma, dbeta and dx need)
+///
+/// It is a value: copy, compare, serialize and merge it freely. One object may not be changed by two
+/// threads at once.
+class PartialSums {
+ public:
+  enum class Kind : std::uint8_t { moments, gradients };
+  /// `single` holds float32 and integers of up to 16 bits exactly (128 bytes per channel), `extended`
+  /// holds float64 and all integers (808 bytes per channel).
+  enum class Range : std::uint8_t { single, extended };
+
+  /// Sums over nothing. Throws Error when `channels` is negative.
+  explicit PartialSums(Index channels, Kind kind = Kind::moments, Range range = Range::single);
+
+  [[nodiscard]] Index channels() const noexcept { return channels_; }
+  [[nodiscard]] Kind kind() const noexcept { return kind_; }
+  [[nodiscard]] Range range() const noexcept { return range_; }
+
+  /// Elements per channel so far.
+  [[nodiscard]] Index count() const noexcept { return count_; }
+
+  /// NaN and infinite values met in this channel so far: in x (moments), or in dy and in x counted
+  /// each (gradients). The channel's results are NaN as soon as there is one; other channels are not touched.
+  [[nodiscard]] Index nonfinite_count(Index channel) const;
+
+  /// Adds the sums of another part. The two may have different ranges: the result has the larger one.
+  /// Throws Error when kind or number of channels differ, or when counts add up to more than 2^62.
+  void merge(const PartialSums& other);
+
+  /// A self-describing byte string (versioned, little-endian, the same on every machine).
+  [[nodiscard]] std::vector<std::byte> serialize() const;
+  /// Throws Error when `bytes` is not what `serialize` writes.
+  [[nodiscard]] static PartialSums deserialize(std::span<const std::byte> bytes);
+
+  /// True when all sums are equal as numbers, whatever the range that holds them.
+  friend bool operator==(const PartialSums& a, const PartialSums& b);
+
+ private:
+  friend struct PartialSumsAccess;
+
+  Index channels_ = 0;
+  Kind kind_ = Kind::moments;
+  Range range_ = Range::single;
+  Index count_ = 0;
+  std::vector<std::uint64_t> words_;  // per channel: the words of the first sum, then of the second
+  std::vector<Index> nonfinite_;      // per channel: in the first operand, in the second
+};
+
+/// Adds all elements of `x` to `sums` (kind moments). Uses `options.channel_axes` and `options.threads`.
+/// Throws Error when x has another number of channels than `sums`.
+void accumulate(PartialSums& sums, const TensorView& x, const Options& options = {});
+
+/// Adds dy and dy * x to `sums` (kind gradients). dy is float32 or float64 and has the shape of x.
+void accumulate(PartialSums& sums, const TensorView& dy, const TensorView& x, const Options& options = {});
+
+/// Mean, variance and 1/deviation from the sums of kind moments: the exact values, rounded once.
+/// A channel with a non-finite element, and every channel of an empty data set, gets NaN.
+[[nodiscard]] Statistics statistics_of(const PartialSums& sums, const Options& options = {});
+
+}  // namespace exactnorm

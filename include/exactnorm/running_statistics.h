@@ -1,0 +1,42 @@
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "exactnorm/options.h"
+#include "exactnorm/statistics.h"
+#include "exactnorm/tensor.h"
+
+namespace exactnorm {
+
+/// Means and variances remembered over training batches, for inference. A plain value.
+struct RunningStatistics {
+  /// Starts at mean 0 and variance 1, as every framework does. Throws Error when `channels` is negative.
+  explicit RunningStatistics(Index channels = 0);
+
+  std::vector<double> mean;
+  std::vector<double> variance;
+  /// Updates so far.
+  Index batches_tracked = 0;
+
+  /// The weight of the *new* value: running = (1 - momentum) * running + momentum * new. This is the
+  /// convention of PyTorch and cuDNN; Keras, Flax and ONNX call the other weight, 1 - momentum, momentum.
+  /// Without a value, the average of all batches so far: momentum is 1 / batches_tracked.
+  std::optional<double> momentum = 0.1;
+
+  [[nodiscard]] Index channels() const noexcept { return static_cast<Index>(mean.size()); }
+
+  /// Takes in the statistics of one batch, with the unbiased variance (divided by count - 1).
+  ///
+  /// A channel whose batch statistics are not finite keeps what it had, so that one bad batch cannot
+  /// poison it for good; the numbers of such channels are returned (empty when all is well). An empty
+  /// batch changes nothing.
+  /// Throws Error, and changes nothing, when the number of channels differs, when count is 1 (the
+  /// unbiased variance of one value does not exist), or when momentum is not from 0 to 1.
+  std::vector<Index> update(const Statistics& batch);
+
+  /// The statistics to give to `inference`.
+  [[nodiscard]] Statistics statistics(const Options& options = {}) const;
+};
+
+}  // namespace exactnorm

@@ -1,0 +1,29 @@
+#pragma once
+
+#include <vector>
+
+#include "exactnorm/tensor.h"
+
+namespace exactnorm {
+
+/// What normalization needs to know of each channel, computed or given. One value per channel in each
+/// vector, in float64 whatever the input was.
+struct Statistics {
+  /// Elements per channel behind the values; 0 where they were given rather than computed.
+  Index count = 0;
+
+  /// The exact mean, rounded once to float64.
+  std::vector<double> mean;
+  /// Exact mean minus `mean`, rounded: what one float64 could not hold.
+  std::vector<double> mean_residual;
+  /// The exact biased variance (divided by `count`), rounded once to float64. Infinite where it exceeds
+  /// float64's range; `inverse_deviation` is right even then.
+  std::vector<double> variance;
+  /// 1 / sqrt(variance + epsilon) or 1 / (sqrt(variance) + epsilon); 0 where the divisor is 0, so that a
+  /// constant channel with epsilon 0 becomes beta.
+  std::vector<double> inverse_deviation;
+
+  [[nodiscard]] Index channels() const noexcept { return static_cast<Index>(mean.size()); }
+};
+
+}  // namespace exactnorm

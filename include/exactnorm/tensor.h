@@ -1,0 +1,147 @@
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <span>
+#include <string>
+
+#include "exactnorm/dtype.h"
+#include "exactnorm/error.h"
+
+namespace exactnorm {
+
+/// Sizes, strides, axes and counts.
+using Index = std::int64_t;
+
+/// The most dimensions that a view may have.
+inline constexpr std::size_t maximum_rank = 8;
+
+/// A short list of indices (a shape, strides or a set of axes) that never allocates.
+class IndexList {
+ public:
+  constexpr IndexList() = default;
+  /// Throws Error when there are more than `maximum_rank` values.
+  IndexList(std::initializer_list<Index> values) : IndexList(std::span<const Index>(values.begin(), values.size())) {}
+  explicit IndexList(std::span<const Index> values) {
+    for (const Index value : values) push_back(value);
+  }
+
+  void push_back(Index value) {
+    if (size_ == maximum_rank) throw Error("shape", "more than 8 dimensions; expected 0 to 8");
+    values_[size_++] = value;
+  }
+  [[nodiscard]] constexpr std::size_t size() const noexcept { return size_; }
+  [[nodiscard]] constexpr bool empty() const noexcept { return size_ == 0; }
+  [[nodiscard]] constexpr const Index* begin() const noexcept { return values_.data(); }
+  [[nodiscard]] constexpr const Index* end() const noexcept { return values_.data() + size_; }
+  [[nodiscard]] constexpr Index* begin() noexcept { return values_.data(); }
+  [[nodiscard]] constexpr Index* end() noexcept { return values_.data() + size_; }
+  [[nodiscard]] constexpr Index operator[](std::size_t i) const noexcept { return values_[i]; }
+  [[nodiscard]] constexpr Index& operator[](std::size_t i) noexcept { return values_[i]; }
+  friend constexpr bool operator==(const IndexList& a, const IndexList& b) noexcept {
+    if (a.size_ != b.size_) return false;
+    for (std::size_t i = 0; i < a.size_; ++i) {
+      if (a.values_[i] != b.values_[i]) return false;
+    }
+    return true;
+  }
+
+ private:
+  std::array<Index, maximum_rank> values_{};
+  std::size_t size_ = 0;
+};
+
+/// "(2, 3, 4)", "(5,)" or "()", as Python prints a tuple.
+[[nodiscard]] std::string to_string(const IndexList& list);
+
+/// Row-major strides of `shape`, in elements.
+[[nodiscard]] IndexList contiguous_strides(const IndexList& shape) noexcept;
+
+/// Number of elements of `shape`. Throws Error when a size is negative or the product exceeds 2^62.
+[[nodiscard]] Index element_count(const IndexList& shape);
+
+/// A read-only view of somebody else's memory: nothing is copied, nothing is owned.
+///
+/// Element (i0, i1, ...) lies at `data` plus `i0 * strides[0] + i1 * strides[1] + ...` elements. Strides
+/// may have any sign, and may be zero (a broadcast input). `data` is the address of element (0, 0, ...),
+/// aligned to its type.
+struct TensorView {
+  const void* data = nullptr;
+  DType dtype = DType::float32;
+  IndexList shape;
+  IndexList strides;
+
+  [[nodiscard]] std::size_t rank() const noexcept { return shape.size(); }
+};
+
+/// The same for memory that will be written. No two of its elements may share memory.
+struct MutableTensorView {
+  void* data = nullptr;
+  DType dtype = DType::float32;
+  IndexList shape;
+  IndexList strides;
+
+  [[nodiscard]] std::size_t rank() const noexcept { return shape.size(); }
+  operator TensorView() const noexcept { return {data, dtype, shape, strides}; }  // NOLINT(google-explicit-constructor)
+};
+
+/// A view of `data` with explicit strides, in elements.
+template <typename T>
+[[nodiscard]] TensorView view(const T* data, const IndexList& shape, const IndexList& strides) {
+  return {data, dtype_of<T>(), shape, strides};
+}
+template <typename T>
+[[nodiscard]] MutableTensorView mutable_view(T* data, const IndexList& shape, const IndexList& strides) {
+  return {data, dtype_of<T>(), shape, strides};
+}
+
+/// A row-major view of `data`.
+template <typename T>
+[[nodiscard]] TensorView view(const T* data, const IndexList& shape) {
+  return {data, dtype_of<T>(), shape, contiguous_strides(shape)};
+}
+template <typename T>
+[[nodiscard]] MutableTensorView mutable_view(T* data, const IndexList& shape) {
+  return {data, dtype_of<T>(), shape, contiguous_strides(shape)};
+}
+
+namespace detail {
+void check_span_size(std::size_t size, const IndexList& shape);
+}  // namespace detail
+
+/// A row-major view of `values`, which must hold exactly the elements of `shape`; a container that
+/// converts to a span (std::vector, std::array) may be given as it is.
+/// Throws Error when the sizes differ.
+template <typename T>
+[[nodiscard]] TensorView view(std::span<const T> values, const IndexList& shape) {
+  detail::check_span_size(values.size(), shape);
+  return view(values.data(), shape);
+}
+template <typename Container>
+requires requires(const Container& c) {
+  std::span(c);
+} &&(!std::is_pointer_v<Container>) [[nodiscard]] TensorView view(const Container& values, const IndexList& shape) {
+  detail::check_span_size(std::span(values).size(), shape);
+  return view(std::span(values).data(), shape);
+}
+template <typename Container>
+requires requires(Container& c) {
+  std::span(c);
+} &&(!std::is_pointer_v<Container>) [[nodiscard]] MutableTensorView
+    mutable_view(Container&& values, const IndexList& shape) {
+  detail::check_span_size(std::span(values).size(), shape);
+  return mutable_view(std::span(values).data(), shape);
+}
+
+/// The same memory with its axes in another order: axis i of the result is axis `order[i]` of `x`.
+/// Throws Error when `order` is not a permutation.
+[[nodiscard]] TensorView permute(const TensorView& x, const IndexList& order);
+[[nodiscard]] MutableTensorView permute(const MutableTensorView& x, const IndexList& order);
+
+/// `x[begin : begin + size]` along one axis. Throws Error when it leaves the axis.
+[[nodiscard]] TensorView slice(const TensorView& x, std::size_t axis, Index begin, Index size);
+[[nodiscard]] MutableTensorView slice(const MutableTensorView& x, std::size_t axis, Index begin, Index size);
+
+}  // namespace exactnorm

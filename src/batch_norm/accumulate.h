@@ -1,0 +1,16 @@
+#pragma once
+
+#include <span>
+
+#include "exactnorm/partial_sums.h"
+#include "exactnorm/tensor.h"
+#include "plan/loop_nest.h"
+
+namespace exactnorm {
+
+/// Adds a piece of a larger tensor to sums over that tensor: `channels` numbers the piece's channels
+/// within the whole. Arguments are checked already; the count is the caller's to keep.
+void accumulate_part(PartialSums& sums, std::span<const TensorView> operands, const IndexList& channel_axes,
+                     const ChannelMap& channels, int threads);
+
+}  // namespace exactnorm

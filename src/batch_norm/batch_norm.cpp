@@ -1,0 +1,248 @@
+#include "exactnorm/batch_norm.h"
+
+#include <array>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "batch_norm/operation.h"
+#include "solve/solve.h"
+#include "tensor/checks.h"
+
+namespace exactnorm {
+
+namespace {
+
+struct Parameters {
+  std::vector<double> gamma;
+  std::vector<double> beta;
+};
+
+std::vector<double> parameter_or(const std::string& name, const std::optional<TensorView>& parameter, double value,
+                                 const IndexList& axes, const TensorView& x) {
+  if (parameter) return read_parameter(name, *parameter, axes, x);
+  std::vector<double> values(static_cast<std::size_t>(channel_count(axes, x)), value);
+  return values;
+}
+
+Parameters read_affine(const Affine& affine, const IndexList& axes, const TensorView& x) {
+  return {parameter_or("gamma", affine.gamma, 1.0, axes, x), parameter_or("beta", affine.beta, 0.0, axes, x)};
+}
+
+// x, y and the parameters of the forward operations; returns the resolved channel axes.
+IndexList check_forward(const TensorView& x, const MutableTensorView& y, const Affine& affine, const Options& options) {
+  check_options(options);
+  check_view("x", x);
+  check_output("y", y);
+  check_same_shape("y", y, "x", x);
+  const IndexList axes = resolve_channel_axes(options.channel_axes, x);
+  check_overlap("y", y, "x", x, true);
+  // gamma and beta are read before anything is written, so that they may lie anywhere; but nobody means to
+  // overwrite them.
+  if (affine.gamma) check_overlap("y", y, "gamma", *affine.gamma, false);
+  if (affine.beta) check_overlap("y", y, "beta", *affine.beta, false);
+  return axes;
+}
+
+void check_statistics(const Statistics& statistics, Index channels) {
+  const auto size = static_cast<std::size_t>(channels);
+  if (statistics.mean.size() != size || statistics.mean_residual.size() != size || statistics.variance.size() != size ||
+      statistics.inverse_deviation.size() != size) {
+    throw Error("statistics",
+                "have " + std::to_string(statistics.mean.size()) + " channels; expected " + std::to_string(channels));
+  }
+}
+
+FillCoefficients forward_coefficients(const Statistics& statistics, const Parameters& parameters) {
+  return [&statistics, &parameters](CoefficientTable& table, Index slot, Index channel) {
+    const auto at = static_cast<std::size_t>(channel);
+    table.set(slot, solve_forward(channel_of(statistics, channel), parameters.gamma[at], parameters.beta[at]));
+  };
+}
+
+}  // namespace
+
+Statistics training(const TensorView& x, const MutableTensorView& y, const Affine& affine, const Options& options) {
+  const IndexList axes = check_forward(x, y, affine, options);
+  const Parameters parameters = read_affine(affine, axes, x);
+  const Index channels = channel_count(axes, x);
+  const Index elements = element_count(x.shape);
+  if (elements == 0) return make_statistics(channels, 0);
+  const Index count = elements / channels;
+
+  Statistics statistics = make_statistics(channels, count);
+  const std::array operands = {x};
+  const MapOperands map = {x, std::nullopt, y};
+  reduce_solve_map(
+      operands, &map, axes, PartialSums::Kind::moments, options.threads,
+      [&](const PartialSums& sums, Index slot, Index channel) {
+        set_channel(statistics, channel, solve_statistics(sums, slot, count, options));
+      },
+      forward_coefficients(statistics, parameters));
+  return statistics;
+}
+
+void inference(const TensorView& x, const Statistics& statistics, const MutableTensorView& y, const Affine& affine,
+               const Options& options) {
+  const IndexList axes = check_forward(x, y, affine, options);
+  const Parameters parameters = read_affine(affine, axes, x);
+  check_statistics(statistics, channel_count(axes, x));
+  if (element_count(x.shape) == 0) return;
+  map_all({x, std::nullopt, y}, axes, number_channels(axes, x.shape), options.threads,
+          forward_coefficients(statistics, parameters));
+}
+
+namespace {
+
+struct BackwardArguments {
+  const TensorView& dy;
+  const TensorView& x;
+  const Statistics& statistics;
+  const std::optional<TensorView>& gamma;
+  const Gradients& gradients;
+  const Options& options;
+};
+
+IndexList check_backward(const BackwardArguments& a, bool frozen) {
+  check_options(a.options);
+  check_view("x", a.x);
+  check_view("dy", a.dy);
+  if (!is_floating(a.dy.dtype)) {
+    throw Error("dy", "has dtype " + std::string(name_of(a.dy.dtype)) + "; expected float32 or float64");
+  }
+  check_same_shape("dy", a.dy, "x", a.x);
+  const IndexList axes = resolve_channel_axes(a.options.channel_axes, a.x);
+  const Index channels = channel_count(axes, a.x);
+  check_statistics(a.statistics, channels);
+  const Index elements = element_count(a.x.shape);
+  if (!frozen && elements > 0 && a.statistics.count == 0) {
+    throw Error("statistics",
+                "were given, not computed from a batch; expected those that `training` returned, or "
+                "`backward_frozen`");
+  }
+  std::vector<std::pair<std::string, MutableTensorView>> outputs;
+  if (a.gradients.dx) {
+    check_output("dx", *a.gradients.dx);
+    check_same_shape("dx", *a.gradients.dx, "x", a.x);
+    check_overlap("dx", *a.gradients.dx, "x", a.x, true);
+    check_overlap("dx", *a.gradients.dx, "dy", a.dy, true);
+    outputs.emplace_back("dx", *a.gradients.dx);
+  }
+  for (const auto& [name, output] : {std::pair{"dgamma", a.gradients.dgamma}, std::pair{"dbeta", a.gradients.dbeta}}) {
+    if (!output) continue;
+    check_output_parameter(name, *output, axes, a.x);
+    check_overlap(name, *output, "x", a.x, false);
+    check_overlap(name, *output, "dy", a.dy, false);
+    outputs.emplace_back(name, *output);
+  }
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    if (a.gamma) check_overlap(outputs[i].first, outputs[i].second, "gamma", *a.gamma, false);
+    for (std::size_t j = 0; j < i; ++j) {
+      check_overlap(outputs[i].first, outputs[i].second, outputs[j].first, outputs[j].second, false);
+    }
+  }
+  return axes;
+}
+
+// The solve room of a backward pass: gradients of all channels, and the coefficients of dx.
+class BackwardSolver {
+ public:
+  BackwardSolver(const BackwardArguments& arguments, const IndexList& axes, bool frozen)
+      : arguments_(arguments),
+        axes_(axes),
+        frozen_(frozen),
+        gamma_(parameter_or("gamma", arguments.gamma, 1.0, axes, arguments.x)),
+        solved_(gamma_.size()) {}
+
+  void solve(const PartialSums& sums, Index slot, Index channel) {
+    const auto at = static_cast<std::size_t>(channel);
+    solved_[at] = solve_backward(sums, slot, channel_of(arguments_.statistics, channel), gamma_[at],
+                                 arguments_.statistics.count, frozen_, arguments_.options.epsilon_placement);
+  }
+
+  [[nodiscard]] FillCoefficients coefficients() const {
+    return [this](CoefficientTable& table, Index slot, Index channel) {
+      const BackwardCoefficients& dx = solved_[static_cast<std::size_t>(channel)].dx;
+      if (frozen_) {  // dx = dy * dy_scale: dy takes the place of x, which is not read
+        table.set(slot, ForwardCoefficients{0, dx.dy_scale, 0});
+      } else {
+        table.set(slot, dx);
+      }
+    };
+  }
+
+  [[nodiscard]] std::optional<MapOperands> map_operands() const {
+    if (!arguments_.gradients.dx) return std::nullopt;
+    if (frozen_) return MapOperands{arguments_.dy, std::nullopt, *arguments_.gradients.dx};
+    return MapOperands{arguments_.x, arguments_.dy, *arguments_.gradients.dx};
+  }
+
+  void write_parameters() const {
+    const auto write = [&](const char* name, const std::optional<MutableTensorView>& output,
+                           double ChannelGradients::*value) {
+      if (!output) return;
+      std::vector<double> values;
+      for (const ChannelGradients& channel : solved_) values.push_back(channel.*value);
+      write_parameter(name, *output, axes_, arguments_.x, values);
+    };
+    write("dgamma", arguments_.gradients.dgamma, &ChannelGradients::dgamma);
+    write("dbeta", arguments_.gradients.dbeta, &ChannelGradients::dbeta);
+  }
+
+ private:
+  const BackwardArguments& arguments_;
+  IndexList axes_;
+  bool frozen_;
+  std::vector<double> gamma_;
+  std::vector<ChannelGradients> solved_;
+};
+
+void run_backward(const BackwardArguments& arguments, bool frozen) {
+  const IndexList axes = check_backward(arguments, frozen);
+  BackwardSolver solver(arguments, axes, frozen);
+  if (element_count(arguments.x.shape) > 0) {
+    const std::array operands = {arguments.dy, arguments.x};
+    const std::optional<MapOperands> map = solver.map_operands();
+    reduce_solve_map(
+        operands, map ? &*map : nullptr, axes, PartialSums::Kind::gradients, arguments.options.threads,
+        [&](const PartialSums& sums, Index slot, Index channel) { solver.solve(sums, slot, channel); },
+        solver.coefficients());
+  }
+  solver.write_parameters();
+}
+
+}  // namespace
+
+void backward(const TensorView& dy, const TensorView& x, const Statistics& statistics,
+              const std::optional<TensorView>& gamma, const Gradients& gradients, const Options& options) {
+  run_backward({dy, x, statistics, gamma, gradients, options}, false);
+}
+
+void backward_frozen(const TensorView& dy, const TensorView& x, const Statistics& statistics,
+                     const std::optional<TensorView>& gamma, const Gradients& gradients, const Options& options) {
+  run_backward({dy, x, statistics, gamma, gradients, options}, true);
+}
+
+void backward_from_sums(const TensorView& dy, const TensorView& x, const Statistics& statistics,
+                        const PartialSums& sums, const std::optional<TensorView>& gamma, const Gradients& gradients,
+                        const Options& options) {
+  const BackwardArguments arguments = {dy, x, statistics, gamma, gradients, options};
+  const IndexList axes = check_backward(arguments, false);
+  const Index channels = channel_count(axes, x);
+  if (sums.kind() != PartialSums::Kind::gradients) throw Error("sums", "are of kind moments; expected gradients");
+  if (sums.channels() != channels) {
+    throw Error("sums", "have " + std::to_string(sums.channels()) + " channels; expected " + std::to_string(channels));
+  }
+  if (sums.count() != statistics.count) {
+    throw Error("sums", "are over " + std::to_string(sums.count()) + " elements per channel; expected " +
+                            std::to_string(statistics.count) + ", as in statistics");
+  }
+  BackwardSolver solver(arguments, axes, false);
+  for (Index channel = 0; channel < channels; ++channel) solver.solve(sums, channel, channel);
+  if (gradients.dx && element_count(x.shape) > 0) {
+    map_all(*solver.map_operands(), axes, number_channels(axes, x.shape), options.threads, solver.coefficients());
+  }
+  solver.write_parameters();
+}
+
+}  // namespace exactnorm

@@ -1,0 +1,124 @@
+#include "exactnorm/statistics.h"
+
+#include <array>
+#include <cmath>
+#include <string>
+
+#include "batch_norm/accumulate.h"
+#include "batch_norm/operation.h"
+#include "combine/accumulator.h"
+#include "exactnorm/batch_norm.h"
+#include "exactnorm/partial_sums.h"
+#include "plan/parallel.h"
+#include "reduce/reduce.h"
+#include "solve/solve.h"
+#include "tensor/checks.h"
+
+namespace exactnorm {
+
+void accumulate_part(PartialSums& sums, std::span<const TensorView> operands, const IndexList& channel_axes,
+                     const ChannelMap& channels, int threads) {
+  if (element_count(operands.front().shape) == 0) return;
+  if (range_for(operands) == PartialSums::Range::extended) PartialSumsAccess::widen(sums);
+  reduce_all(operands, channel_axes, channels, threads, sums);
+}
+
+namespace {
+
+void accumulate_all(PartialSums& sums, PartialSums::Kind kind, std::span<const TensorView> operands,
+                    const Options& options) {
+  const TensorView& x = operands.back();
+  if (sums.kind() != kind) {
+    const bool moments = sums.kind() == PartialSums::Kind::moments;
+    throw Error("sums",
+                moments ? "are of kind moments; expected gradients" : "are of kind gradients; expected moments");
+  }
+  const IndexList axes = resolve_channel_axes(options.channel_axes, x);
+  const Index channels = channel_count(axes, x);
+  if (channels != sums.channels()) {
+    throw Error("x", "has " + std::to_string(channels) + " channels; expected " + std::to_string(sums.channels()) +
+                         ", as in sums");
+  }
+  const Index elements = element_count(x.shape);
+  if (elements == 0) return;
+  const Index count = elements / channels;
+  if (count > (Index{1} << 62) - sums.count()) throw Error("x", "has too many elements; expected at most 2^62 in all");
+  accumulate_part(sums, operands, axes, number_channels(axes, x.shape), options.threads);
+  PartialSumsAccess::set_count(sums, sums.count() + count);
+}
+
+}  // namespace
+
+void accumulate(PartialSums& sums, const TensorView& x, const Options& options) {
+  check_options(options);
+  check_view("x", x);
+  const std::array operands = {x};
+  accumulate_all(sums, PartialSums::Kind::moments, operands, options);
+}
+
+void accumulate(PartialSums& sums, const TensorView& dy, const TensorView& x, const Options& options) {
+  check_options(options);
+  check_view("x", x);
+  check_view("dy", dy);
+  if (!is_floating(dy.dtype)) {
+    throw Error("dy", "has dtype " + std::string(name_of(dy.dtype)) + "; expected float32 or float64");
+  }
+  check_same_shape("dy", dy, "x", x);
+  const std::array operands = {dy, x};
+  accumulate_all(sums, PartialSums::Kind::gradients, operands, options);
+}
+
+Statistics statistics_of(const PartialSums& sums, const Options& options) {
+  check_options(options);
+  if (sums.kind() != PartialSums::Kind::moments) throw Error("sums", "are of kind gradients; expected moments");
+  Statistics statistics = make_statistics(sums.channels(), sums.count());
+  for (Index channel = 0; channel < sums.channels(); ++channel) {
+    set_channel(statistics, channel, solve_statistics(sums, channel, sums.count(), options));
+  }
+  return statistics;
+}
+
+Statistics given_statistics(const TensorView& mean, const TensorView& variance, const Options& options) {
+  check_options(options);
+  check_view("mean", mean);
+  check_view("variance", variance);
+  const Index channels = element_count(mean.shape);
+  // Both are parameters of a tensor of one element per channel.
+  const TensorView per_channel = {nullptr, DType::float64, IndexList{channels}, IndexList{1}};
+  const auto read = [&](const char* name, const TensorView& values) {
+    TensorView flat = values;
+    if (values.rank() != 1) {
+      IndexList sizes;
+      IndexList strides;
+      for (std::size_t i = 0; i < values.rank(); ++i) {
+        if (values.shape[i] == 1) continue;
+        sizes.push_back(values.shape[i]);
+        strides.push_back(values.strides[i]);
+      }
+      flat.shape = sizes.empty() ? IndexList{1} : sizes;
+      flat.strides = strides.empty() ? IndexList{1} : strides;
+    }
+    return read_parameter(name, flat, {0}, per_channel);
+  };
+  const std::vector<double> means = read("mean", mean);
+  const std::vector<double> variances = read("variance", variance);
+  Statistics statistics = make_statistics(channels, 0);
+  for (Index channel = 0; channel < channels; ++channel) {
+    const auto at = static_cast<std::size_t>(channel);
+    const auto refuse = [&](const char* name, double value, const char* expected) {
+      throw Error(name,
+                  "is " + std::to_string(value) + " in channel " + std::to_string(channel) + "; expected " + expected);
+    };
+    if (!std::isfinite(means[at])) refuse("mean", means[at], "a finite number");
+    if (!std::isfinite(variances[at]) || variances[at] < 0) {
+      refuse("variance", variances[at], "a finite number of 0 or more");
+    }
+    if (variances[at] == 0 && options.epsilon == 0) {
+      refuse("variance", 0, "more than 0, as epsilon is 0");
+    }
+    set_channel(statistics, channel, {means[at], 0, variances[at], inverse_deviation_of(variances[at], options)});
+  }
+  return statistics;
+}
+
+}  // namespace exactnorm

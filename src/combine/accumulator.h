@@ -1,0 +1,89 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "exactnorm/partial_sums.h"
+
+// The long integers behind PartialSums: two's complement, least significant word first.
+
+namespace exactnorm {
+
+/// How wide the two sums of a channel are, and the power of two that their lowest bit stands for.
+struct SumFormat {
+  int words[2];
+  int unit_exponents[2];
+
+  [[nodiscard]] constexpr int words_per_channel() const noexcept { return words[0] + words[1]; }
+};
+
+/// The lowest bit is that of the smallest subnormal (first sum) and of its square (second sum); the
+/// highest leaves 62 bits above the largest value (or its square) for the number of summands, and a sign.
+[[nodiscard]] constexpr SumFormat format_of(PartialSums::Range range) noexcept {
+  return range == PartialSums::Range::single ? SumFormat{{6, 10}, {-149, -298}} : SumFormat{{34, 67}, {-1074, -2148}};
+}
+
+/// words += value * 2^shift. `shift` may be negative when value is a multiple of 2^-shift.
+inline void add_scaled(std::uint64_t* words, int size, std::int64_t value, int shift) noexcept {
+  if (shift < 0) {
+    value = shift > -64 ? value >> -shift : 0;
+    shift = 0;
+  }
+  const int word = shift / 64;
+  const int bit = shift % 64;
+  const auto low = static_cast<std::uint64_t>(value) << bit;
+  const auto high = static_cast<std::uint64_t>(bit == 0 ? value >> 63 : value >> (64 - bit));
+  const auto sign = static_cast<std::uint64_t>(value >> 63);
+
+  words[word] += low;
+  std::uint64_t carry = words[word] < low ? 1 : 0;
+  std::uint64_t addend = high;
+  for (int i = word + 1; i < size; ++i) {
+    // Above the value's own words the addend is all zeros or all ones: nothing changes once the carry agrees.
+    if (i > word + 1 && carry == (sign & 1)) break;
+    const std::uint64_t sum = words[i] + addend;
+    const std::uint64_t total = sum + carry;
+    carry = static_cast<std::uint64_t>(sum < addend) | static_cast<std::uint64_t>(total < sum);
+    words[i] = total;
+    addend = sign;
+  }
+}
+
+/// words += other, both of `size` words.
+inline void add_words(std::uint64_t* words, const std::uint64_t* other, int size) noexcept {
+  std::uint64_t carry = 0;
+  for (int i = 0; i < size; ++i) {
+    const std::uint64_t sum = words[i] + other[i];
+    const std::uint64_t total = sum + carry;
+    carry = static_cast<std::uint64_t>(sum < other[i]) | static_cast<std::uint64_t>(total < sum);
+    words[i] = total;
+  }
+}
+
+/// What the rooms may do with PartialSums and users may not.
+struct PartialSumsAccess {
+  /// The words of one of the two sums of a channel.
+  static std::uint64_t* words(PartialSums& sums, Index channel, int which) noexcept {
+    const SumFormat format = format_of(sums.range_);
+    return sums.words_.data() + channel * format.words_per_channel() + (which == 0 ? 0 : format.words[0]);
+  }
+  static const std::uint64_t* words(const PartialSums& sums, Index channel, int which) noexcept {
+    return words(const_cast<PartialSums&>(sums), channel, which);
+  }
+  static Index& nonfinite(PartialSums& sums, Index channel, int operand) noexcept {
+    return sums.nonfinite_[static_cast<std::size_t>(2 * channel + operand)];
+  }
+  static Index nonfinite(const PartialSums& sums, Index channel, int operand) noexcept {
+    return sums.nonfinite_[static_cast<std::size_t>(2 * channel + operand)];
+  }
+  static void set_count(PartialSums& sums, Index count) noexcept { sums.count_ = count; }
+
+  /// Back to nothing, with the memory kept.
+  static void clear(PartialSums& sums, Index channels);
+  /// Makes the range extended if it is not.
+  static void widen(PartialSums& sums);
+  /// Adds the sums and non-finite counts of one channel of `source` (of the same or a smaller range).
+  static void add_channel(PartialSums& sums, Index channel, const PartialSums& source, Index source_channel);
+};
+
+}  // namespace exactnorm

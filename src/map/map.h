@@ -1,0 +1,40 @@
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "exactnorm/tensor.h"
+#include "plan/loop_nest.h"
+#include "plan/partition.h"
+#include "solve/solve.h"
+
+namespace exactnorm {
+
+/// Coefficients per channel, side by side as the kernels load them.
+class CoefficientTable {
+ public:
+  explicit CoefficientTable(Index channels);
+  void set(Index channel, const ForwardCoefficients& coefficients) noexcept;
+  void set(Index channel, const BackwardCoefficients& coefficients) noexcept;
+
+  std::vector<double> mean;
+  std::vector<double> x_scale;
+  std::vector<double> shift;
+  std::vector<double> dy_scale;
+};
+
+/// What a map goes through: operands in the order of the nest. Without dy it computes y of x.
+struct MapOperands {
+  TensorView x;
+  std::optional<TensorView> dy;
+  MutableTensorView out;
+};
+
+/// The nest of a map: x, out and, where given, dy.
+[[nodiscard]] LoopNest make_map_nest(const MapOperands& operands, const IndexList& channel_axes,
+                                     const ChannelMap& channels);
+
+/// Writes one box of `out`. `coefficients` are those of the box's channels in the order of `channels_of`.
+void map_box(const LoopNest& nest, const Box& box, const MapOperands& operands, const CoefficientTable& coefficients);
+
+}  // namespace exactnorm

@@ -1,0 +1,46 @@
+#pragma once
+
+#include <vector>
+
+#include "plan/loop_nest.h"
+
+namespace exactnorm {
+
+/// A part of one loop: steps begin to begin + size.
+struct Range {
+  Index begin = 0;
+  Index size = 0;
+};
+
+/// A part of a nest: one range per loop.
+using Box = std::vector<Range>;
+
+/// How a nest is cut for threads and for the cache.
+///
+/// Channels are cut into groups, each as small as may be, so that it can be reduced and mapped in one go
+/// while it is in cache, but at least a page wide where channels lie side by side. Where groups alone would
+/// leave threads idle, the longest reduced loop is cut into pieces as well, and the sums of a group's pieces
+/// are merged. As sums are exact, the cut changes no bit of any result.
+class Partition {
+ public:
+  Partition(const LoopNest& nest, std::size_t element_size, int threads);
+
+  [[nodiscard]] Index groups() const noexcept { return groups_; }
+  [[nodiscard]] Index pieces() const noexcept { return pieces_; }
+  [[nodiscard]] int threads() const noexcept { return threads_; }
+
+  [[nodiscard]] Box box(Index group, Index piece) const;
+
+ private:
+  std::vector<Index> sizes_;
+  std::vector<Index> group_steps_;  // per loop: the size of its parts; reduced loops stay whole
+  std::size_t piece_loop_ = 0;
+  Index groups_ = 1;
+  Index pieces_ = 1;
+  int threads_ = 1;
+};
+
+/// The channels of a box in the order of a walk over its channel loops: their numbers.
+[[nodiscard]] std::vector<Index> channels_of(const LoopNest& nest, const Box& box);
+
+}  // namespace exactnorm

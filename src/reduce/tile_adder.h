@@ -1,0 +1,57 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "combine/accumulator.h"
+#include "exactnorm/partial_sums.h"
+#include "reduce/tile_kernels.h"
+
+namespace exactnorm {
+
+/// Adds tiles of any finite or non-finite numbers to exact accumulators.
+///
+/// One pass of the kernels is exact for magnitudes within a window of a few binades (tile_kernels.h). Nearly
+/// always one window holds all of a tile; where it does not, the tile (in L1 cache by now) is passed
+/// over again for the numbers below, until none is left.
+template <typename T>
+class TileAdder {
+ public:
+  /// `sums` outlives this object.
+  explicit TileAdder(PartialSums& sums) : sums_(&sums) {}
+
+  /// All lanes are elements of one channel.
+  void add_to_channel(const Tile<T>& x, Index channel);
+  void add_to_channel(const Tile<T>& dy, const Tile<T>& x, Index channel);
+  /// Lane i is an element of channel first_channel + i % period; lanes from `lanes` on are dropped.
+  void add_to_channels(const Tile<T>& x, Index first_channel, int lanes, int period);
+  void add_to_channels(const Tile<T>& dy, const Tile<T>& x, Index first_channel, int lanes, int period);
+
+ private:
+  struct Target {
+    Index first_channel;
+    int lanes;
+    int period;  // 0: all lanes belong to first_channel
+
+    [[nodiscard]] bool one_channel() const noexcept { return period == 0; }
+    [[nodiscard]] Index channel(int lane) const noexcept { return first_channel + (one_channel() ? 0 : lane % period); }
+  };
+
+  void add(const Tile<T>& x, const Target& target);
+  void add(const Tile<T>& first, const Tile<T>& second, const Target& target);
+  void store(const Window<T>& first, const Window<T>& second, bool with_linear, const Target& target);
+
+  /// The windows of a tile, largest magnitudes first.
+  class Windows;
+  Tile<T> without_nonfinite(const Tile<T>& tile, std::vector<T>& scratch, int operand, const Target& target);
+
+  PartialSums* sums_;
+  TileSums<T> tile_sums_;
+  std::vector<T> first_scratch_;
+  std::vector<T> second_scratch_;
+};
+
+extern template class TileAdder<float>;
+extern template class TileAdder<double>;
+
+}  // namespace exactnorm

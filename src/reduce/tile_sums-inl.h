@@ -1,0 +1,264 @@
+// Per-target code: included once for each instruction set by tile_kernels.cpp.
+
+#if defined(EXACTNORM_REDUCE_TILE_SUMS_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef EXACTNORM_REDUCE_TILE_SUMS_INL_H_
+#undef EXACTNORM_REDUCE_TILE_SUMS_INL_H_
+#else
+#define EXACTNORM_REDUCE_TILE_SUMS_INL_H_
+#endif
+
+#include <hwy/highway.h>
+
+#include "reduce/tile_kernels.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace exactnorm::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// All arithmetic is in float64 lanes.
+using D = hn::CappedTag<double, tile_lanes>;
+using V = hn::Vec<D>;
+
+template <typename T>
+HWY_INLINE void Scan(const Tile<T>& tile, const Lanes<Magnitude<T>>& limits, Extremes<T>& extremes) {
+  const hn::CappedTag<Magnitude<T>, tile_lanes> d;
+  const auto all_but_sign = hn::Set(d, std::numeric_limits<Magnitude<T>>::max());
+  const auto* bits = reinterpret_cast<const Magnitude<T>*>(tile.data);
+  for (std::size_t lane = 0; lane < tile_lanes; lane += hn::Lanes(d)) {
+    const auto limit = hn::LoadU(d, limits.data() + lane);
+    auto largest = hn::Zero(d);
+    auto smallest = all_but_sign;
+    const auto* row = bits + lane;
+    for (Index i = 0; i < tile.rows; ++i, row += tile.stride) {
+      const auto magnitude = hn::And(hn::LoadU(d, row), all_but_sign);
+      const auto counted = hn::IfThenElseZero(hn::Lt(magnitude, limit), magnitude);
+      largest = hn::Max(largest, counted);
+      smallest = hn::Min(smallest, hn::IfThenElse(hn::Eq(counted, hn::Zero(d)), all_but_sign, counted));
+    }
+    hn::StoreU(largest, d, extremes.largest.data() + lane);
+    hn::StoreU(smallest, d, extremes.smallest.data() + lane);
+  }
+}
+
+HWY_INLINE V LoadLanes(const float* values) {
+  const D d;
+  return hn::PromoteTo(d, hn::LoadU(hn::Rebind<float, D>(), values));
+}
+HWY_INLINE V LoadLanes(const double* values) { return hn::LoadU(D(), values); }
+
+// Loads values, with those outside of the window replaced by zero.
+template <typename T, bool kEverything>
+struct Loader {
+  HWY_INLINE explicit Loader(const Window<T>& window, std::size_t lane)
+      : low(LoadLanes(window.low.data() + lane)), high(LoadLanes(window.high.data() + lane)) {}
+  HWY_INLINE V operator()(const T* values) const {
+    const V value = LoadLanes(values);
+    if constexpr (kEverything) return value;
+    const V magnitude = hn::Abs(value);
+    return hn::IfThenElseZero(hn::And(hn::Ge(magnitude, low), hn::Lt(magnitude, high)), value);
+  }
+  V low;
+  V high;
+};
+
+// 2^exponent per lane; exponents are within those of normal numbers.
+HWY_INLINE V PowersOfTwo(const Lanes<double>& powers, std::size_t lane) { return hn::LoadU(D(), powers.data() + lane); }
+
+inline void FillPowers(const Lanes<int>& exponents, int scale, int offset, Lanes<double>& powers) {
+  for (std::size_t i = 0; i < tile_lanes; ++i) {
+    const auto biased = static_cast<std::uint64_t>(1023 + offset + scale * exponents[i]) << 52;
+    hwy::CopyBytes<8>(&biased, &powers[i]);
+  }
+}
+
+// One rung of a ladder of accumulators (Rump, Ogita and Oishi, 2008: extraction by a large anchor).
+// The accumulator starts at 1.5 * 2^(52 + unit) and stays in that binade, so it holds a multiple of
+// 2^unit; Add takes that much of a value and returns the rest, both exactly.
+struct Rung {
+  V sum;
+  HWY_INLINE V Add(V value) {
+    const V next = hn::Add(sum, value);
+    const V taken = hn::Sub(next, sum);
+    sum = next;
+    return hn::Sub(value, taken);
+  }
+  // Add(a * b) for a product that float64 holds exactly; fused or not, the result is the same.
+  HWY_INLINE V AddProduct(V a, V b) {
+    const V next = hn::MulAdd(a, b, sum);
+    const V taken = hn::Sub(next, sum);
+    sum = next;
+    return hn::MulSub(a, b, taken);
+  }
+};
+
+// a * b = product + error, exactly (Veltkamp and Dekker, 1971, where there is no fused multiply-add).
+HWY_INLINE V ProductError(V a, V b, V product) {
+#if HWY_NATIVE_FMA
+  return hn::MulSub(a, b, product);
+#else
+  const V splitter = hn::Set(D(), 134217729.0);  // 2^27 + 1
+  const V a_scaled = hn::Mul(a, splitter);
+  const V b_scaled = hn::Mul(b, splitter);
+  const V a_high = hn::Sub(a_scaled, hn::Sub(a_scaled, a));
+  const V b_high = hn::Sub(b_scaled, hn::Sub(b_scaled, b));
+  const V a_low = hn::Sub(a, a_high);
+  const V b_low = hn::Sub(b, b_high);
+  const V first = hn::Sub(hn::Mul(a_high, b_high), product);
+  const V second = hn::Add(first, hn::Mul(a_high, b_low));
+  return hn::Add(hn::Add(second, hn::Mul(a_low, b_high)), hn::Mul(a_low, b_low));
+#endif
+}
+
+// Sums over one vector's width of lanes, for float32 values.
+//
+// With |a| < 2^(e+1), |b| < 2^(f+1), both multiples of 2^(e-42) and 2^(f-42) by the window, and at most
+// 2^9 rows: the sum of a stays below 2^(e+10), 52 bits above its unit. A product is exact in float64 and
+// below 2^(e+f+2); the first rung, of unit e+f-40, holds the sum of its upper parts with a bit to
+// spare, and the rests, at most 2^(e+f-41) each and multiples of 2^(e+f-84), sum to 52 bits.
+template <bool kSquares>
+struct FloatColumn {
+  static constexpr int first_unit = SumTerms<float>::product_units[0];
+  struct Constants {
+    alignas(64) Lanes<double> anchors;
+    Constants(const Window<float>& first, const Window<float>& second) {
+      Lanes<int> exponents;
+      for (std::size_t i = 0; i < tile_lanes; ++i) exponents[i] = first.exponents[i] + second.exponents[i];
+      FillPowers(exponents, 1, 52 + first_unit, anchors);
+    }
+  };
+
+  HWY_INLINE FloatColumn(const Constants& constants, std::size_t lane)
+      : anchor(hn::Mul(hn::Set(D(), 1.5), PowersOfTwo(constants.anchors, lane))),
+        linear(hn::Zero(D())),
+        rung{anchor},
+        rest(hn::Zero(D())) {}
+  HWY_INLINE void Add(V a, V b) {
+    linear = hn::Add(linear, a);
+    rest = hn::Add(rest, rung.AddProduct(a, b));
+  }
+  HWY_INLINE void Store(TileSums<float>& sums, std::size_t lane) const {
+    hn::StoreU(linear, D(), sums.linear[0].data() + lane);
+    hn::StoreU(hn::Sub(rung.sum, anchor), D(), sums.products[0].data() + lane);
+    hn::StoreU(rest, D(), sums.products[1].data() + lane);
+  }
+
+  V anchor;
+  V linear;
+  Rung rung;
+  V rest;
+};
+
+// The same for float64 values, scaled so that magnitudes are below 2^2 and multiples of 2^-82. Products
+// are below 2^4 and multiples of 2^-164, and are taken apart by three rungs. Units: each rung's sum must stay
+// below 2^(51 + unit) over 2^9 rows, where the second and third take two numbers per row.
+template <bool kSquares>
+struct DoubleColumn {
+  static constexpr int linear_unit = SumTerms<double>::linear_units[0];
+  static constexpr std::array<int, 4> product_units = SumTerms<double>::product_units;
+  static constexpr double AnchorOf(int unit) {
+    double anchor = 1.5;
+    for (int i = 0; i < 52 + unit; ++i) anchor *= 2;
+    for (int i = 0; i > 52 + unit; --i) anchor /= 2;
+    return anchor;
+  }
+  static HWY_INLINE V Anchor(int unit) { return hn::Set(D(), AnchorOf(unit)); }
+  struct Constants {
+    alignas(64) Lanes<double> first_scale;
+    alignas(64) Lanes<double> second_scale;
+    Constants(const Window<double>& first, const Window<double>& second) {
+      FillPowers(first.exponents, -1, 1, first_scale);
+      FillPowers(second.exponents, -1, 1, second_scale);
+    }
+  };
+
+  HWY_INLINE DoubleColumn(const Constants& constants, std::size_t lane)
+      : first_scale(PowersOfTwo(constants.first_scale, lane)),
+        second_scale(PowersOfTwo(constants.second_scale, lane)),
+        linear{Anchor(linear_unit)},
+        linear_rest(hn::Zero(D())),
+        rungs{{Anchor(product_units[0])}, {Anchor(product_units[1])}, {Anchor(product_units[2])}},
+        product_rest(hn::Zero(D())) {}
+  HWY_INLINE void Add(V unscaled_a, V unscaled_b) {
+    const V a = hn::Mul(unscaled_a, first_scale);
+    const V b = kSquares ? a : hn::Mul(unscaled_b, second_scale);
+    linear_rest = hn::Add(linear_rest, linear.Add(a));
+    const V product = hn::Mul(a, b);
+    const V error = ProductError(a, b, product);
+    const V upper = rungs[2].Add(rungs[1].Add(rungs[0].Add(product)));
+    const V lower = rungs[2].Add(rungs[1].Add(error));
+    product_rest = hn::Add(product_rest, hn::Add(upper, lower));
+  }
+  HWY_INLINE void Store(TileSums<double>& sums, std::size_t lane) const {
+    hn::StoreU(hn::Sub(linear.sum, Anchor(linear_unit)), D(), sums.linear[0].data() + lane);
+    hn::StoreU(linear_rest, D(), sums.linear[1].data() + lane);
+    for (std::size_t i = 0; i < 3; ++i) {
+      hn::StoreU(hn::Sub(rungs[i].sum, Anchor(product_units[i])), D(), sums.products[i].data() + lane);
+    }
+    hn::StoreU(product_rest, D(), sums.products[3].data() + lane);
+  }
+
+  V first_scale;
+  V second_scale;
+  Rung linear;
+  V linear_rest;
+  Rung rungs[3];
+  V product_rest;
+};
+
+template <typename T, bool kSquares>
+struct ColumnOf;
+template <bool kSquares>
+struct ColumnOf<float, kSquares> {
+  using Type = FloatColumn<kSquares>;
+};
+template <bool kSquares>
+struct ColumnOf<double, kSquares> {
+  using Type = DoubleColumn<kSquares>;
+};
+
+// kColumns vectors side by side, so that their chains of dependent additions overlap.
+template <bool kSquares, bool kEverything, int kColumns, typename T, typename Constants>
+HWY_INLINE void SumColumns(const Tile<T>& first, const Window<T>& first_window, const Tile<T>& second,
+                           const Window<T>& second_window, const Constants& constants, std::size_t lane,
+                           TileSums<T>& sums) {
+  using Column = typename ColumnOf<T, kSquares>::Type;
+  const std::size_t width = hn::Lanes(D());
+  const auto at = [&](int i) { return lane + static_cast<std::size_t>(i % kColumns) * width; };
+  Column columns[4] = {{constants, at(0)}, {constants, at(1)}, {constants, at(2)}, {constants, at(3)}};
+  using L = Loader<T, kEverything>;
+  const L load_first[4] = {L(first_window, at(0)), L(first_window, at(1)), L(first_window, at(2)),
+                           L(first_window, at(3))};
+  const L load_second[4] = {L(second_window, at(0)), L(second_window, at(1)), L(second_window, at(2)),
+                            L(second_window, at(3))};
+  const T* a_row = first.data;
+  const T* b_row = second.data;
+  for (Index row = 0; row < first.rows; ++row, a_row += first.stride, b_row += second.stride) {
+    for (int i = 0; i < kColumns; ++i) {
+      const V a = load_first[i](a_row + at(i));
+      const V b = kSquares ? a : load_second[i](b_row + at(i));
+      columns[i].Add(a, b);
+    }
+  }
+  for (int i = 0; i < kColumns; ++i) columns[i].Store(sums, at(i));
+}
+
+template <bool kSquares, typename T>
+HWY_INLINE void SumTile(const Tile<T>& first, const Window<T>& first_window, const Tile<T>& second,
+                        const Window<T>& second_window, TileSums<T>& sums) {
+  using Column = typename ColumnOf<T, kSquares>::Type;
+  const typename Column::Constants constants(first_window, second_window);
+  constexpr int kColumns = sizeof(T) == 4 ? (hn::MaxLanes(D()) <= 8 ? 4 : 1) : (hn::MaxLanes(D()) <= 8 ? 2 : 1);
+  const std::size_t step = kColumns * hn::Lanes(D());
+  for (std::size_t lane = 0; lane < tile_lanes; lane += step) {
+    if (first_window.everything && second_window.everything) {
+      SumColumns<kSquares, true, kColumns>(first, first_window, second, second_window, constants, lane, sums);
+    } else {
+      SumColumns<kSquares, false, kColumns>(first, first_window, second, second_window, constants, lane, sums);
+    }
+  }
+}
+
+}  // namespace exactnorm::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // EXACTNORM_REDUCE_TILE_SUMS_INL_H_

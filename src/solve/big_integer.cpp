@@ -1,0 +1,183 @@
+#include "solve/big_integer.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+namespace exactnorm {
+
+namespace {
+
+__extension__ using Word128 = unsigned __int128;
+
+}  // namespace
+
+BigInteger::BigInteger(std::uint64_t value) {
+  words_[0] = value;
+  size_ = value == 0 ? 0 : 1;
+}
+
+BigInteger::BigInteger(std::int64_t value)
+    : BigInteger(value < 0 ? ~static_cast<std::uint64_t>(value) + 1 : static_cast<std::uint64_t>(value)) {
+  negative_ = value < 0;
+}
+
+BigInteger::BigInteger(const std::uint64_t* words, int size) : size_(size) {
+  negative_ = size > 0 && words[size - 1] >> 63 != 0;
+  std::uint64_t carry = negative_ ? 1 : 0;
+  for (int i = 0; i < size; ++i) {
+    const auto at = static_cast<std::size_t>(i);
+    words_[at] = (negative_ ? ~words[i] : words[i]) + carry;
+    carry = carry != 0 && words_[at] == 0 ? 1 : 0;
+  }
+  trim();
+}
+
+void BigInteger::trim() noexcept {
+  while (size_ > 0 && words_[static_cast<std::size_t>(size_ - 1)] == 0) --size_;
+  if (size_ == 0) negative_ = false;
+}
+
+int BigInteger::bit_length() const noexcept {
+  return size_ == 0 ? 0 : 64 * size_ - std::countl_zero(words_[static_cast<std::size_t>(size_ - 1)]);
+}
+
+std::uint64_t BigInteger::bits_from(int first) const noexcept {
+  const auto word_at = [&](int i) { return i < 0 || i >= size_ ? 0 : words_[static_cast<std::size_t>(i)]; };
+  const int word = first >= 0 ? first / 64 : -((63 - first) / 64);
+  const int bit = first - 64 * word;
+  return bit == 0 ? word_at(word) : (word_at(word) >> bit) | (word_at(word + 1) << (64 - bit));
+}
+
+bool BigInteger::any_bit_below(int end) const noexcept {
+  for (int i = 0; i < size_ && 64 * i < end; ++i) {
+    const std::uint64_t word = words_[static_cast<std::size_t>(i)];
+    const int bits = end - 64 * i;
+    if ((bits >= 64 ? word : word & ((std::uint64_t{1} << bits) - 1)) != 0) return true;
+  }
+  return false;
+}
+
+BigInteger BigInteger::negated() const noexcept {
+  BigInteger result = *this;
+  result.negative_ = !negative_ && size_ > 0;
+  return result;
+}
+
+int BigInteger::compare_magnitudes(const BigInteger& a, const BigInteger& b) noexcept {
+  if (a.size_ != b.size_) return a.size_ < b.size_ ? -1 : 1;
+  for (auto i = static_cast<std::size_t>(a.size_); i-- > 0;) {
+    if (a.words_[i] != b.words_[i]) return a.words_[i] < b.words_[i] ? -1 : 1;
+  }
+  return 0;
+}
+
+BigInteger operator+(const BigInteger& a, const BigInteger& b) noexcept {
+  const bool swap = BigInteger::compare_magnitudes(a, b) < 0;
+  const BigInteger& larger = swap ? b : a;
+  const BigInteger& smaller = swap ? a : b;
+  const bool subtract = a.negative_ != b.negative_;
+  BigInteger result;
+  result.negative_ = larger.negative_;
+  std::uint64_t carry = 0;
+  const auto smaller_size = static_cast<std::size_t>(smaller.size_);
+  for (std::size_t i = 0; i < static_cast<std::size_t>(larger.size_); ++i) {
+    const std::uint64_t x = larger.words_[i];
+    const std::uint64_t y = i < smaller_size ? smaller.words_[i] : 0;
+    if (subtract) {
+      const std::uint64_t difference = x - y;
+      result.words_[i] = difference - carry;
+      carry = static_cast<std::uint64_t>(x < y) | static_cast<std::uint64_t>(difference < carry);
+    } else {
+      const std::uint64_t sum = x + y;
+      result.words_[i] = sum + carry;
+      carry = static_cast<std::uint64_t>(sum < x) | static_cast<std::uint64_t>(result.words_[i] < sum);
+    }
+  }
+  result.size_ = larger.size_;
+  if (!subtract && carry != 0) result.words_[static_cast<std::size_t>(result.size_++)] = carry;
+  result.trim();
+  return result;
+}
+
+BigInteger operator*(const BigInteger& a, const BigInteger& b) noexcept {
+  BigInteger result;
+  if (a.is_zero() || b.is_zero()) return result;
+  result.size_ = a.size_ + b.size_;
+  result.negative_ = a.negative_ != b.negative_;
+  std::fill_n(result.words_.begin(), result.size_, 0);
+  for (std::size_t i = 0; i < static_cast<std::size_t>(a.size_); ++i) {
+    std::uint64_t carry = 0;
+    for (std::size_t j = 0; j < static_cast<std::size_t>(b.size_); ++j) {
+      const Word128 total = static_cast<Word128>(a.words_[i]) * b.words_[j] + result.words_[i + j] + carry;
+      result.words_[i + j] = static_cast<std::uint64_t>(total);
+      carry = static_cast<std::uint64_t>(total >> 64);
+    }
+    result.words_[i + static_cast<std::size_t>(b.size_)] = carry;
+  }
+  result.trim();
+  return result;
+}
+
+BigInteger BigInteger::shifted_left(int bits) const noexcept {
+  if (size_ == 0) return *this;
+  const int words = (bits + 63) / 64;
+  BigInteger result;
+  result.negative_ = negative_;
+  result.size_ = size_ + words;
+  for (int i = 0; i < result.size_; ++i) result.words_[static_cast<std::size_t>(i)] = bits_from(64 * i - bits);
+  result.trim();
+  return result;
+}
+
+bool BigInteger::divide_by(std::uint64_t divisor) noexcept {
+  std::uint64_t remainder = 0;
+  for (auto i = static_cast<std::size_t>(size_); i-- > 0;) {
+    const Word128 dividend = (static_cast<Word128>(remainder) << 64) | words_[i];
+    words_[i] = static_cast<std::uint64_t>(dividend / divisor);
+    remainder = static_cast<std::uint64_t>(dividend % divisor);
+  }
+  trim();
+  return remainder != 0;
+}
+
+double ScaledNumber::value() const noexcept { return std::ldexp(high, exponent); }
+double ScaledNumber::residual() const noexcept { return std::ldexp(low, exponent); }
+
+ScaledNumber divide(const BigInteger& numerator, std::uint64_t first_divisor, std::uint64_t second_divisor,
+                    int exponent) {
+  if (numerator.is_zero()) return {};
+  // Enough bits that the quotient has at least 128, whatever the divisors.
+  const int shift = std::max(0, 128 + 128 - numerator.bit_length());
+  BigInteger quotient = numerator.shifted_left(shift);
+  bool inexact = quotient.divide_by(first_divisor);
+  inexact = quotient.divide_by(second_divisor) || inexact;
+
+  const int bits = quotient.bit_length();
+  std::uint64_t mantissa = quotient.bits_from(bits - 53) & ((std::uint64_t{1} << 53) - 1);
+  // The 64 bits below the mantissa decide how it is rounded and what is left; ties go to even, and bits
+  // beyond these matter to a tie alone.
+  const std::uint64_t below = quotient.bits_from(bits - 53 - 64);
+  const bool sticky = inexact || quotient.any_bit_below(bits - 53 - 64);
+  constexpr std::uint64_t half = std::uint64_t{1} << 63;
+  const bool up = below > half || (below == half && (sticky || (mantissa & 1) != 0));
+  double rest = static_cast<double>(below) * 0x1p-64;
+  if (up) {
+    ++mantissa;
+    rest = -static_cast<double>(~below + 1) * 0x1p-64;
+    if (below == 0) rest = 0;
+  }
+  const double sign = quotient.is_negative() ? -1.0 : 1.0;
+  ScaledNumber result;
+  result.high = sign * static_cast<double>(mantissa) * 0x1p-52;
+  result.low = sign * rest * 0x1p-52;
+  result.exponent = exponent - shift + bits - 1;
+  if (std::fabs(result.high) == 2.0) {
+    result.high /= 2;
+    result.low /= 2;
+    ++result.exponent;
+  }
+  return result;
+}
+
+}  // namespace exactnorm

@@ -1,0 +1,62 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+namespace exactnorm {
+
+/// A signed integer of up to 12,000 bits, on the stack: what exact solutions per channel need and no more.
+class BigInteger {
+ public:
+  BigInteger() = default;
+  explicit BigInteger(std::uint64_t value);
+  explicit BigInteger(std::int64_t value);
+  /// From two's complement words, least significant first.
+  BigInteger(const std::uint64_t* words, int size);
+
+  [[nodiscard]] bool is_zero() const noexcept { return size_ == 0; }
+  [[nodiscard]] bool is_negative() const noexcept { return negative_; }
+  /// Bits of the magnitude; 0 for zero.
+  [[nodiscard]] int bit_length() const noexcept;
+  /// Bits first to first + 63 of the magnitude; bits below 0 are zeros.
+  [[nodiscard]] std::uint64_t bits_from(int first) const noexcept;
+  /// Whether any of the magnitude's bits below `end` is set.
+  [[nodiscard]] bool any_bit_below(int end) const noexcept;
+
+  friend BigInteger operator*(const BigInteger& a, const BigInteger& b) noexcept;
+  friend BigInteger operator+(const BigInteger& a, const BigInteger& b) noexcept;
+  friend BigInteger operator-(const BigInteger& a, const BigInteger& b) noexcept { return a + b.negated(); }
+  [[nodiscard]] BigInteger negated() const noexcept;
+  [[nodiscard]] BigInteger shifted_left(int bits) const noexcept;
+
+  /// Divides the magnitude, rounding towards zero, and returns whether there was a remainder.
+  bool divide_by(std::uint64_t divisor) noexcept;
+
+ private:
+  static constexpr int capacity = 192;
+
+  void trim() noexcept;
+  static int compare_magnitudes(const BigInteger& a, const BigInteger& b) noexcept;
+
+  std::array<std::uint64_t, capacity> words_;  // those from size_ on are not initialized
+  int size_ = 0;
+  bool negative_ = false;
+};
+
+/// high + low times 2^exponent: `high` has 1 <= |high| < 2, or is 0, and is the value rounded to nearest even;
+/// `low` is what is left, rounded too.
+struct ScaledNumber {
+  double high = 0;
+  double low = 0;
+  int exponent = 0;
+
+  /// Rounded to float64: infinite or subnormal where the exponent asks for it.
+  [[nodiscard]] double value() const noexcept;
+  [[nodiscard]] double residual() const noexcept;
+};
+
+/// numerator * 2^exponent / (first_divisor * second_divisor), divisors not zero.
+[[nodiscard]] ScaledNumber divide(const BigInteger& numerator, std::uint64_t first_divisor,
+                                  std::uint64_t second_divisor, int exponent);
+
+}  // namespace exactnorm

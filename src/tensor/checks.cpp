@@ -1,0 +1,301 @@
+#include "tensor/checks.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+
+namespace exactnorm {
+
+IndexList resolve_channel_axes(const IndexList& channel_axes, const TensorView& x) {
+  const auto rank = static_cast<Index>(x.rank());
+  IndexList resolved;
+  for (const Index axis : channel_axes) {
+    const Index positive = axis < 0 ? axis + rank : axis;
+    if (positive < 0 || positive >= rank) {
+      throw Error("channel_axes",
+                  "has " + std::to_string(axis) + "; expected axes of a tensor of shape " + to_string(x.shape));
+    }
+    if (std::find(resolved.begin(), resolved.end(), positive) != resolved.end()) {
+      throw Error("channel_axes", "is " + to_string(channel_axes) + "; expected each axis at most once");
+    }
+    resolved.push_back(positive);
+  }
+  return resolved;
+}
+
+Index channel_count(const IndexList& resolved_axes, const TensorView& x) {
+  IndexList shape;
+  for (const Index axis : resolved_axes) shape.push_back(x.shape[static_cast<std::size_t>(axis)]);
+  return element_count(shape);
+}
+
+void check_view(const std::string& name, const TensorView& x) {
+  if (x.shape.size() != x.strides.size()) {
+    throw Error(name, "has shape " + to_string(x.shape) + " and strides " + to_string(x.strides) +
+                          "; expected one stride per dimension");
+  }
+  if (size_of(x.dtype) == 0) {
+    throw Error(name, "has an unknown dtype; expected float32, float64, uint8, int8, int16, int32 or int64");
+  }
+  Index count = 0;
+  try {
+    count = element_count(x.shape);
+  } catch (const Error& error) {
+    const std::string text = error.what();
+    throw Error(name, "has a shape that " + text.substr(text.find(' ') + 1));
+  }
+  if (count == 0) return;
+  if (x.data == nullptr) throw Error(name, "is a null pointer; expected " + std::to_string(count) + " elements");
+  if (reinterpret_cast<std::uintptr_t>(x.data) % size_of(x.dtype) != 0) {
+    throw Error(name, "is not aligned; expected an address that is a multiple of " + std::to_string(size_of(x.dtype)) +
+                          " for " + std::string(name_of(x.dtype)));
+  }
+  // Offsets are computed in 64-bit elements and bytes: no address may leave that range.
+  double reach = 0;
+  for (std::size_t i = 0; i < x.rank(); ++i) {
+    reach += static_cast<double>(x.shape[i] - 1) * std::abs(static_cast<double>(x.strides[i]));
+  }
+  if (reach * static_cast<double>(size_of(x.dtype)) > 0x1p62) {
+    throw Error(name, "has strides " + to_string(x.strides) + "; expected all elements within 2^62 bytes");
+  }
+}
+
+namespace {
+
+struct Term {
+  Index stride;  // bytes, positive
+  Index range;   // the coefficient is 0 to range
+};
+
+// Elements of `size_a` bytes at address 0 and of `size_b` bytes at address d share a byte when
+// -size_b < d < size_a.
+struct Window {
+  Index size_a;
+  Index size_b;
+};
+
+// Whether some choice of coefficients makes sum(coefficient * stride) + offset fall into the window.
+// Depth first, largest stride first; gives up, answering yes, after `budget` steps.
+bool reaches(const std::vector<Term>& terms, std::size_t first, Index offset, const Window& window, int& budget) {
+  if (--budget < 0) return true;
+  Index rest = 0;
+  for (std::size_t i = first; i < terms.size(); ++i) rest += terms[i].stride * terms[i].range;
+  if (offset >= window.size_a || offset + rest <= -window.size_b) return false;
+  if (first == terms.size()) return true;
+  const Term& term = terms[first];
+  const Index others = rest - term.stride * term.range;
+  // Needs -size_b < offset + k * stride + (0 to others) < size_a.
+  const Index low = -window.size_b - offset - others + 1;
+  const Index high = window.size_a - offset - 1;
+  const auto floor_div = [](Index a, Index b) { return a >= 0 ? a / b : -((-a + b - 1) / b); };
+  const Index k_first = std::max<Index>(0, -floor_div(-low, term.stride));
+  const Index k_last = std::min<Index>(term.range, floor_div(high, term.stride));
+  for (Index k = k_first; k <= k_last; ++k) {
+    if (reaches(terms, first + 1, offset + k * term.stride, window, budget)) return true;
+  }
+  return false;
+}
+
+// Appends the terms of one view, with `sign`, moving the offset so that all strides count upwards.
+void append_terms(const TensorView& x, int sign, std::vector<Term>& terms, Index& offset) {
+  for (std::size_t i = 0; i < x.rank(); ++i) {
+    const Index stride = sign * x.strides[i] * static_cast<Index>(size_of(x.dtype));
+    if (stride == 0 || x.shape[i] == 1) continue;
+    if (stride < 0) offset += stride * (x.shape[i] - 1);
+    terms.push_back({std::abs(stride), x.shape[i] - 1});
+  }
+}
+
+constexpr int overlap_budget = 100000;
+
+}  // namespace
+
+bool views_overlap(const TensorView& a, const TensorView& b) {
+  if (element_count(a.shape) == 0 || element_count(b.shape) == 0) return false;
+  const auto address_a = reinterpret_cast<std::uintptr_t>(a.data);
+  const auto address_b = reinterpret_cast<std::uintptr_t>(b.data);
+  auto offset = static_cast<Index>(address_b - address_a);
+  std::vector<Term> terms;
+  append_terms(b, 1, terms, offset);
+  append_terms(a, -1, terms, offset);
+  std::sort(terms.begin(), terms.end(), [](const Term& s, const Term& t) { return s.stride > t.stride; });
+  int budget = overlap_budget;
+  const Window window{static_cast<Index>(size_of(a.dtype)), static_cast<Index>(size_of(b.dtype))};
+  return reaches(terms, 0, offset, window, budget);
+}
+
+void check_output(const std::string& name, const TensorView& y) {
+  check_view(name, y);
+  if (!is_floating(y.dtype)) {
+    throw Error(name, "has dtype " + std::string(name_of(y.dtype)) + "; expected float32 or float64");
+  }
+  if (element_count(y.shape) == 0) return;
+  // Sorted by stride, each axis must step over all that the smaller ones span. This refuses a few
+  // interlocking views that do not in fact overlap, which nobody writes to.
+  std::vector<Term> terms;
+  for (std::size_t i = 0; i < y.rank(); ++i) {
+    if (y.shape[i] > 1) terms.push_back({std::abs(y.strides[i]), y.shape[i] - 1});
+  }
+  std::sort(terms.begin(), terms.end(), [](const Term& s, const Term& t) { return s.stride < t.stride; });
+  Index span = 0;
+  for (const Term& term : terms) {
+    if (term.stride <= span) {
+      throw Error(name, "has shape " + to_string(y.shape) + " and strides " + to_string(y.strides) +
+                            "; expected an output whose elements do not overlap");
+    }
+    span += term.stride * term.range;
+  }
+}
+
+void check_same_shape(const std::string& name, const TensorView& y, const std::string& reference_name,
+                      const TensorView& reference) {
+  if (y.shape != reference.shape) {
+    throw Error(name, "has shape " + to_string(y.shape) + "; expected " + to_string(reference.shape) +
+                          ", the shape of " + reference_name);
+  }
+}
+
+void check_options(const Options& options) {
+  if (!(options.epsilon >= 0) || !std::isfinite(options.epsilon)) {
+    throw Error("epsilon", "is " + std::to_string(options.epsilon) + "; expected a finite number of 0 or more");
+  }
+  if (options.threads < 0) {
+    throw Error("threads", "is " + std::to_string(options.threads) + "; expected 0 (all) or more");
+  }
+}
+
+void check_overlap(const std::string& output_name, const TensorView& output, const std::string& other_name,
+                   const TensorView& other, bool may_be_same) {
+  if (may_be_same && output.data == other.data && output.dtype == other.dtype && output.strides == other.strides) {
+    return;
+  }
+  if (views_overlap(output, other)) {
+    throw Error(output_name, "overlaps " + other_name +
+                                 (may_be_same ? "; expected separate memory or the very same view (address, strides "
+                                                "and dtype)"
+                                              : "; expected separate memory"));
+  }
+}
+
+namespace {
+
+// The strides that walk a parameter in channel order, one per channel axis, or none if it does not fit.
+bool parameter_strides(const TensorView& parameter, const IndexList& axes, const TensorView& x, IndexList& strides) {
+  strides = {};
+  if (parameter.rank() == axes.size()) {  // the sizes of the channel axes
+    bool fits = true;
+    for (std::size_t i = 0; i < axes.size(); ++i) {
+      fits = fits && parameter.shape[i] == x.shape[static_cast<std::size_t>(axes[i])];
+    }
+    if (fits) {
+      strides = parameter.strides;
+      return true;
+    }
+  }
+  if (parameter.rank() == 1 && parameter.shape[0] == channel_count(axes, x)) {  // (channels,)
+    strides = axes;
+    Index stride = parameter.strides[0];
+    for (std::size_t i = axes.size(); i-- > 0;) {
+      strides[i] = stride;
+      stride *= x.shape[static_cast<std::size_t>(axes[i])];
+    }
+    return true;
+  }
+  if (parameter.rank() != x.rank()) return false;
+  for (std::size_t i = 0; i < x.rank(); ++i) {  // as keepdims leaves it
+    const bool is_channel = std::find(axes.begin(), axes.end(), static_cast<Index>(i)) != axes.end();
+    if (parameter.shape[i] != (is_channel ? x.shape[i] : 1)) return false;
+  }
+  for (const Index axis : axes) strides.push_back(parameter.strides[static_cast<std::size_t>(axis)]);
+  return true;
+}
+
+}  // namespace
+
+namespace {
+
+// Calls visit(channel, offset) for each channel, with the offset of its element in the parameter.
+template <typename Visit>
+void walk_parameter(const std::string& name, const TensorView& parameter, const IndexList& axes, const TensorView& x,
+                    const Visit& visit) {
+  const Index channels = channel_count(axes, x);
+  IndexList strides;
+  if (!parameter_strides(parameter, axes, x, strides)) {
+    throw Error(name, "has shape " + to_string(parameter.shape) + "; expected one element for each of the " +
+                          std::to_string(channels) + " channels");
+  }
+  for (Index channel = 0; channel < channels; ++channel) {
+    Index rest = channel;
+    Index offset = 0;
+    for (std::size_t i = axes.size(); i-- > 0;) {
+      const Index size = x.shape[static_cast<std::size_t>(axes[i])];
+      offset += rest % size * strides[i];
+      rest /= size;
+    }
+    visit(static_cast<std::size_t>(channel), offset);
+  }
+}
+
+}  // namespace
+
+std::vector<double> read_parameter(const std::string& name, const TensorView& parameter, const IndexList& resolved_axes,
+                                   const TensorView& x) {
+  check_view(name, parameter);
+  std::vector<double> values(static_cast<std::size_t>(channel_count(resolved_axes, x)));
+  walk_parameter(name, parameter, resolved_axes, x, [&](std::size_t channel, Index offset) {
+    values[channel] = load_element(parameter.data, parameter.dtype, offset);
+  });
+  return values;
+}
+
+void check_output_parameter(const std::string& name, const TensorView& parameter, const IndexList& resolved_axes,
+                            const TensorView& x) {
+  check_output(name, parameter);
+  walk_parameter(name, parameter, resolved_axes, x, [](std::size_t, Index) {});
+}
+
+void write_parameter(const std::string& name, const MutableTensorView& parameter, const IndexList& resolved_axes,
+                     const TensorView& x, const std::vector<double>& values) {
+  walk_parameter(name, parameter, resolved_axes, x, [&](std::size_t channel, Index offset) {
+    store_element(parameter.data, parameter.dtype, offset, values[channel]);
+  });
+}
+
+namespace {
+
+template <typename T>
+double load_as(const void* data, Index offset) noexcept {
+  return static_cast<double>(static_cast<const T*>(data)[offset]);
+}
+
+}  // namespace
+
+double load_element(const void* data, DType dtype, Index offset) noexcept {
+  switch (dtype) {
+    case DType::float32:
+      return load_as<float>(data, offset);
+    case DType::float64:
+      return load_as<double>(data, offset);
+    case DType::uint8:
+      return load_as<std::uint8_t>(data, offset);
+    case DType::int8:
+      return load_as<std::int8_t>(data, offset);
+    case DType::int16:
+      return load_as<std::int16_t>(data, offset);
+    case DType::int32:
+      return load_as<std::int32_t>(data, offset);
+    case DType::int64:
+      return load_as<std::int64_t>(data, offset);
+  }
+  return 0;
+}
+
+void store_element(void* data, DType dtype, Index offset, double value) noexcept {
+  if (dtype == DType::float32) {
+    static_cast<float*>(data)[offset] = static_cast<float>(value);
+  } else {
+    static_cast<double*>(data)[offset] = value;
+  }
+}
+
+}  // namespace exactnorm
