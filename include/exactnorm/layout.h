@@ -17,7 +17,7 @@ struct MutableLayoutView {
 };
 
 /// Dense memory described by the order of its axes, slowest first, as in "nchw", "nhwc", "nc", "cn",
-/// "ncdhw" or the notebook's "hwcn"; lower-case letters, each at most once, with one "c" for channels.
+/// "ncdhw" or "hwcn": letters out of n, c, d, h, w, l and m, each at most once, with one c for the channels.
 /// A blocked layout is written as oneDNN does: "nChw16c" has C for the blocks and 16c for the channels
 /// in a block, and `sizes` then gives the number of all channels, a multiple of 16, at the C.
 ///

@@ -20,7 +20,7 @@ struct Options {
   /// An empty list makes the whole tensor one channel.
   IndexList channel_axes = {1};
 
-  /// Finite and not negative. Zero is allowed where no channel then divides by zero: see `inference`.
+  /// Finite and not negative. Zero is allowed where no channel then divides by zero: see `given_statistics`.
   double epsilon = 1e-5;
   EpsilonPlacement epsilon_placement = EpsilonPlacement::variance;
 
@@ -32,8 +32,9 @@ struct Options {
 
 /// The learned scale and offset: y = gamma * normalized + beta. Each is optional and defaults to 1 and 0.
 ///
-/// A parameter holds one element per channel, of any dtype: shape (channels,), or the sizes of the
-/// channel axes, or a shape of x's rank with 1 on every reduced axis, as NumPy's keepdims leaves it.
+/// A parameter holds one element per channel, of any dtype. Its shape is that of the channel axes in the order
+/// in which they are listed, or (channels,), or of x's rank with 1 on every reduced axis, as NumPy's keepdims
+/// leaves it; the first of these that fits is meant.
 struct Affine {
   std::optional<TensorView> gamma = std::nullopt;
   std::optional<TensorView> beta = std::nullopt;

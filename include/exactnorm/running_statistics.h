@@ -18,10 +18,12 @@ struct RunningStatistics {
   std::vector<double> variance;
   /// Updates so far.
   Index batches_tracked = 0;
+  /// How many of them each channel refused.
+  std::vector<Index> batches_refused;
 
   /// The weight of the *new* value: running = (1 - momentum) * running + momentum * new. This is the
   /// convention of PyTorch and cuDNN; Keras, Flax and ONNX call the other weight, 1 - momentum, momentum.
-  /// Without a value, the average of all batches so far: momentum is 1 / batches_tracked.
+  /// Without a value, the average of all batches that the channel took in.
   std::optional<double> momentum = 0.1;
 
   [[nodiscard]] Index channels() const noexcept { return static_cast<Index>(mean.size()); }

@@ -29,7 +29,7 @@ class IndexList {
   }
 
   void push_back(Index value) {
-    if (size_ == maximum_rank) throw Error("shape", "more than 8 dimensions; expected 0 to 8");
+    if (size_ == maximum_rank) throw Error("values", "are more than 8; expected at most 8 dimensions");
     values_[size_++] = value;
   }
   [[nodiscard]] constexpr std::size_t size() const noexcept { return size_; }

@@ -45,11 +45,14 @@ IndexList check_forward(const TensorView& x, const MutableTensorView& y, const A
 }
 
 void check_statistics(const Statistics& statistics, Index channels) {
-  const auto size = static_cast<std::size_t>(channels);
-  if (statistics.mean.size() != size || statistics.mean_residual.size() != size || statistics.variance.size() != size ||
-      statistics.inverse_deviation.size() != size) {
-    throw Error("statistics",
-                "have " + std::to_string(statistics.mean.size()) + " channels; expected " + std::to_string(channels));
+  for (const std::vector<double>* values :
+       {&statistics.mean, &statistics.mean_residual, &statistics.variance, &statistics.inverse_deviation}) {
+    if (static_cast<Index>(values->size()) == channels) continue;
+    throw Error("statistics", "have vectors of " + std::to_string(statistics.mean.size()) + ", " +
+                                  std::to_string(statistics.mean_residual.size()) + ", " +
+                                  std::to_string(statistics.variance.size()) + " and " +
+                                  std::to_string(statistics.inverse_deviation.size()) +
+                                  " values; expected one for each of the " + std::to_string(channels) + " channels");
   }
 }
 
@@ -157,7 +160,7 @@ class BackwardSolver {
   void solve(const PartialSums& sums, Index slot, Index channel) {
     const auto at = static_cast<std::size_t>(channel);
     solved_[at] = solve_backward(sums, slot, channel_of(arguments_.statistics, channel), gamma_[at],
-                                 arguments_.statistics.count, frozen_, arguments_.options.epsilon_placement);
+                                 arguments_.statistics.count, frozen_, arguments_.options);
   }
 
   [[nodiscard]] FillCoefficients coefficients() const {
@@ -199,6 +202,12 @@ class BackwardSolver {
 
 void run_backward(const BackwardArguments& arguments, bool frozen) {
   const IndexList axes = check_backward(arguments, frozen);
+  const Index channels = channel_count(axes, arguments.x);
+  const Index count = channels == 0 ? 0 : element_count(arguments.x.shape) / channels;
+  if (!frozen && count > 0 && arguments.statistics.count != count) {
+    throw Error("statistics", "are of " + std::to_string(arguments.statistics.count) +
+                                  " elements per channel; expected " + std::to_string(count) + ", as in x");
+  }
   BackwardSolver solver(arguments, axes, frozen);
   if (element_count(arguments.x.shape) > 0) {
     const std::array operands = {arguments.dy, arguments.x};
@@ -238,7 +247,8 @@ void backward_from_sums(const TensorView& dy, const TensorView& x, const Statist
                             std::to_string(statistics.count) + ", as in statistics");
   }
   BackwardSolver solver(arguments, axes, false);
-  for (Index channel = 0; channel < channels; ++channel) solver.solve(sums, channel, channel);
+  // Over an empty batch there is nothing to solve, and gradients are 0.
+  for (Index channel = 0; sums.count() > 0 && channel < channels; ++channel) solver.solve(sums, channel, channel);
   if (gradients.dx && element_count(x.shape) > 0) {
     map_all(*solver.map_operands(), axes, number_channels(axes, x.shape), options.threads, solver.coefficients());
   }

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "exactnorm/batch_norm.h"
+#include "tensor/checks.h"
 
 namespace exactnorm {
 
@@ -17,15 +18,16 @@ std::size_t checked_channels(Index channels) {
 }  // namespace
 
 RunningStatistics::RunningStatistics(Index channels)
-    : mean(checked_channels(channels), 0.0), variance(checked_channels(channels), 1.0) {}
+    : mean(checked_channels(channels), 0.0), variance(mean.size(), 1.0), batches_refused(mean.size(), 0) {}
 
 std::vector<Index> RunningStatistics::update(const Statistics& batch) {
-  if (batch.channels() != channels() || variance.size() != mean.size()) {
-    throw Error("batch",
-                "has " + std::to_string(batch.channels()) + " channels; expected " + std::to_string(channels()));
+  for (const std::vector<double>* values : {&batch.mean, &batch.variance}) {
+    if (values->size() == mean.size() && variance.size() == mean.size()) continue;
+    throw Error("batch", "has " + std::to_string(values->size()) + (values == &batch.mean ? " means" : " variances") +
+                             "; expected " + std::to_string(channels()) + ", one per channel");
   }
   if (momentum && !(*momentum >= 0 && *momentum <= 1)) {
-    throw Error("momentum", "is " + std::to_string(*momentum) + "; expected 0 to 1");
+    throw Error("momentum", "is " + to_text(*momentum) + "; expected 0 to 1");
   }
   if (batch.count == 1) {
     throw Error("batch", "has 1 value per channel; expected at least 2, as one value has no unbiased variance");
@@ -33,16 +35,18 @@ std::vector<Index> RunningStatistics::update(const Statistics& batch) {
   std::vector<Index> refused;
   if (batch.count == 0) return refused;
 
+  batches_refused.resize(mean.size());
   ++batches_tracked;
-  const double weight = momentum ? *momentum : 1.0 / static_cast<double>(batches_tracked);
   const auto count = static_cast<double>(batch.count);
   for (std::size_t channel = 0; channel < mean.size(); ++channel) {
     const double new_mean = batch.mean[channel];
     const double new_variance = batch.variance[channel] * (count / (count - 1));
     if (!std::isfinite(new_mean) || !std::isfinite(new_variance)) {
       refused.push_back(static_cast<Index>(channel));
+      ++batches_refused[channel];
       continue;
     }
+    const double weight = momentum ? *momentum : 1.0 / static_cast<double>(batches_tracked - batches_refused[channel]);
     mean[channel] = (1 - weight) * mean[channel] + weight * new_mean;
     variance[channel] = (1 - weight) * variance[channel] + weight * new_variance;
   }

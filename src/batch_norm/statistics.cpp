@@ -83,22 +83,15 @@ Statistics given_statistics(const TensorView& mean, const TensorView& variance, 
   check_view("mean", mean);
   check_view("variance", variance);
   const Index channels = element_count(mean.shape);
-  // Both are parameters of a tensor of one element per channel.
-  const TensorView per_channel = {nullptr, DType::float64, IndexList{channels}, IndexList{1}};
-  const auto read = [&](const char* name, const TensorView& values) {
-    TensorView flat = values;
-    if (values.rank() != 1) {
-      IndexList sizes;
-      IndexList strides;
-      for (std::size_t i = 0; i < values.rank(); ++i) {
-        if (values.shape[i] == 1) continue;
-        sizes.push_back(values.shape[i]);
-        strides.push_back(values.strides[i]);
-      }
-      flat.shape = sizes.empty() ? IndexList{1} : sizes;
-      flat.strides = strides.empty() ? IndexList{1} : strides;
-    }
-    return read_parameter(name, flat, {0}, per_channel);
+  if (element_count(variance.shape) != channels) {
+    throw Error("variance", "has shape " + to_string(variance.shape) + "; expected " + std::to_string(channels) +
+                                " elements, as many as mean has");
+  }
+  // Each is a parameter of a tensor that has its shape, and channels only.
+  const auto read = [](const char* name, const TensorView& values) {
+    IndexList every_axis;
+    for (std::size_t i = 0; i < values.rank(); ++i) every_axis.push_back(static_cast<Index>(i));
+    return read_parameter(name, values, every_axis, values);
   };
   const std::vector<double> means = read("mean", mean);
   const std::vector<double> variances = read("variance", variance);
@@ -106,8 +99,7 @@ Statistics given_statistics(const TensorView& mean, const TensorView& variance, 
   for (Index channel = 0; channel < channels; ++channel) {
     const auto at = static_cast<std::size_t>(channel);
     const auto refuse = [&](const char* name, double value, const char* expected) {
-      throw Error(name,
-                  "is " + std::to_string(value) + " in channel " + std::to_string(channel) + "; expected " + expected);
+      throw Error(name, "is " + to_text(value) + " in channel " + std::to_string(channel) + "; expected " + expected);
     };
     if (!std::isfinite(means[at])) refuse("mean", means[at], "a finite number");
     if (!std::isfinite(variances[at]) || variances[at] < 0) {

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <numeric>
 
-#include "map/map_kernels.h"
 #include "plan/walk.h"
 #include "tensor/element_type.h"
 #include "tensor/packed_tile.h"
@@ -11,21 +10,44 @@
 namespace exactnorm {
 
 CoefficientTable::CoefficientTable(Index channels)
-    : mean(static_cast<std::size_t>(channels)), x_scale(mean), shift(mean), dy_scale(mean) {}
+    : mean_(static_cast<std::size_t>(channels)),
+      x_scale_(mean_),
+      shift_(mean_),
+      normalized_scale_(mean_),
+      dy_scale_(mean_) {}
 
 void CoefficientTable::set(Index channel, const ForwardCoefficients& coefficients) noexcept {
   const auto at = static_cast<std::size_t>(channel);
-  mean[at] = coefficients.mean;
-  x_scale[at] = coefficients.scale;
-  shift[at] = coefficients.shift;
+  mean_[at] = coefficients.mean;
+  x_scale_[at] = coefficients.scale;
+  shift_[at] = coefficients.shift;
 }
 
 void CoefficientTable::set(Index channel, const BackwardCoefficients& coefficients) noexcept {
   const auto at = static_cast<std::size_t>(channel);
-  mean[at] = coefficients.mean;
-  x_scale[at] = coefficients.x_scale;
-  shift[at] = coefficients.shift;
-  dy_scale[at] = coefficients.dy_scale;
+  mean_[at] = coefficients.mean;
+  x_scale_[at] = coefficients.x_scale;
+  shift_[at] = coefficients.shift;
+  normalized_scale_[at] = coefficients.normalized_scale;
+  dy_scale_[at] = coefficients.dy_scale;
+}
+
+MapCoefficients CoefficientTable::view() const noexcept {
+  return {mean_.data(), x_scale_.data(), shift_.data(), normalized_scale_.data(), dy_scale_.data()};
+}
+
+CoefficientTable CoefficientTable::repeat(Index first, Index count, Index period) const {
+  CoefficientTable repeated(period);
+  for (Index i = 0; i < period; ++i) {
+    const auto to = static_cast<std::size_t>(i);
+    const auto from = static_cast<std::size_t>(first + i % count);
+    repeated.mean_[to] = mean_[from];
+    repeated.x_scale_[to] = x_scale_[from];
+    repeated.shift_[to] = shift_[from];
+    repeated.normalized_scale_[to] = normalized_scale_[from];
+    repeated.dy_scale_[to] = dy_scale_[from];
+  }
+  return repeated;
 }
 
 LoopNest make_map_nest(const MapOperands& operands, const IndexList& channel_axes, const ChannelMap& channels) {
@@ -46,7 +68,7 @@ template <typename T>
 class BoxMapper {
  public:
   BoxMapper(const LoopNest& nest, const Box& box, const MapOperands& operands, const CoefficientTable& table)
-      : nest_(nest), box_(box), operands_(operands), table_(table) {}
+      : nest_(nest), box_(box), operands_(operands), table_(table), coefficients_(table.view()) {}
 
   void run() {
     if (nest_.channels_innermost()) {
@@ -66,11 +88,6 @@ class BoxMapper {
       if (dtype_at(j) != dtype_of<T>() || loop.strides[j] != 1) return false;
     }
     return true;
-  }
-
-  [[nodiscard]] MapCoefficients coefficients_from(Index channel) const {
-    return {table_.mean.data() + channel, table_.x_scale.data() + channel, table_.shift.data() + channel,
-            table_.dy_scale.data() + channel};
   }
 
   // Calls kernel(x, dy, out, count) over `count` elements that are a loop's stride apart, in place or,
@@ -109,7 +126,7 @@ class BoxMapper {
     walk(nest_, box_, 0, inner, is_reduced_loop, start_of(nest_, box_), [&](const Position& step) {
       Index number = 0;
       walk(nest_, box_, 0, inner, is_channel_loop, step, [&](const Position& run) {
-        const MapCoefficients coefficients = coefficients_from(number++);
+        const MapCoefficients coefficients = coefficients_.from(number++);
         apply(run, loop, size, 1, [&](const T* x, const T* dy, T* out, Index, Index count) {
           map_channel(x, dy, out, count, coefficients);
         });
@@ -134,20 +151,17 @@ class BoxMapper {
     const Loop& loop = nest_.loops[inner];
     const bool joined = inner > 0 && !nest_.loops[inner - 1].is_channel && is_joined(nest_.loops[inner - 1], channels);
     if (!joined) {
-      const MapCoefficients coefficients = coefficients_from(number);
+      const MapCoefficients coefficients = coefficients_.from(number);
       walk(nest_, box_, 0, inner, is_reduced_loop, position, [&](const Position& row) {
         apply(row, loop, channels, 1, [&](const T* x, const T* dy, T* out, Index done, Index count) {
-          const MapCoefficients shifted = {coefficients.mean + done, coefficients.x_scale + done,
-                                           coefficients.shift + done, coefficients.dy_scale + done};
-          map_periodic(x, dy, out, count, shifted, count);
+          map_periodic(x, dy, out, count, coefficients.from(done), count);
         });
       });
       return;
     }
     const Index period = std::lcm(channels, map_period);
-    const CoefficientTable repeated = repeat(number, channels, period);
-    const MapCoefficients coefficients = {repeated.mean.data(), repeated.x_scale.data(), repeated.shift.data(),
-                                          repeated.dy_scale.data()};
+    const CoefficientTable repeated = table_.repeat(number, channels, period);
+    const MapCoefficients coefficients = repeated.view();
     walk(nest_, box_, 0, inner - 1, is_reduced_loop, position, [&](const Position& run) {
       apply(run, loop, channels * box_[inner - 1].size, period,
             [&](const T* x, const T* dy, T* out, Index, Index count) {
@@ -167,23 +181,11 @@ class BoxMapper {
     return true;
   }
 
-  [[nodiscard]] CoefficientTable repeat(Index number, Index channels, Index period) const {
-    CoefficientTable repeated(period);
-    for (Index i = 0; i < period; ++i) {
-      const auto to = static_cast<std::size_t>(i);
-      const auto from = static_cast<std::size_t>(number + i % channels);
-      repeated.mean[to] = table_.mean[from];
-      repeated.x_scale[to] = table_.x_scale[from];
-      repeated.shift[to] = table_.shift[from];
-      repeated.dy_scale[to] = table_.dy_scale[from];
-    }
-    return repeated;
-  }
-
   const LoopNest& nest_;
   const Box& box_;
   const MapOperands& operands_;
   const CoefficientTable& table_;
+  MapCoefficients coefficients_;
   PackedTile<T> x_buffer_;
   PackedTile<T> dy_buffer_;
 };

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "exactnorm/tensor.h"
+#include "map/map_kernels.h"
 #include "plan/loop_nest.h"
 #include "plan/partition.h"
 #include "solve/solve.h"
@@ -17,10 +18,17 @@ class CoefficientTable {
   void set(Index channel, const ForwardCoefficients& coefficients) noexcept;
   void set(Index channel, const BackwardCoefficients& coefficients) noexcept;
 
-  std::vector<double> mean;
-  std::vector<double> x_scale;
-  std::vector<double> shift;
-  std::vector<double> dy_scale;
+  /// As the kernels take them, from channel 0 on.
+  [[nodiscard]] MapCoefficients view() const noexcept;
+  /// `count` channels from `first` on, over and over, `period` in all.
+  [[nodiscard]] CoefficientTable repeat(Index first, Index count, Index period) const;
+
+ private:
+  std::vector<double> mean_;
+  std::vector<double> x_scale_;
+  std::vector<double> shift_;
+  std::vector<double> normalized_scale_;
+  std::vector<double> dy_scale_;
 };
 
 /// What a map goes through: operands in the order of the nest. Without dy it computes y of x.

@@ -20,21 +20,31 @@ HWY_INLINE V LoadValues(const double* from) { return hn::LoadU(D(), from); }
 HWY_INLINE V LoadValues(const float* from) { return hn::PromoteTo(D(), hn::LoadU(hn::Rebind<float, D>(), from)); }
 HWY_INLINE void StoreValues(V values, double* to) { hn::StoreU(values, D(), to); }
 HWY_INLINE void StoreValues(V values, float* to) {
+#if HWY_TARGET == HWY_SCALAR || HWY_TARGET == HWY_EMU128
+  // These targets' DemoteTo turns infinity into the largest float32; the language's conversion does not.
+  HWY_ALIGN double lanes[map_period];
+  hn::Store(values, D(), lanes);
+  for (std::size_t i = 0; i < hn::Lanes(D()); ++i) to[i] = static_cast<float>(lanes[i]);
+#else
   const hn::Rebind<float, D> narrow;
   hn::StoreU(hn::DemoteTo(narrow, values), narrow, to);
+#endif
 }
 
 struct Coefficients {
   V mean;
   V x_scale;
   V shift;
+  V normalized_scale;
   V dy_scale;
 };
 
 template <bool kWithGradient, typename T>
 HWY_INLINE void MapVector(const T* x, const T* dy, T* out, const Coefficients& c) {
-  V value = hn::Add(hn::Mul(hn::Sub(LoadValues(x), c.mean), c.x_scale), c.shift);
-  if constexpr (kWithGradient) value = hn::Add(hn::Mul(LoadValues(dy), c.dy_scale), value);
+  V value = hn::Mul(hn::Sub(LoadValues(x), c.mean), c.x_scale);
+  if constexpr (kWithGradient) value = hn::Mul(value, c.normalized_scale);
+  value = hn::Add(value, c.shift);
+  if constexpr (kWithGradient) value = hn::Mul(hn::Add(LoadValues(dy), value), c.dy_scale);
   StoreValues(value, out);
 }
 
@@ -60,27 +70,30 @@ template <bool kWithGradient, typename T>
 HWY_INLINE void MapChannelAs(const T* x, const T* dy, T* out, Index count, const MapCoefficients& c) {
   const D d;
   const Coefficients all = {hn::Set(d, *c.mean), hn::Set(d, *c.x_scale), hn::Set(d, *c.shift),
+                            hn::Set(d, kWithGradient ? *c.normalized_scale : 0.0),
                             hn::Set(d, kWithGradient ? *c.dy_scale : 0.0)};
   MapAll<kWithGradient>(x, dy, out, count, [&](Index) -> const Coefficients& { return all; });
 }
 
+template <bool kWithGradient>
+HWY_INLINE Coefficients LoadCoefficients(const MapCoefficients& c) {
+  const D d;
+  return {hn::LoadU(d, c.mean), hn::LoadU(d, c.x_scale), hn::LoadU(d, c.shift),
+          kWithGradient ? hn::LoadU(d, c.normalized_scale) : hn::Zero(d),
+          kWithGradient ? hn::LoadU(d, c.dy_scale) : hn::Zero(d)};
+}
+
 template <bool kWithGradient, typename T>
 HWY_INLINE void MapPeriodicAs(const T* x, const T* dy, T* out, Index count, const MapCoefficients& c, Index period) {
-  const D d;
-  const auto width = static_cast<Index>(hn::Lanes(d));
+  const auto width = static_cast<Index>(hn::Lanes(D()));
   for (Index start = 0; start < count; start += period) {
     const Index size = std::min(period, count - start);
     MapAll<kWithGradient>(x + start, kWithGradient ? dy + start : nullptr, out + start, size, [&](Index i) {
-      if (HWY_LIKELY(i + width <= period)) {
-        return Coefficients{hn::LoadU(d, c.mean + i), hn::LoadU(d, c.x_scale + i), hn::LoadU(d, c.shift + i),
-                            kWithGradient ? hn::LoadU(d, c.dy_scale + i) : hn::Zero(d)};
-      }
-      double rest[4][map_period] = {};
-      std::copy(c.mean + i, c.mean + period, rest[0]);
-      std::copy(c.x_scale + i, c.x_scale + period, rest[1]);
-      std::copy(c.shift + i, c.shift + period, rest[2]);
-      if constexpr (kWithGradient) std::copy(c.dy_scale + i, c.dy_scale + period, rest[3]);
-      return Coefficients{hn::LoadU(d, rest[0]), hn::LoadU(d, rest[1]), hn::LoadU(d, rest[2]), hn::LoadU(d, rest[3])};
+      if (HWY_LIKELY(i + width <= period)) return LoadCoefficients<kWithGradient>(c.from(i));
+      double rest[5][map_period] = {};
+      const double* values[5] = {c.mean, c.x_scale, c.shift, c.normalized_scale, c.dy_scale};
+      for (int j = 0; j < (kWithGradient ? 5 : 3); ++j) std::copy(values[j] + i, values[j] + period, rest[j]);
+      return LoadCoefficients<kWithGradient>({rest[0], rest[1], rest[2], rest[3], rest[4]});
     });
   }
 }

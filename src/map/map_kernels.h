@@ -5,8 +5,8 @@
 // The vector code of the map room. For each element, in float64, each operation rounded by itself (a
 // fused multiply-add would give other bits on processors that have it), then rounded to the output:
 //
-//     out = (x - mean) * x_scale + shift                      forward
-//     out = dy * dy_scale + ((x - mean) * x_scale + shift)    backward, where dy is given
+//     out = (x - mean) * x_scale + shift                                            forward
+//     out = (dy + (((x - mean) * x_scale) * normalized_scale + shift)) * dy_scale   backward, where dy is given
 
 namespace exactnorm {
 
@@ -15,7 +15,14 @@ struct MapCoefficients {
   const double* mean = nullptr;
   const double* x_scale = nullptr;
   const double* shift = nullptr;
-  const double* dy_scale = nullptr;  // looked at only where dy is given
+  // Looked at only where dy is given:
+  const double* normalized_scale = nullptr;
+  const double* dy_scale = nullptr;
+
+  /// The same from channel `channel` on.
+  [[nodiscard]] MapCoefficients from(Index channel) const {
+    return {mean + channel, x_scale + channel, shift + channel, normalized_scale + channel, dy_scale + channel};
+  }
 };
 
 /// `count` neighbouring elements of one channel. `dy` may be null. `out` may be x or dy.

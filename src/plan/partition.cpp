@@ -9,6 +9,8 @@ namespace {
 // Bytes that the neighbouring channels of a group should span at least: a page. With less, several groups
 // would fetch the same cache lines, or step from page to page for a few lines each.
 constexpr Index group_bytes = 4096;
+// The most channels of a group whose elements are gathered in a tile for each: these have to share a cache.
+constexpr Index gathered_channels = 64;
 // Work below this many elements is not worth waking another thread for.
 constexpr Index elements_per_thread = 16384;
 
@@ -31,7 +33,9 @@ Partition::Partition(const LoopNest& nest, std::size_t element_size, int threads
   for (std::size_t i = sizes_.size(); i-- > 0;) {
     const Loop& loop = nest.loops[i];
     if (loop.is_channel) {
-      group_steps_[i] = std::clamp<Index>(ceil_divide(group_bytes, span), 1, loop.size);
+      const bool innermost = i + 1 == sizes_.size();
+      const Index most = innermost ? loop.size : std::min(loop.size, gathered_channels);
+      group_steps_[i] = std::clamp<Index>(ceil_divide(group_bytes, span), 1, most);
       groups_ *= ceil_divide(loop.size, group_steps_[i]);
     } else if (longest_reduced == sizes_.size() || loop.size > sizes_[longest_reduced]) {
       longest_reduced = i;

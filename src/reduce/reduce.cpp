@@ -12,9 +12,11 @@ namespace exactnorm {
 
 namespace {
 
-// The most rows that are summed in place before their sums are stored.
+// The most rows that are summed in place before their sums are stored: as many as fit in L1 cache where that
+// is done once, more where it is done for each lane.
 constexpr Index direct_rows = 128;
-static_assert(direct_rows <= maximum_tile_rows);
+constexpr Index direct_lines = 256;
+static_assert(direct_lines <= maximum_tile_rows);
 
 // Runs of a channel that are shorter than this are gathered: several make a tile.
 constexpr Index long_run = 2048;
@@ -197,8 +199,8 @@ class BoxReducer {
   void lines_in_place(const Position& start, const Loop& loop, Index size, Index rows_per_line, int channels,
                       Index first_channel) {
     const int lanes = static_cast<int>(rows_per_line) * channels;
-    for (Index done = 0; done < size; done += direct_rows) {
-      const Index rows = std::min(direct_rows, size - done);
+    for (Index done = 0; done < size; done += direct_lines) {
+      const Index rows = std::min(direct_lines, size - done);
       Tiles tiles;
       for (std::size_t j = 0; j < kOperands; ++j) {
         const Index stride = rows_per_line * loop.strides[j];

@@ -7,6 +7,7 @@
 #define EXACTNORM_REDUCE_TILE_SUMS_INL_H_
 #endif
 
+#include <hwy/cache_control.h>
 #include <hwy/highway.h>
 
 #include "reduce/tile_kernels.h"
@@ -19,24 +20,42 @@ namespace hn = hwy::HWY_NAMESPACE;
 using D = hn::CappedTag<double, tile_lanes>;
 using V = hn::Vec<D>;
 
+// Rows far apart are strangers to the hardware's prefetchers: this many rows ahead are asked for.
+inline constexpr Index prefetched_rows = 16;
+
 template <typename T>
 HWY_INLINE void Scan(const Tile<T>& tile, const Lanes<Magnitude<T>>& limits, Extremes<T>& extremes) {
   const hn::CappedTag<Magnitude<T>, tile_lanes> d;
-  const auto all_but_sign = hn::Set(d, std::numeric_limits<Magnitude<T>>::max());
+  using Bits = hn::Vec<decltype(d)>;
+  const std::size_t width = hn::Lanes(d);
+  constexpr std::size_t kColumns = hn::MaxLanes(d) * 2 <= tile_lanes ? 2 : 1;
+  const Bits all_but_sign = hn::Set(d, std::numeric_limits<Magnitude<T>>::max());
   const auto* bits = reinterpret_cast<const Magnitude<T>*>(tile.data);
-  for (std::size_t lane = 0; lane < tile_lanes; lane += hn::Lanes(d)) {
-    const auto limit = hn::LoadU(d, limits.data() + lane);
-    auto largest = hn::Zero(d);
-    auto smallest = all_but_sign;
-    const auto* row = bits + lane;
-    for (Index i = 0; i < tile.rows; ++i, row += tile.stride) {
-      const auto magnitude = hn::And(hn::LoadU(d, row), all_but_sign);
-      const auto counted = hn::IfThenElseZero(hn::Lt(magnitude, limit), magnitude);
-      largest = hn::Max(largest, counted);
-      smallest = hn::Min(smallest, hn::IfThenElse(hn::Eq(counted, hn::Zero(d)), all_but_sign, counted));
+  const Index ahead = prefetched_rows * tile.stride;
+  for (std::size_t lane = 0; lane < tile_lanes; lane += kColumns * width) {
+    Bits limit[kColumns];
+    Bits largest[kColumns];
+    Bits smallest[kColumns];
+    for (std::size_t i = 0; i < kColumns; ++i) {
+      limit[i] = hn::LoadU(d, limits.data() + lane + i * width);
+      largest[i] = hn::Zero(d);
+      smallest[i] = all_but_sign;
     }
-    hn::StoreU(largest, d, extremes.largest.data() + lane);
-    hn::StoreU(smallest, d, extremes.smallest.data() + lane);
+    const auto* row = bits + lane;
+    for (Index r = 0; r < tile.rows; ++r, row += tile.stride) {
+      if (r + prefetched_rows < tile.rows) hwy::Prefetch(row + ahead);
+      for (std::size_t i = 0; i < kColumns; ++i) {
+        if (i > 0 && r + prefetched_rows < tile.rows) hwy::Prefetch(row + ahead + i * width);
+        const Bits magnitude = hn::And(hn::LoadU(d, row + i * width), all_but_sign);
+        const Bits counted = hn::IfThenElseZero(hn::Lt(magnitude, limit[i]), magnitude);
+        largest[i] = hn::Max(largest[i], counted);
+        smallest[i] = hn::Min(smallest[i], hn::IfThenElse(hn::Eq(counted, hn::Zero(d)), all_but_sign, counted));
+      }
+    }
+    for (std::size_t i = 0; i < kColumns; ++i) {
+      hn::StoreU(largest[i], d, extremes.largest.data() + lane + i * width);
+      hn::StoreU(smallest[i], d, extremes.smallest.data() + lane + i * width);
+    }
   }
 }
 

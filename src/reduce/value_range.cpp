@@ -35,12 +35,13 @@ void scan_rows(const double* values, Index rows, LaneRanges& ranges) {
   double* low = ranges.low.data();
   double* high = ranges.high.data();
   for (Index row = 0; row < rows; ++row, values += lanes) {
-    // Without branches, so that compilers turn it into vector code.
+    // Simple enough for compilers to make vector code without branches of it.
     for (Index lane = 0; lane < lanes; ++lane) {
       const double value = values[lane];
       const bool finite = std::abs(value) <= largest;
-      const double for_low = finite ? value : infinity;
-      const double for_high = finite ? value : -infinity;
+      double for_low = infinity;
+      double for_high = -infinity;
+      if (finite) for_low = for_high = value;
       low[lane] = for_low < low[lane] ? for_low : low[lane];
       high[lane] = for_high > high[lane] ? for_high : high[lane];
     }

@@ -25,7 +25,8 @@ std::int64_t supported_mask() { return hwy::SupportedTargets() & HWY_TARGETS; }
 // A lower bit is a better target, as Highway numbers them.
 std::int64_t best(std::int64_t targets) { return targets & -targets; }
 
-std::int64_t mask_of(std::string_view name) {
+// `argument` is where the name came from.
+std::int64_t mask_of(const std::string& argument, std::string_view name) {
   const std::int64_t supported = supported_mask();
   if (name.empty()) return best(supported);
   std::string known;
@@ -34,13 +35,12 @@ std::int64_t mask_of(std::string_view name) {
     if (name == candidate) return best(rest);
     known += (known.empty() ? "" : ", ") + std::string(candidate);
   }
-  throw Error("EXACTNORM_TARGET",
-              "is \"" + std::string(name) + "\"; expected a target that this processor supports: " + known);
+  throw Error(argument, "is \"" + std::string(name) + "\"; expected a target that this processor supports: " + known);
 }
 
 std::int64_t initial_mask() {
   const char* name = std::getenv("EXACTNORM_TARGET");
-  return mask_of(name == nullptr ? "" : name);
+  return mask_of("EXACTNORM_TARGET", name == nullptr ? "" : name);
 }
 
 std::atomic<std::int64_t>& chosen_mask() {
@@ -64,6 +64,6 @@ std::vector<std::string> supported_targets() { return names_of(supported_mask())
 
 std::string active_target() { return hwy::TargetName(chosen_mask().load()); }
 
-void set_target(std::string_view name) { chosen_mask().store(mask_of(name)); }
+void set_target(std::string_view name) { chosen_mask().store(mask_of("name", name)); }
 
 }  // namespace exactnorm

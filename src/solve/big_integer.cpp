@@ -141,8 +141,31 @@ bool BigInteger::divide_by(std::uint64_t divisor) noexcept {
   return remainder != 0;
 }
 
-double ScaledNumber::value() const noexcept { return std::ldexp(high, exponent); }
-double ScaledNumber::residual() const noexcept { return std::ldexp(low, exponent); }
+namespace {
+
+// A magnitude cut into an integer of some bits, rounded to nearest even, and the rest.
+struct Rounded {
+  double integer = 0;
+  double rest = 0;  // in units of the integer
+};
+
+// The bits of `quotient` from `unit` upwards, at most 53; `inexact` says that there are more below bit 0.
+Rounded round_at(const BigInteger& quotient, int unit, bool inexact) {
+  std::uint64_t mantissa = quotient.bit_length() > unit ? quotient.bits_from(unit) : 0;
+  // The 64 bits below decide how it is rounded and what is left; those beyond matter to a tie alone.
+  const std::uint64_t below = quotient.bits_from(unit - 64);
+  const bool sticky = inexact || quotient.any_bit_below(unit - 64);
+  constexpr std::uint64_t half = std::uint64_t{1} << 63;
+  const bool up = below > half || (below == half && (sticky || (mantissa & 1) != 0));
+  if (!up) return {static_cast<double>(mantissa), static_cast<double>(below) * 0x1p-64};
+  ++mantissa;
+  return {static_cast<double>(mantissa), -static_cast<double>(~below + 1) * 0x1p-64};
+}
+
+constexpr int mantissa_bits = 53;
+constexpr int smallest_exponent = -1074;  // of the lowest bit of a float64
+
+}  // namespace
 
 ScaledNumber divide(const BigInteger& numerator, std::uint64_t first_divisor, std::uint64_t second_divisor,
                     int exponent) {
@@ -152,31 +175,28 @@ ScaledNumber divide(const BigInteger& numerator, std::uint64_t first_divisor, st
   BigInteger quotient = numerator.shifted_left(shift);
   bool inexact = quotient.divide_by(first_divisor);
   inexact = quotient.divide_by(second_divisor) || inexact;
-
-  const int bits = quotient.bit_length();
-  std::uint64_t mantissa = quotient.bits_from(bits - 53) & ((std::uint64_t{1} << 53) - 1);
-  // The 64 bits below the mantissa decide how it is rounded and what is left; ties go to even, and bits
-  // beyond these matter to a tie alone.
-  const std::uint64_t below = quotient.bits_from(bits - 53 - 64);
-  const bool sticky = inexact || quotient.any_bit_below(bits - 53 - 64);
-  constexpr std::uint64_t half = std::uint64_t{1} << 63;
-  const bool up = below > half || (below == half && (sticky || (mantissa & 1) != 0));
-  double rest = static_cast<double>(below) * 0x1p-64;
-  if (up) {
-    ++mantissa;
-    rest = -static_cast<double>(~below + 1) * 0x1p-64;
-    if (below == 0) rest = 0;
-  }
+  const int unit_exponent = exponent - shift;  // of the quotient's lowest bit
   const double sign = quotient.is_negative() ? -1.0 : 1.0;
+
+  const int unit = quotient.bit_length() - mantissa_bits;
+  const Rounded rounded = round_at(quotient, unit, inexact);
   ScaledNumber result;
-  result.high = sign * static_cast<double>(mantissa) * 0x1p-52;
-  result.low = sign * rest * 0x1p-52;
-  result.exponent = exponent - shift + bits - 1;
+  result.high = sign * rounded.integer * 0x1p-52;
+  result.low = sign * rounded.rest * 0x1p-52;
+  result.exponent = unit_exponent + unit + mantissa_bits - 1;
   if (std::fabs(result.high) == 2.0) {
     result.high /= 2;
     result.low /= 2;
     ++result.exponent;
   }
+  if (unit_exponent + unit >= smallest_exponent) {
+    result.nearest = std::ldexp(result.high, result.exponent);
+    result.residual = std::ldexp(result.low, result.exponent);
+    return result;
+  }
+  // Subnormal: fewer bits, rounded once all the same. The residual is below what a float64 can hold.
+  const Rounded subnormal = round_at(quotient, smallest_exponent - unit_exponent, inexact);
+  result.nearest = std::ldexp(sign * subnormal.integer, smallest_exponent);
   return result;
 }
 

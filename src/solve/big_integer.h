@@ -43,16 +43,15 @@ class BigInteger {
   bool negative_ = false;
 };
 
-/// high + low times 2^exponent: `high` has 1 <= |high| < 2, or is 0, and is the value rounded to nearest even;
-/// `low` is what is left, rounded too.
+/// A number as high + low times 2^exponent: 1 <= |high| < 2, or 0, is the number rounded to nearest even, and
+/// low is what that left, rounded too.
 struct ScaledNumber {
   double high = 0;
   double low = 0;
   int exponent = 0;
-
-  /// Rounded to float64: infinite or subnormal where the exponent asks for it.
-  [[nodiscard]] double value() const noexcept;
-  [[nodiscard]] double residual() const noexcept;
+  /// The number rounded once to float64, subnormal or infinite where it has to be; and what that left.
+  double nearest = 0;
+  double residual = 0;
 };
 
 /// numerator * 2^exponent / (first_divisor * second_divisor), divisors not zero.

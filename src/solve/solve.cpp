@@ -45,24 +45,44 @@ IntegerTimesPower multiply(const IntegerTimesPower& a, const IntegerTimesPower& 
   return {a.integer * b.integer, a.exponent + b.exponent};
 }
 
-// 1 / sqrt(high * 2^exponent) with the exponent taken apart, so that no variance is too large or small.
-double inverse_square_root(const ScaledNumber& variance) {
-  const int odd = variance.exponent & 1;
-  return std::ldexp(1.0 / std::sqrt(std::ldexp(variance.high, odd)), -(variance.exponent - odd) / 2);
-}
+constexpr double largest_number = std::numeric_limits<double>::max();
 
-// Variances within these powers of two, and their sums with epsilon, are ordinary float64 numbers.
+// Variances within these powers of two, and their sums with any epsilon of use, are ordinary float64 numbers.
 constexpr int ordinary_exponent = 900;
 
-double inverse_deviation_of_scaled(const ScaledNumber& variance, const Options& options) {
-  const bool ordinary = variance.high == 0 || std::abs(variance.exponent) < ordinary_exponent;
-  // A huge variance swallows any epsilon that is beside it; an epsilon above a tiny one swallows that.
-  if (ordinary || (variance.exponent < 0 && options.epsilon > 0)) {
-    return inverse_deviation_of(variance.value(), options);
+// sqrt(variance) as a float64, of a variance that need not be one.
+double deviation_of(const ScaledNumber& variance) {
+  const int odd = variance.exponent & 1;
+  return std::ldexp(std::sqrt(std::ldexp(variance.high, odd)), (variance.exponent - odd) / 2);
+}
+
+// sqrt(a^2 + b^2), of which the squares may overflow or underflow; not std::hypot, whose bits are the C
+// library's choice.
+double root_of_squares(double a, double b) {
+  const double larger = std::max(a, b);
+  const double ratio = larger == 0 ? 0 : std::min(a, b) / larger;
+  return larger * std::sqrt(1 + ratio * ratio);
+}
+
+// deviation / (deviation + epsilon). A variance of extraordinary size tells the deviation no longer, but then
+// epsilon is either far below it, or so far above that what cancels here has no weight.
+double normalized_deviation(const ChannelStatistics& statistics, double epsilon) {
+  if (statistics.variance > 0x1p-900 && statistics.variance < 0x1p900) {
+    return statistics.inverse_deviation * std::sqrt(statistics.variance);
   }
-  const double inverse = std::min(inverse_square_root(variance), std::numeric_limits<double>::max());
-  if (options.epsilon_placement == EpsilonPlacement::variance) return inverse;
-  return 1.0 / (1.0 / inverse + options.epsilon);
+  return 1.0 - statistics.inverse_deviation * epsilon;
+}
+
+double inverse_deviation_of_scaled(const ScaledNumber& variance, const Options& options) {
+  if (variance.high == 0 || std::abs(variance.exponent) < ordinary_exponent) {
+    return inverse_deviation_of(variance.nearest, options);
+  }
+  // The square root of such a variance is an ordinary number again, and so is that of epsilon.
+  const double deviation = deviation_of(variance);
+  const double divisor = options.epsilon_placement == EpsilonPlacement::variance
+                             ? root_of_squares(deviation, std::sqrt(options.epsilon))
+                             : deviation + options.epsilon;
+  return std::min(1.0 / divisor, largest_number);
 }
 
 }  // namespace
@@ -71,7 +91,7 @@ double inverse_deviation_of(double variance, const Options& options) noexcept {
   const double divisor = options.epsilon_placement == EpsilonPlacement::variance
                              ? std::sqrt(variance + options.epsilon)
                              : std::sqrt(variance) + options.epsilon;
-  return divisor == 0 ? 0.0 : 1.0 / divisor;
+  return divisor == 0 ? 0.0 : std::min(1.0 / divisor, largest_number);
 }
 
 ChannelStatistics solve_statistics(const PartialSums& sums, Index channel, Index count, const Options& options) {
@@ -84,16 +104,17 @@ ChannelStatistics solve_statistics(const PartialSums& sums, Index channel, Index
   // The unit of the second sum is the square of the first one's: both terms count in it.
   const BigInteger spread = BigInteger(n) * second - first * first;
   const ScaledNumber variance = divide(spread, n, n, format.unit_exponents[1]);
-  return {mean.value(), mean.residual(), variance.value(), inverse_deviation_of_scaled(variance, options)};
+  return {mean.nearest, mean.residual, variance.nearest, inverse_deviation_of_scaled(variance, options)};
 }
 
 ForwardCoefficients solve_forward(const ChannelStatistics& statistics, double gamma, double beta) noexcept {
-  const double scale = gamma * statistics.inverse_deviation;
+  // Finite, so that a constant channel, where it meets 0, is beta.
+  const double scale = std::clamp(gamma * statistics.inverse_deviation, -largest_number, largest_number);
   return {statistics.mean, scale, beta - statistics.mean_residual * scale};
 }
 
 ChannelGradients solve_backward(const PartialSums& sums, Index sums_channel, const ChannelStatistics& statistics,
-                                double gamma, Index count, bool frozen, EpsilonPlacement placement) {
+                                double gamma, Index count, bool frozen, const Options& options) {
   const SumFormat format = format_of(sums.range());
   const bool dy_finite = !has_nonfinite(sums, sums_channel, 0);
   const bool x_finite = !has_nonfinite(sums, sums_channel, 1);
@@ -101,28 +122,30 @@ ChannelGradients solve_backward(const PartialSums& sums, Index sums_channel, con
 
   ChannelGradients gradients;
   const IntegerTimesPower sum_dy = {sum_of(sums, sums_channel, 0), format.unit_exponents[0]};
-  gradients.dbeta = dy_finite ? divide(sum_dy.integer, 1, 1, sum_dy.exponent).value() : not_a_number;
-  double sum_dy_centred = not_a_number;
+  gradients.dbeta = dy_finite ? divide(sum_dy.integer, 1, 1, sum_dy.exponent).nearest : not_a_number;
+  gradients.dgamma = not_a_number;
   if (dy_finite && x_finite && std::isfinite(statistics.mean)) {
     const IntegerTimesPower sum_dy_x = {sum_of(sums, sums_channel, 1), format.unit_exponents[1]};
     const IntegerTimesPower minus_mean = add(split(-statistics.mean), split(-statistics.mean_residual));
     const IntegerTimesPower centred = add(sum_dy_x, multiply(minus_mean, sum_dy));
-    sum_dy_centred = divide(centred.integer, 1, 1, centred.exponent).value();
+    const ScaledNumber sum_dy_centred = divide(centred.integer, 1, 1, centred.exponent);
+    gradients.dgamma = std::ldexp(sum_dy_centred.high * inverse, sum_dy_centred.exponent);
   }
-  gradients.dgamma = sum_dy_centred * inverse;
 
-  const double scale = gamma * inverse;
+  const double dy_scale = gamma * inverse;
   if (frozen) {
-    gradients.dx = {0, scale, 0, 0};
+    gradients.dx = {0, 0, 0, 0, dy_scale};
   } else if (count > 0) {
     const auto n = static_cast<double>(count);
-    // dgamma is r times the centred sum, which leaves one factor of k: r, or 1 / deviation.
-    const double deviation = std::sqrt(statistics.variance);
-    double factor = inverse;
-    if (placement == EpsilonPlacement::deviation) factor = deviation == 0 ? 0.0 : 1.0 / deviation;
-    const double x_scale = -scale * factor * (gradients.dgamma / n);
-    const double shift = -scale * (gradients.dbeta / n) - statistics.mean_residual * x_scale;
-    gradients.dx = {statistics.mean, scale, x_scale, shift};
+    // dgamma is r * G, with G the sum of dy * (x - mean); (x - mean) * r is normalized, and k * G is left:
+    // dgamma, or dgamma / (r * deviation).
+    double normalized_scale = -gradients.dgamma / n;
+    if (options.epsilon_placement == EpsilonPlacement::deviation) {
+      const double product = normalized_deviation(statistics, options.epsilon);
+      normalized_scale = product == 0 ? 0.0 : normalized_scale / product;
+    }
+    const double shift = -gradients.dbeta / n - statistics.mean_residual * inverse * normalized_scale;
+    gradients.dx = {statistics.mean, inverse, normalized_scale, shift, dy_scale};
   }
   return gradients;
 }

@@ -31,12 +31,14 @@ struct ForwardCoefficients {
 [[nodiscard]] ForwardCoefficients solve_forward(const ChannelStatistics& statistics, double gamma,
                                                 double beta) noexcept;
 
-/// dx = dy * dy_scale + ((x - mean) * x_scale + shift)
+/// dx = (dy + (((x - mean) * x_scale) * normalized_scale + shift)) * dy_scale, where the inner product is the
+/// normalized x: of ordinary size, whatever that of x is.
 struct BackwardCoefficients {
   double mean = 0;
-  double dy_scale = 0;
   double x_scale = 0;
+  double normalized_scale = 0;
   double shift = 0;
+  double dy_scale = 0;
 };
 struct ChannelGradients {
   double dgamma = 0;
@@ -48,7 +50,7 @@ struct ChannelGradients {
 /// The sum of dy * (x - mean) is taken as S2 - mean * S1 in exact arithmetic: no cancellation.
 [[nodiscard]] ChannelGradients solve_backward(const PartialSums& sums, Index sums_channel,
                                               const ChannelStatistics& statistics, double gamma, Index count,
-                                              bool frozen, EpsilonPlacement placement);
+                                              bool frozen, const Options& options);
 
 /// One channel of a Statistics.
 [[nodiscard]] ChannelStatistics channel_of(const Statistics& statistics, Index channel) noexcept;

@@ -1,6 +1,8 @@
 #include "tensor/checks.h"
 
 #include <algorithm>
+#include <array>
+#include <charconv>
 #include <cmath>
 #include <cstdint>
 
@@ -27,6 +29,12 @@ Index channel_count(const IndexList& resolved_axes, const TensorView& x) {
   IndexList shape;
   for (const Index axis : resolved_axes) shape.push_back(x.shape[static_cast<std::size_t>(axis)]);
   return element_count(shape);
+}
+
+std::string to_text(double value) {
+  std::array<char, 32> text{};
+  const auto result = std::to_chars(text.data(), text.data() + text.size(), value);
+  return {text.data(), result.ptr};
 }
 
 void check_view(const std::string& name, const TensorView& x) {
@@ -157,7 +165,7 @@ void check_same_shape(const std::string& name, const TensorView& y, const std::s
 
 void check_options(const Options& options) {
   if (!(options.epsilon >= 0) || !std::isfinite(options.epsilon)) {
-    throw Error("epsilon", "is " + std::to_string(options.epsilon) + "; expected a finite number of 0 or more");
+    throw Error("epsilon", "is " + to_text(options.epsilon) + "; expected a finite number of 0 or more");
   }
   if (options.threads < 0) {
     throw Error("threads", "is " + std::to_string(options.threads) + "; expected 0 (all) or more");

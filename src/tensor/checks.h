@@ -17,6 +17,9 @@ namespace exactnorm {
 /// Number of channels: the product of the sizes of the (resolved) channel axes.
 [[nodiscard]] Index channel_count(const IndexList& resolved_axes, const TensorView& x);
 
+/// A number as an error message shows it: short, but exact enough to be found again.
+[[nodiscard]] std::string to_text(double value);
+
 /// Rank, strides, sizes, pointer and its alignment.
 void check_view(const std::string& name, const TensorView& x);
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <memory>
+#include <utility>
+#include <vector>
 
 #include "exactnorm/tensor.h"
 #include "tensor/element_type.h"
@@ -11,10 +13,22 @@ namespace exactnorm {
 
 /// A small buffer, in L1 cache, through which elements pass that do not lie as vector code needs them
 /// (strided, of an integer dtype, too few at a time): side by side, as float32 or float64.
+///
+/// Its memory comes from a stock that each thread keeps: fetching it from the system for every group of
+/// channels, page by page, would take longer than the work.
 template <typename T>
 class PackedTile {
  public:
   static constexpr Index capacity = 16384 / static_cast<Index>(sizeof(T));
+
+  PackedTile() = default;
+  PackedTile(PackedTile&&) noexcept = default;
+  PackedTile& operator=(PackedTile&&) noexcept = default;
+  PackedTile(const PackedTile&) = delete;
+  PackedTile& operator=(const PackedTile&) = delete;
+  ~PackedTile() {
+    if (values_ != nullptr && stock().size() < largest_stock) stock().push_back(std::move(values_));
+  }
 
   [[nodiscard]] T* data() noexcept { return values_->data(); }
 
@@ -53,7 +67,24 @@ class PackedTile {
   }
 
   struct alignas(64) Values : std::array<T, static_cast<std::size_t>(capacity)> {};
-  std::unique_ptr<Values> values_ = std::make_unique_for_overwrite<Values>();
+  using Stock = std::vector<std::unique_ptr<Values>>;
+  static constexpr std::size_t largest_stock = 128;
+
+  static Stock& stock() {
+    thread_local Stock values;
+    return values;
+  }
+  static std::unique_ptr<Values> take_from_stock() {
+    if (stock().empty()) {
+      stock().reserve(largest_stock);  // so that giving back cannot fail
+      return std::make_unique_for_overwrite<Values>();
+    }
+    std::unique_ptr<Values> values = std::move(stock().back());
+    stock().pop_back();
+    return values;
+  }
+
+  std::unique_ptr<Values> values_ = take_from_stock();
 };
 
 }  // namespace exactnorm

@@ -14,12 +14,15 @@ std::string to_string(const IndexList& list) {
 }
 
 IndexList contiguous_strides(const IndexList& shape) noexcept {
+  constexpr Index limit = Index{1} << 62;
   IndexList strides = shape;
   Index stride = 1;
   for (std::size_t i = shape.size(); i-- > 0;) {
     strides[i] = stride;
-    // A size of zero must not make the strides of the axes before it zero too.
-    stride *= std::max<Index>(shape[i], 1);
+    // A size of zero must not make the strides of the axes before it zero too; a shape of too many elements is
+    // for others to refuse.
+    const Index size = std::max<Index>(shape[i], 1);
+    stride = size > limit / stride ? limit : stride * size;
   }
   return strides;
 }
@@ -78,7 +81,11 @@ View sliced(const View& x, std::size_t axis, Index begin, Index size) {
   if (axis >= x.rank()) {
     throw Error("axis", "is " + std::to_string(axis) + "; expected less than " + std::to_string(x.rank()));
   }
-  if (begin < 0 || size < 0 || begin > x.shape[axis] - size) {
+  if (begin < 0 || begin > x.shape[axis]) {
+    throw Error("begin", "is " + std::to_string(begin) + "; expected 0 to " + std::to_string(x.shape[axis]) +
+                             ", the axis' size");
+  }
+  if (size < 0 || begin > x.shape[axis] - size) {
     throw Error("size", "takes " + std::to_string(size) + " from " + std::to_string(begin) +
                             " on; expected a part of 0 to " + std::to_string(x.shape[axis]));
   }

@@ -1,0 +1,59 @@
+#include "cli/channel_report.h"
+
+#include <fmt/core.h>
+
+#include <cmath>
+#include <cstdio>
+
+namespace exactnorm::cli {
+namespace {
+
+// The most channels that a warning names.
+constexpr Index named_channels = 5;
+
+}  // namespace
+
+std::vector<double> standard_deviations(const PartialSums& sums) {
+  const Statistics statistics = statistics_of(sums, {.epsilon = 0});
+  std::vector<double> deviations;
+  deviations.reserve(statistics.variance.size());
+  for (std::size_t i = 0; i < statistics.variance.size(); ++i) {
+    const double variance = statistics.variance[i];
+    const double inverse = statistics.inverse_deviation[i];
+    const bool out_of_range = std::isinf(variance) || (std::abs(variance) < 0x1p-1000 && inverse > 0);
+    deviations.push_back(out_of_range ? 1.0 / inverse : std::sqrt(variance));
+  }
+  return deviations;
+}
+
+IndexList channel_sizes(const IndexList& axes, const IndexList& shape) {
+  IndexList sizes;
+  for (const Index axis : axes) sizes.push_back(shape[static_cast<std::size_t>(axis)]);
+  return sizes;
+}
+
+std::string channel_name(Index channel, const IndexList& sizes) {
+  if (sizes.size() <= 1) return std::to_string(channel);
+  IndexList index = sizes;
+  for (std::size_t i = sizes.size(); i-- > 0;) {
+    index[i] = channel % sizes[i];
+    channel /= sizes[i];
+  }
+  return to_string(index);
+}
+
+void warn_of_non_finite(const PartialSums& sums, const IndexList& sizes, const std::string& consequence) {
+  Index affected = 0;
+  std::string names;
+  for (Index channel = 0; channel < sums.channels(); ++channel) {
+    if (sums.nonfinite_count(channel) == 0) continue;
+    if (affected < named_channels) names += (affected == 0 ? "" : ", ") + channel_name(channel, sizes);
+    ++affected;
+  }
+  if (affected == 0) return;
+  if (affected > named_channels) names += ", ...";
+  fmt::print(stderr, "exactnorm: warning: {} of {} channels {} NaN or infinity and {}: {}\n", affected, sums.channels(),
+             affected == 1 ? "holds" : "hold", consequence, names);
+}
+
+}  // namespace exactnorm::cli

@@ -1,0 +1,23 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "exactnorm/partial_sums.h"
+#include "exactnorm/tensor.h"
+
+namespace exactnorm::cli {
+
+/// The biased standard deviation of each channel. Finite even where the variance leaves float64's range.
+[[nodiscard]] std::vector<double> standard_deviations(const PartialSums& sums);
+
+/// The sizes of the (resolved) channel axes, in their order.
+[[nodiscard]] IndexList channel_sizes(const IndexList& axes, const IndexList& shape);
+
+/// A channel by its index along each channel axis: "3", or "(1, 3)" where there are two.
+[[nodiscard]] std::string channel_name(Index channel, const IndexList& sizes);
+
+/// Says on stderr which channels hold NaN or infinity, if any.
+void warn_of_non_finite(const PartialSums& sums, const IndexList& sizes, const std::string& consequence);
+
+}  // namespace exactnorm::cli

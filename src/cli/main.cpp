@@ -1,0 +1,81 @@
+#include <fmt/core.h>
+
+#include <array>
+#include <cstdio>
+#include <exception>
+#include <memory>
+#include <new>
+#include <string>
+
+#include "cli/commands.h"
+#include "cli/help.h"
+#include "cli/interrupt.h"
+#include "exactnorm/exactnorm.h"
+
+namespace {
+
+using exactnorm::cli::Command;
+
+constexpr int failure_status = 1;
+constexpr int usage_status = 2;
+
+int fail(const std::string& message) {
+  fmt::print(stderr, "exactnorm: error: {}\n", message);
+  return failure_status;
+}
+
+// What was typed decides whose help to recommend.
+int report_usage(const CLI::App& app, const CLI::ParseError& error) {
+  std::string command = app.get_name();
+  for (const CLI::App* subcommand : app.get_subcommands()) command += " " + subcommand->get_name();
+  fmt::print(stderr, "exactnorm: error: {}\nRun \"{} --help\" to see what it takes.\n", error.what(), command);
+  return usage_status;
+}
+
+int run(const Command& command) {
+  // A wrong EXACTNORM_TARGET is found here rather than in the midst of the work.
+  static_cast<void>(exactnorm::active_target());
+  exactnorm::cli::watch_for_interrupts();
+  const int status = command.run();
+  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) return fail("standard output: cannot be written");
+  return status;
+}
+
+int run_arguments(int count, char** arguments) {
+  CLI::App app(
+      "Batch normalization whose results depend on the data alone: exact sums, so that threads,\n"
+      "instruction sets and the order of the work change no bit of them.");
+  app.name("exactnorm");
+  app.formatter(std::make_shared<exactnorm::cli::HelpFormatter>());
+  app.set_help_flag("-h,--help", "print this");
+  app.set_version_flag("--version", fmt::format("exactnorm {}", exactnorm::version()), "print the version");
+  app.require_subcommand(1);
+  app.footer("\"exactnorm COMMAND --help\" says more about each. Start with \"exactnorm demo\".");
+  const std::array commands = {exactnorm::cli::add_demo(app), exactnorm::cli::add_normalize(app),
+                               exactnorm::cli::add_statistics(app), exactnorm::cli::add_info(app)};
+  try {
+    app.parse(count, arguments);
+  } catch (const CLI::Success& success) {  // --help and --version
+    return app.exit(success);
+  } catch (const CLI::ParseError& error) {
+    return report_usage(app, error);
+  }
+  for (const Command& command : commands) {
+    if (command.app->parsed()) return run(command);
+  }
+  return usage_status;
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  try {
+    return run_arguments(count, arguments);
+  } catch (const exactnorm::cli::Interrupted& interrupted) {
+    exactnorm::cli::die_of(interrupted);
+  } catch (const std::bad_alloc&) {
+    return fail("not enough memory");
+  } catch (const std::exception& error) {
+    return fail(error.what());
+  }
+}

@@ -1,0 +1,43 @@
+#include "cli/progress.h"
+
+#include <fmt/core.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <utility>
+
+namespace exactnorm::cli {
+namespace {
+
+constexpr Index least_bytes = Index{256} << 20;
+constexpr std::chrono::milliseconds refresh_interval{100};
+
+}  // namespace
+
+Progress::Progress(std::string label, Index total_bytes)
+    : label_(std::move(label)),
+      total_bytes_(total_bytes),
+      visible_(total_bytes > least_bytes && ::isatty(STDERR_FILENO) == 1) {}
+
+Progress::~Progress() { finish(); }
+
+void Progress::advance(Index bytes) {
+  done_bytes_ += bytes;
+  if (!visible_) return;
+  const Clock::time_point now = Clock::now();
+  if (now - last_shown_ < refresh_interval) return;
+  last_shown_ = now;
+  const double seconds = std::chrono::duration<double>(now - start_).count();
+  const double percent = 100.0 * static_cast<double>(std::min(done_bytes_, total_bytes_));
+  fmt::print(stderr, "\rexactnorm: {} {:3.0f} %  {:5.0f} MB/s ", label_, percent / static_cast<double>(total_bytes_),
+             static_cast<double>(done_bytes_) / 1e6 / seconds);
+  std::fflush(stderr);
+}
+
+void Progress::finish() noexcept {
+  // The code that clears a line to its end: every terminal of today knows it.
+  if (std::exchange(visible_, false)) std::fputs("\r\x1b[K", stderr);
+}
+
+}  // namespace exactnorm::cli

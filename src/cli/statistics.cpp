@@ -1,0 +1,230 @@
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "batch_norm/accumulate.h"
+#include "cli/arguments.h"
+#include "cli/channel_report.h"
+#include "cli/commands.h"
+#include "cli/file_blocks.h"
+#include "cli/json_text.h"
+#include "combine/accumulator.h"
+#include "exactnorm/exactnorm.h"
+#include "npy/npy_file.h"
+#include "plan/parallel.h"
+#include "reduce/reduce.h"
+#include "reduce/value_range.h"
+#include "tensor/checks.h"
+
+namespace exactnorm::cli {
+namespace {
+
+struct Arguments {
+  std::vector<std::string> inputs;
+  std::string channel_axes;
+  bool json = false;
+  int threads = 0;
+  Index block_bytes = default_block_bytes;
+};
+
+constexpr double infinity = std::numeric_limits<double>::infinity();
+constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
+constexpr Index largest_count = Index{1} << 62;
+
+// All files as one data set.
+class DataSet {
+ public:
+  explicit DataSet(const Arguments& arguments) : arguments_(arguments) {
+    const IndexList axes = parse_channel_axes(arguments.channel_axes);
+    naming_options(names, [&] { check_options({.channel_axes = axes, .threads = arguments.threads}); });
+    for (const std::string& path : arguments.inputs) add_file(path, axes);
+  }
+
+  [[nodiscard]] const IndexList& sizes() const { return sizes_; }
+
+  struct Result {
+    PartialSums sums;
+    std::vector<double> minimum;
+    std::vector<double> maximum;
+  };
+
+  [[nodiscard]] Result read() {
+    const auto channels = static_cast<std::size_t>(channels_);
+    Result result{PartialSums(channels_), std::vector<double>(channels, infinity),
+                  std::vector<double>(channels, -infinity)};
+    Index bytes = 0;
+    for (const File& file : files_) bytes += byte_count(file.npy);
+    Progress progress("reading", bytes);
+    for (const File& file : files_) read_file(file, result, progress);
+    PartialSumsAccess::set_count(result.sums, count_);
+    return result;
+  }
+
+ private:
+  struct File {
+    npy::NpyFile npy;
+    IndexList axes;
+  };
+
+  static inline const OptionNames names = {{"threads", "--threads"}};
+
+  static Index byte_count(const npy::NpyFile& npy) {
+    return npy.element_count() * static_cast<Index>(size_of(npy.dtype()));
+  }
+
+  void add_file(const std::string& path, const IndexList& channel_axes) {
+    npy::NpyFile npy(path);
+    const TensorView x = {nullptr, npy.dtype(), npy.shape(), npy.strides()};
+    const IndexList axes = naming_options({{"channel_axes", "--channel-axes for " + path}},
+                                          [&] { return resolve_channel_axes(channel_axes, x); });
+    const IndexList sizes = channel_sizes(axes, npy.shape());
+    if (files_.empty()) {
+      sizes_ = sizes;
+      channels_ = channel_count(axes, x);
+    } else if (sizes != sizes_) {
+      const auto describe = [](const IndexList& list) {
+        return list.size() == 1 ? std::to_string(list[0]) : to_string(list);
+      };
+      throw Error(path, "has " + describe(sizes) + " channels in shape " + to_string(npy.shape()) + "; expected " +
+                            describe(sizes_) + ", as " + arguments_.inputs.front() + " has in shape " +
+                            to_string(files_.front().npy.shape()));
+    }
+    const Index count = channels_ == 0 ? 0 : npy.element_count() / channels_;
+    if (count > largest_count - count_) throw Error(path, "has too many elements; expected at most 2^62 in all files");
+    count_ += count;
+    files_.push_back({std::move(npy), axes});
+  }
+
+  void read_file(const File& file, Result& result, Progress& progress) const {
+    const ChannelMap whole = number_channels(file.axes, file.npy.shape());
+    FileBlocks blocks(file.npy, size_of(file.npy.dtype()), arguments_.block_bytes);
+    blocks.for_each(progress, [&](const FileBlock& block) {
+      const ChannelMap channels = channels_of_block(whole, block);
+      const std::array operands = {block.x};
+      accumulate_part(result.sums, operands, file.axes, channels, arguments_.threads);
+      widen_value_ranges(block.x, file.axes, channels, resolve_threads(arguments_.threads), result.minimum,
+                         result.maximum);
+    });
+  }
+
+  const Arguments& arguments_;
+  std::vector<File> files_;
+  IndexList sizes_;
+  Index channels_ = 0;
+  Index count_ = 0;
+};
+
+// What is printed of each channel.
+struct Row {
+  double mean = not_a_number;
+  double deviation = not_a_number;
+  double unbiased = not_a_number;
+  double minimum = not_a_number;
+  double maximum = not_a_number;
+  Index non_finite = 0;
+};
+
+std::vector<Row> rows_of(const DataSet::Result& result) {
+  const Index count = result.sums.count();
+  const Statistics statistics = statistics_of(result.sums);
+  const std::vector<double> deviations = standard_deviations(result.sums);
+  std::vector<Row> rows;
+  for (std::size_t i = 0; i < deviations.size(); ++i) {
+    Row row{.mean = statistics.mean[i], .deviation = deviations[i]};
+    if (count > 1) {
+      row.unbiased = deviations[i] * std::sqrt(static_cast<double>(count) / static_cast<double>(count - 1));
+    }
+    if (result.minimum[i] <= result.maximum[i]) {
+      row.minimum = result.minimum[i];
+      row.maximum = result.maximum[i];
+    }
+    row.non_finite = result.sums.nonfinite_count(static_cast<Index>(i));
+    rows.push_back(row);
+  }
+  return rows;
+}
+
+constexpr std::size_t columns = 7;
+using Line = std::array<std::string, columns>;
+
+void print_table(const std::vector<Row>& rows, Index count, const IndexList& sizes) {
+  std::vector<Line> lines = {{"channel", "mean", "deviation", "unbiased", "minimum", "maximum", "non-finite"}};
+  const auto text = [](double value) { return std::isnan(value) ? "nan" : fmt::format("{}", value); };
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const Row& row = rows[i];
+    lines.push_back({channel_name(static_cast<Index>(i), sizes), text(row.mean), text(row.deviation),
+                     text(row.unbiased), text(row.minimum), text(row.maximum), fmt::format("{}", row.non_finite)});
+  }
+  std::array<std::size_t, columns> widths{};
+  for (const Line& line : lines) {
+    for (std::size_t i = 0; i < columns; ++i) widths[i] = std::max(widths[i], line[i].size());
+  }
+  fmt::print("{} channel{} of {} value{} each\n\n", rows.size(), rows.size() == 1 ? "" : "s", count,
+             count == 1 ? "" : "s");
+  for (const Line& line : lines) {
+    for (std::size_t i = 0; i < columns; ++i) {
+      fmt::print("{}{:>{}}", i == 0 ? "" : "  ", line[i], widths[i]);
+    }
+    fmt::print("\n");
+  }
+}
+
+void print_json(const std::vector<Row>& rows, Index count, const IndexList& sizes) {
+  Json json = {{"count", count},
+               {"channels", rows.size()},
+               {"channel_shape", std::vector<Index>(sizes.begin(), sizes.end())},
+               {"mean", Json::array()},
+               {"standard_deviation", Json::array()},
+               {"unbiased_standard_deviation", Json::array()},
+               {"minimum", Json::array()},
+               {"maximum", Json::array()},
+               {"non_finite_count", Json::array()}};
+  for (const Row& row : rows) {
+    json["mean"].push_back(row.mean);
+    json["standard_deviation"].push_back(row.deviation);
+    json["unbiased_standard_deviation"].push_back(row.unbiased);
+    json["minimum"].push_back(row.minimum);
+    json["maximum"].push_back(row.maximum);
+    json["non_finite_count"].push_back(row.non_finite);
+  }
+  fmt::print("{}", to_text(json));
+}
+
+int run(const Arguments& arguments) {
+  DataSet data_set(arguments);
+  const DataSet::Result result = data_set.read();
+  const std::vector<Row> rows = rows_of(result);
+  const auto print = arguments.json ? print_json : print_table;
+  print(rows, result.sums.count(), data_set.sizes());
+  return 0;
+}
+
+}  // namespace
+
+Command add_statistics(CLI::App& main) {
+  CLI::App* app = main.add_subcommand("statistics", "Print mean, deviation and range of each channel of .npy files.")
+                      ->group("Commands");
+  const auto arguments = std::make_shared<Arguments>();
+  app->add_option("INPUT", arguments->inputs, ".npy files; all of them together are one data set")->required();
+  add_channel_axes(*app, arguments->channel_axes);
+  app->add_flag("--json", arguments->json, "print JSON instead of a table");
+  add_threads(*app, arguments->threads);
+  add_block_bytes(*app, arguments->block_bytes);
+  app->footer(
+      "Files may differ in dtype and in all sizes but those of the channel axes. The result is the same\n"
+      "for any order of the files and however the data is cut into files.\n\n"
+      "  deviation    the biased standard deviation, divided by the number of values\n"
+      "  unbiased     the one divided by the number of values less one\n"
+      "  non-finite   how many values are NaN or infinite; minimum and maximum are of the others\n\n"
+      "Example:\n"
+      "  exactnorm statistics monday.npy tuesday.npy --channel-axes 1");
+  return {app, [arguments] { return run(*arguments); }};
+}
+
+}  // namespace exactnorm::cli

@@ -1,0 +1,101 @@
+#pragma once
+
+#include <cstddef>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "exactnorm/dtype.h"
+#include "exactnorm/tensor.h"
+#include "npy/mapped_file.h"
+#include "npy/npy_header.h"
+
+namespace exactnorm::npy {
+
+/// A .npy file, mapped into memory for reading. The const functions may be called from several threads at once.
+class NpyFile {
+ public:
+  /// Throws Error, with `path` as its argument, unless the file is a well-formed .npy file that holds exactly
+  /// the bytes that its header promises.
+  explicit NpyFile(const std::string& path);
+
+  [[nodiscard]] const NpyHeader& header() const noexcept { return header_; }
+  [[nodiscard]] const IndexList& shape() const noexcept { return header_.shape; }
+  [[nodiscard]] DType dtype() const noexcept { return header_.dtype; }
+  [[nodiscard]] Index element_count() const noexcept { return element_count_; }
+  /// In elements: row-major, or column-major for a file in Fortran order.
+  [[nodiscard]] IndexList strides() const noexcept;
+
+  /// Whether the data is in the other byte order or misaligned, so that it cannot be viewed in place.
+  [[nodiscard]] bool needs_copy() const noexcept;
+  /// The data in place, valid while this object lives. Throws Error when needs_copy().
+  [[nodiscard]] TensorView view() const;
+  /// Copies `count` elements, in the order of the file and from number `first` on, and in native byte order.
+  /// `destination` may have any alignment. Throws Error when the range leaves the data.
+  void copy_range(Index first, Index count, void* destination) const;
+  /// Gives the memory of these elements back to the system, up to whole pages; they stay readable.
+  /// Throws Error when the range leaves the data.
+  void release(Index first, Index count) const;
+
+ private:
+  void check_range(Index first, Index count) const;
+  [[nodiscard]] bool swapped() const noexcept;
+
+  std::string path_;
+  MappedFile file_;
+  NpyHeader header_;
+  Index element_count_ = 0;
+};
+
+/// Writes a .npy file that appears under its name complete or not at all.
+///
+/// Until commit() the bytes go to a hidden file beside it, which the destructor removes; a file that had the
+/// name before keeps its contents. After a failed write or commit() the writer is closed.
+class NpyWriter {
+ public:
+  /// Creates the hidden file and writes the header. Throws Error, with `path` as its argument, when that fails
+  /// or when `path` names something other than a regular file.
+  NpyWriter(const std::string& path, DType dtype, const IndexList& shape, bool fortran_order = false);
+  ~NpyWriter();
+  NpyWriter(const NpyWriter&) = delete;
+  NpyWriter& operator=(const NpyWriter&) = delete;
+
+  /// Appends elements in native byte order and in the order of the file. Throws Error when the system does, or
+  /// when there are more bytes than the shape has; then none of them are written.
+  void write(std::span<const std::byte> bytes);
+  /// Gives the file its name. Throws Error when there are fewer bytes than the shape has.
+  void commit();
+
+ private:
+  void require_open() const;
+  void write_fully(std::span<const std::byte> bytes);
+  void discard() noexcept;
+  [[noreturn]] void discard_and_fail(const std::string& problem);
+
+  std::string path_;
+  std::string temporary_path_;
+  DType dtype_;
+  IndexList shape_;
+  Index expected_bytes_;
+  Index written_bytes_ = 0;
+  int descriptor_ = -1;
+};
+
+/// A tensor that owns its memory.
+struct NpyArray {
+  DType dtype = DType::float32;
+  IndexList shape;
+  IndexList strides;
+  /// In the order that `strides` describes. The allocator aligns it for every dtype.
+  std::vector<std::byte> bytes;
+
+  [[nodiscard]] TensorView view() const noexcept { return {bytes.data(), dtype, shape, strides}; }
+};
+
+/// Reads a whole file. Throws Error as NpyFile does.
+[[nodiscard]] NpyArray read_npy(const std::string& path);
+
+/// Writes a tensor with any strides, in C order. Throws Error as NpyWriter does.
+void write_npy(const std::string& path, const TensorView& tensor);
+
+}  // namespace exactnorm::npy

@@ -1,0 +1,32 @@
+// Uses an installed exactnorm: normalizes three examples of two channels.
+#include <exactnorm/exactnorm.h>
+
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <cstdio>
+#include <exception>
+#include <string>
+
+int main() {
+  try {
+    // The first channel is 1, 3, 8 (mean 4, variance 26 / 3), the second does not vary.
+    const std::array<float, 6> x = {1, 5, 3, 5, 8, 5};
+    std::array<double, 6> y{};
+    const exactnorm::Statistics statistics =
+        exactnorm::training(exactnorm::view(x, {3, 2}), exactnorm::mutable_view(y, {3, 2}));
+
+    const double deviation = std::sqrt(26.0 / 3.0 + 1e-5);
+    const std::array<double, 6> expected = {-3.0 / deviation, 0, -1.0 / deviation, 0, 4.0 / deviation, 0};
+    bool right = statistics.mean[0] == 4.0 && statistics.mean[1] == 5.0 && statistics.variance[1] == 0.0;
+    for (std::size_t i = 0; i < y.size(); ++i) {
+      right = right && std::abs(y[i] - expected[i]) <= 1e-14;
+      std::printf("%g ", y[i]);
+    }
+    std::printf("by exactnorm %s: %s\n", std::string(exactnorm::version()).c_str(), right ? "right" : "WRONG");
+    return right ? 0 : 1;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    return 1;
+  }
+}

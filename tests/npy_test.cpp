@@ -1,0 +1,506 @@
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <csignal>
+#include <cstdint>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <iterator>
+#include <string>
+#include <vector>
+
+#include "exactnorm/error.h"
+#include "exactnorm/tensor.h"
+#include "npy/npy_file.h"
+#include "npy/npy_header.h"
+
+namespace exactnorm::npy {
+namespace {
+
+constexpr std::array all_dtypes = {DType::float32, DType::float64, DType::uint8, DType::int8,
+                                   DType::int16,   DType::int32,   DType::int64};
+constexpr bool little = std::endian::native == std::endian::little;
+
+std::span<const std::byte> bytes_of(const std::string& text) {
+  return std::as_bytes(std::span(text.data(), text.size()));
+}
+
+/// A header of any version around any text, valid or not.
+std::string with_prefix(const std::string& dict, int major = 1) {
+  std::string header = "\x93NUMPY";
+  header += static_cast<char>(major);
+  header += '\0';
+  for (int i = 0; i < (major == 1 ? 2 : 4); ++i) header += static_cast<char>(dict.size() >> (8 * i) & 0xffU);
+  return header + dict;
+}
+
+std::string dict_of(const std::string& descr, const std::string& shape, const std::string& fortran_order = "False") {
+  return "{'descr': '" + descr + "', 'fortran_order': " + fortran_order + ", 'shape': " + shape + ", }\n";
+}
+
+NpyHeader parse(const std::string& bytes) { return parse_npy_header(bytes_of(bytes), "x.npy"); }
+NpyHeader parse_dict(const std::string& dict) { return parse(with_prefix(dict)); }
+
+std::string error_of(const std::function<void()>& action) {
+  try {
+    action();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+std::string parse_error(const std::string& bytes) {
+  return error_of([&] { static_cast<void>(parse(bytes)); });
+}
+std::string dict_error(const std::string& dict) { return parse_error(with_prefix(dict)); }
+
+class NpyFileTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string pattern = testing::TempDir() + "exactnorm_npy_XXXXXX";
+    ASSERT_NE(::mkdtemp(pattern.data()), nullptr);
+    directory_ = pattern;
+  }
+  void TearDown() override { std::filesystem::remove_all(directory_); }
+
+  [[nodiscard]] std::string path(const std::string& name) const { return directory_ + "/" + name; }
+  std::string create(const std::string& name, const std::string& contents) const {
+    std::ofstream(path(name), std::ios::binary) << contents;
+    return path(name);
+  }
+  [[nodiscard]] static std::string contents(const std::string& path) {
+    std::ifstream file(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(file), {}};
+  }
+  [[nodiscard]] std::size_t files() const {
+    const std::filesystem::directory_iterator all(directory_);
+    return static_cast<std::size_t>(std::distance(begin(all), end(all)));
+  }
+  [[nodiscard]] std::string open_error(const std::string& name) const {
+    return error_of([&] { const NpyFile file(path(name)); });
+  }
+  [[nodiscard]] std::string writer_error(const std::string& path) const {
+    return error_of([&] { const NpyWriter writer(path, DType::uint8, {2}); });
+  }
+
+  std::string directory_;
+};
+
+TEST(NpyHeader, ReadsEveryVersion) {
+  for (const int version : {1, 2, 3}) {
+    const std::string bytes = with_prefix(dict_of("<f4", "(3, 4)"), version);
+    const NpyHeader header = parse(bytes);
+    EXPECT_EQ(header.dtype, DType::float32);
+    EXPECT_FALSE(header.big_endian);
+    EXPECT_FALSE(header.fortran_order);
+    EXPECT_EQ(header.shape, (IndexList{3, 4}));
+    EXPECT_EQ(header.data_offset, bytes.size());
+  }
+}
+
+TEST(NpyHeader, ReadsEveryDescr) {
+  const std::vector<std::tuple<std::string, DType, bool>> descrs = {
+      {"<f4", DType::float32, false}, {">f4", DType::float32, true}, {"<f8", DType::float64, false},
+      {">f8", DType::float64, true},  {"|u1", DType::uint8, false},  {"|i1", DType::int8, false},
+      {">u1", DType::uint8, false},   {"<i2", DType::int16, false},  {">i2", DType::int16, true},
+      {"<i4", DType::int32, false},   {">i4", DType::int32, true},   {"<i8", DType::int64, false},
+      {">i8", DType::int64, true},    {"=i8", DType::int64, !little}};
+  for (const auto& [descr, dtype, big_endian] : descrs) {
+    const NpyHeader header = parse_dict(dict_of(descr, "()", "True"));
+    EXPECT_EQ(header.dtype, dtype) << descr;
+    EXPECT_EQ(header.big_endian, big_endian) << descr;
+    EXPECT_TRUE(header.fortran_order);
+    EXPECT_TRUE(header.shape.empty());
+  }
+}
+
+TEST(NpyHeader, ReadsAnySpellingOfTheDict) {
+  for (const std::string dict :
+       {"{'shape':(3,4),'fortran_order':False,'descr':'<f4'}",
+        "{\"descr\": \"<f4\", \"fortran_order\": False, \"shape\": (3L, 4L,)}",
+        " \t{\r\n 'descr' : '<f4'\f,\n'fortran_order'\t:False , 'shape' : ( 3 , 4 , ) , }\n\n  "}) {
+    EXPECT_EQ(parse_dict(dict).shape, (IndexList{3, 4})) << dict;
+  }
+  EXPECT_EQ(parse_dict(dict_of("<f4", "(0, 3)")).shape, (IndexList{0, 3}));
+  EXPECT_EQ(parse_dict(dict_of("<f4", "(5,)")).shape, (IndexList{5}));
+  EXPECT_EQ(parse_dict(dict_of("<f4", "( )")).shape, IndexList());
+  EXPECT_EQ(parse_dict(dict_of("|u1", "(4611686018427387903,)")).shape, (IndexList{(Index{1} << 62) - 1}));
+  EXPECT_EQ(parse_dict(dict_of("<f4", "(1, 2, 3, 4, 5, 6, 7, 8)")).shape.size(), 8U);
+}
+
+TEST(NpyHeader, RefusesOtherFiles) {
+  EXPECT_EQ(parse_error(""), "x.npy: is empty; expected a .npy file");
+  EXPECT_EQ(parse_error("PK\x03\x04 and more"),
+            "x.npy: starts with 'PK\\x03\\x04 a'; expected a .npy file, which starts with '\\x93NUMPY'");
+  EXPECT_EQ(parse_error("\x93NUM"),
+            "x.npy: starts with '\\x93NUM'; expected a .npy file, which starts with '\\x93NUMPY'");
+  EXPECT_EQ(parse_error("\x93NUMPY\x01"), "x.npy: ends after 7 bytes, inside its header; expected at least 8");
+  EXPECT_EQ(parse_error("\x93NUMPY\x04\x01xxxx"), "x.npy: format version 4.1; expected 1.0, 2.0 or 3.0");
+  EXPECT_EQ(parse_error(std::string("\x93NUMPY\x02\0\x01\0\0", 11)),
+            "x.npy: ends after 11 bytes, inside its header; expected at least 12");
+  EXPECT_EQ(parse_error(std::string("\x93NUMPY\x02\0\x01\0\x10\0", 12)),
+            "x.npy: header of 1048577 bytes; expected at most 1048576");
+  EXPECT_EQ(parse_error(std::string("\x93NUMPY\x01\0\x76\0{'de", 14)),
+            "x.npy: ends after 14 bytes, inside its header; expected at least 128");
+}
+
+TEST(NpyHeader, RefusesOtherTypes) {
+  const std::string expected = "; expected float32, float64, uint8, int8, int16, int32 or int64";
+  for (const std::string descr :
+       {"<f2", "|b1", "<c8", "|O", "<u2", "<u4", ">u8", "<U3", "|S4", "f4", "|f4", "<M8[ns]", "", "!u1"}) {
+    EXPECT_EQ(dict_error(dict_of(descr, "()")), "x.npy: dtype '" + descr + "'" + expected);
+  }
+  EXPECT_EQ(dict_error("{'descr': [('a', '<f4')], }"), "x.npy: structured dtype" + expected);
+  EXPECT_EQ(dict_error("{'descr': ('<f4', (2,)), }"), "x.npy: structured dtype" + expected);
+  EXPECT_EQ(dict_error(dict_of(std::string(50, '\x7f'), "()")).substr(0, 24), "x.npy: dtype '\\x7f\\x7f\\x");
+  EXPECT_EQ(dict_error(dict_of(std::string(50, 'z'), "()")),
+            "x.npy: dtype '" + std::string(40, 'z') + "...'" + expected);
+}
+
+TEST(NpyHeader, RefusesOtherKeys) {
+  const std::string expected = "; expected 'descr', 'fortran_order' and 'shape'";
+  EXPECT_EQ(dict_error("{}"), "x.npy: header has no 'descr'" + expected);
+  EXPECT_EQ(dict_error("{'descr': '<f4', 'shape': ()}"), "x.npy: header has no 'fortran_order'" + expected);
+  EXPECT_EQ(dict_error("{'descr': '<f4', 'fortran_order': True}"), "x.npy: header has no 'shape'" + expected);
+  EXPECT_EQ(dict_error("{'order': 1}"), "x.npy: header has the key 'order'" + expected);
+  EXPECT_EQ(dict_error("{'descr': '<f4', 'descr': '<f4'}"), "x.npy: header has 'descr' twice; expected it once");
+  EXPECT_EQ(dict_error("{'shape': (), 'shape': ()}"), "x.npy: header has 'shape' twice; expected it once");
+  EXPECT_EQ(dict_error("{'fortran_order': True, 'fortran_order': True}"),
+            "x.npy: header has 'fortran_order' twice; expected it once");
+}
+
+TEST(NpyHeader, RefusesOtherSyntax) {
+  EXPECT_EQ(dict_error(""), "x.npy: header ends at byte 10; expected '{'");
+  EXPECT_EQ(dict_error("  ["), "x.npy: byte 12 is '['; expected '{'");
+  EXPECT_EQ(dict_error("{descr"), "x.npy: byte 11 is 'd'; expected a quoted key");
+  EXPECT_EQ(dict_error("{,}"), "x.npy: byte 11 is ','; expected a quoted key");
+  EXPECT_EQ(dict_error("{'descr' '<f4'}"), "x.npy: byte 19 is '\\''; expected ':'");
+  EXPECT_EQ(dict_error("{'descr': 4}"), "x.npy: byte 20 is '4'; expected a quoted dtype");
+  EXPECT_EQ(dict_error("{'descr"), "x.npy: header ends at byte 17; expected a closing quote");
+  EXPECT_EQ(dict_error("{'de\\x73cr': 1}"), "x.npy: byte 14 is '\\\\'; expected a closing quote");
+  EXPECT_EQ(dict_error("{'de\nscr': 1}"), "x.npy: byte 14 is '\\x0a'; expected a closing quote");
+  EXPECT_EQ(dict_error("{'shape': () 'descr'"), "x.npy: byte 23 is '\\''; expected ',' or '}'");
+  EXPECT_EQ(dict_error("{'fortran_order': 1}"), "x.npy: byte 28 is '1'; expected True or False");
+  EXPECT_EQ(dict_error("{'fortran_order': Truest}"), "x.npy: byte 32 is 's'; expected ',' or '}'");
+  EXPECT_EQ(dict_error(dict_of("<f4", "()") + "x"),
+            "x.npy: byte 66 is 'x'; expected only spaces and a newline after the dict");
+  EXPECT_EQ(dict_error(dict_of("<f4", "()") + '\0'),
+            "x.npy: byte 66 is '\\x00'; expected only spaces and a newline after the dict");
+}
+
+TEST(NpyHeader, RefusesOtherShapes) {
+  EXPECT_EQ(dict_error("{'shape': 3"), "x.npy: byte 20 is '3'; expected '('");
+  EXPECT_EQ(dict_error("{'shape': [3]"), "x.npy: byte 20 is '['; expected '('");
+  EXPECT_EQ(dict_error("{'shape': (3)"), "x.npy: byte 22 is ')'; expected ',' before it, as in (3,)");
+  EXPECT_EQ(dict_error("{'shape': (,)"), "x.npy: byte 21 is ','; expected an integer");
+  EXPECT_EQ(dict_error("{'shape': (3,,)"), "x.npy: byte 23 is ','; expected an integer");
+  EXPECT_EQ(dict_error("{'shape': (3.5,)"), "x.npy: byte 22 is '.'; expected ',' or ')'");
+  EXPECT_EQ(dict_error("{'shape': (3 4)"), "x.npy: byte 23 is '4'; expected ',' or ')'");
+  EXPECT_EQ(dict_error("{'shape': (--3,)"), "x.npy: byte 22 is '-'; expected an integer");
+  EXPECT_EQ(dict_error("{'shape': (3"), "x.npy: header ends at byte 22; expected ',' or ')'");
+  EXPECT_EQ(dict_error("{'shape': (1, 010)"), "x.npy: shape has the size '010'; expected no leading zeros");
+  EXPECT_EQ(dict_error("{'shape': (99999999999999999999,)"),
+            "x.npy: shape has the size '99999999999999999999'; expected less than 2^62");
+  EXPECT_EQ(dict_error("{'shape': (1, 2, 3, 4, 5, 6, 7, 8, 9)"),
+            "x.npy: shape has more than 8 dimensions; expected 0 to 8");
+  EXPECT_EQ(dict_error(dict_of("<f4", "(2, -3)")), "x.npy: shape (2, -3) has a negative size; expected 0 or more");
+  EXPECT_EQ(dict_error(dict_of("|u1", "(4611686018427387904,)")),
+            "x.npy: shape (4611686018427387904,) uint8 is too large; expected less than 2^62 bytes");
+  EXPECT_EQ(dict_error(dict_of("<f8", "(576460752303423488,)")),
+            "x.npy: shape (576460752303423488,) float64 is too large; expected less than 2^62 bytes");
+  EXPECT_EQ(dict_error(dict_of("|i1", "(0, 4294967296, 4294967296)")),
+            "x.npy: shape (0, 4294967296, 4294967296) int8 is too large; expected less than 2^62 bytes");
+}
+
+TEST(NpyHeader, WritesWhatItReads) {
+  for (const DType dtype : all_dtypes) {
+    for (const IndexList& shape : {IndexList{}, IndexList{0}, IndexList{0, 3}, IndexList{7}, IndexList{2, 3, 4, 5},
+                                   IndexList{1, 2, 3, 4, 5, 6, 7, 1 << 30}}) {
+      for (const bool fortran_order : {false, true}) {
+        const std::vector<std::byte> bytes = format_npy_header(dtype, shape, fortran_order);
+        EXPECT_EQ(bytes.size() % 64, 0U);
+        const NpyHeader header = parse_npy_header(bytes, "x.npy");
+        EXPECT_EQ(header.dtype, dtype);
+        EXPECT_EQ(header.fortran_order, fortran_order);
+        EXPECT_EQ(header.shape, shape);
+        EXPECT_EQ(header.data_offset, bytes.size());
+      }
+    }
+  }
+  EXPECT_EQ(error_of([] { static_cast<void>(format_npy_header(DType::int8, {-1}, false)); }),
+            "shape: shape (-1,) has a negative size; expected 0 or more");
+}
+
+TEST(NpyHeader, WritesWhatNumPyWrites) {
+  if (!little) GTEST_SKIP() << "the reference bytes are little-endian";
+  // numpy.save of numpy.zeros((2, 3), "<f4") up to the data, NumPy 2.4.
+  const std::string text = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }";
+  const std::string expected = with_prefix(text + std::string(117 - text.size(), ' ') + "\n");
+  const std::vector<std::byte> bytes = format_npy_header(DType::float32, {2, 3}, false);
+  EXPECT_TRUE(std::ranges::equal(bytes, bytes_of(expected)));
+}
+
+TEST_F(NpyFileTest, RoundTripsEveryTypeAndOrder) {
+  for (const DType dtype : all_dtypes) {
+    for (const bool fortran_order : {false, true}) {
+      std::vector<std::byte> data(6 * size_of(dtype));
+      for (std::size_t i = 0; i < data.size(); ++i) data[i] = static_cast<std::byte>(i * 37);
+      NpyWriter writer(path("x.npy"), dtype, {2, 3}, fortran_order);
+      writer.write(std::span(data).first(5));
+      writer.write(std::span(data).subspan(5));
+      writer.commit();
+
+      const NpyFile file(path("x.npy"));
+      EXPECT_EQ(file.dtype(), dtype);
+      EXPECT_EQ(file.shape(), (IndexList{2, 3}));
+      EXPECT_EQ(file.element_count(), 6);
+      EXPECT_EQ(file.strides(), fortran_order ? (IndexList{1, 2}) : (IndexList{3, 1}));
+      ASSERT_FALSE(file.needs_copy());
+      EXPECT_EQ(std::memcmp(file.view().data, data.data(), data.size()), 0);
+      EXPECT_EQ(file.view().strides, file.strides());
+      const NpyArray array = read_npy(path("x.npy"));
+      EXPECT_EQ(array.bytes, data);
+      EXPECT_EQ(array.view().dtype, dtype);
+      EXPECT_EQ(array.view().shape, file.shape());
+      EXPECT_EQ(array.view().strides, file.strides());
+    }
+  }
+}
+
+TEST_F(NpyFileTest, RoundTripsScalarsAndEmptyShapes) {
+  const double value = 2.5;
+  write_npy(path("scalar.npy"), view(&value, {}));
+  const NpyArray scalar = read_npy(path("scalar.npy"));
+  EXPECT_TRUE(scalar.shape.empty());
+  EXPECT_EQ(*static_cast<const double*>(scalar.view().data), value);
+
+  write_npy(path("empty.npy"), view(static_cast<const double*>(nullptr), {0, 3}));
+  const NpyFile empty(path("empty.npy"));
+  EXPECT_EQ(empty.shape(), (IndexList{0, 3}));
+  EXPECT_EQ(empty.element_count(), 0);
+  EXPECT_EQ(empty.view().shape, (IndexList{0, 3}));
+  empty.copy_range(0, 0, nullptr);
+  empty.release(0, 0);
+  EXPECT_TRUE(read_npy(path("empty.npy")).bytes.empty());
+}
+
+TEST_F(NpyFileTest, WritesAnyStrides) {
+  const std::array<std::int16_t, 6> data = {1, 2, 3, 4, 5, 6};
+  const auto written = [&](const TensorView& tensor) {
+    write_npy(path("x.npy"), tensor);
+    const NpyArray array = read_npy(path("x.npy"));
+    const auto* const values = static_cast<const std::int16_t*>(array.view().data);
+    return std::vector<std::int16_t>(values, values + array.bytes.size() / sizeof(std::int16_t));
+  };
+  using Values = std::vector<std::int16_t>;
+  EXPECT_EQ(written(view(data.data(), {2, 3})), (Values{1, 2, 3, 4, 5, 6}));
+  EXPECT_EQ(written(view(data.data(), {3, 2}, {1, 3})), (Values{1, 4, 2, 5, 3, 6}));
+  EXPECT_EQ(written(view(data.data() + 5, {2, 3}, {-3, -1})), (Values{6, 5, 4, 3, 2, 1}));
+  EXPECT_EQ(written(view(data.data(), {2, 3}, {0, 2})), (Values{1, 3, 5, 1, 3, 5}));
+  EXPECT_EQ(written(view(data.data(), {1, 2}, {99, 1})), (Values{1, 2}));
+}
+
+TEST_F(NpyFileTest, SwapsTheOtherByteOrder) {
+  const std::string order = little ? ">" : "<";
+  const std::string error =
+      "/x.npy: data is in the other byte order; expected native byte order and data aligned to its dtype";
+  for (const std::size_t size : {2U, 4U, 8U}) {
+    std::string data(2 * size, '\0');
+    for (std::size_t i = 0; i < data.size(); ++i) data[i] = static_cast<char>(i + 1);
+    const NpyFile file(create("x.npy", with_prefix(dict_of(order + "i" + std::to_string(size), "(2,)")) + data));
+    EXPECT_TRUE(file.needs_copy());
+    EXPECT_EQ(error_of([&] { static_cast<void>(file.view()); }), directory_ + error);
+    std::string copy(data.size(), '\0');
+    file.copy_range(0, 2, copy.data());
+    const auto half = static_cast<std::ptrdiff_t>(size);
+    std::reverse(data.begin(), data.begin() + half);
+    std::reverse(data.begin() + half, data.end());
+    EXPECT_EQ(copy, data);
+    file.copy_range(1, 1, copy.data());
+    EXPECT_EQ(copy.substr(0, size), data.substr(size));
+  }
+}
+
+TEST_F(NpyFileTest, CopiesMisalignedData) {
+  const std::int32_t value = 0x01020304;
+  std::string data(sizeof(value), '\0');
+  std::memcpy(data.data(), &value, sizeof(value));
+  // 10 + 53 bytes of header.
+  const NpyFile file(create("x.npy", with_prefix("{'descr':'=i4','fortran_order':False,'shape':(1,)}\n  ") + data));
+  ASSERT_EQ(file.header().data_offset, 63U);
+  EXPECT_TRUE(file.needs_copy());
+  EXPECT_EQ(error_of([&] { static_cast<void>(file.view()); }),
+            path("x.npy") + ": data is misaligned; expected native byte order and data aligned to its dtype");
+  std::int32_t copy = 0;
+  file.copy_range(0, 1, &copy);
+  EXPECT_EQ(copy, value);
+}
+
+TEST_F(NpyFileTest, ReleasesAndReadsAgain) {
+  constexpr Index count = 100000;
+  std::vector<std::int64_t> data(count);
+  for (std::size_t i = 0; i < data.size(); ++i) data[i] = static_cast<std::int64_t>(i);
+  write_npy(path("x.npy"), view(data, {count}));
+  const NpyFile file(path("x.npy"));
+  const auto resident_kilobytes = [] {
+    std::ifstream status("/proc/self/smaps_rollup");
+    std::string word;
+    while (status >> word && word != "Rss:") {
+    }
+    long kilobytes = 0;
+    status >> kilobytes;
+    return kilobytes;
+  };
+  std::vector<std::int64_t> copy(count);
+  file.copy_range(0, count, copy.data());
+  EXPECT_EQ(copy, data);
+  const long before = resident_kilobytes();
+  file.release(0, count);
+  const long after = resident_kilobytes();
+  if (before > 0) {
+    EXPECT_LT(after, before - 700);
+  }
+  file.release(5, 1);
+  file.copy_range(0, count, copy.data());
+  EXPECT_EQ(copy, data);
+}
+
+TEST_F(NpyFileTest, RefusesRangesOutsideTheData) {
+  const NpyFile file(create("x.npy", with_prefix(dict_of("|u1", "(3,)")) + "abc"));
+  std::array<char, 8> copy{};
+  const std::string expected = "; expected a range within its 3 elements";
+  for (const auto& [first, count] : {std::pair<Index, Index>{2, 2}, {-1, 1}, {0, -1}, {4, 0}, {1, INT64_MAX}}) {
+    const std::string message = path("x.npy") + ": " + std::to_string(count) + " elements from number " +
+                                std::to_string(first) + " on" + expected;
+    EXPECT_EQ(error_of([&, f = first, c = count] { file.copy_range(f, c, copy.data()); }), message);
+    EXPECT_EQ(error_of([&, f = first, c = count] { file.release(f, c); }), message);
+  }
+}
+
+TEST_F(NpyFileTest, RefusesTheWrongAmountOfData) {
+  const std::string header = with_prefix(dict_of("<f4", "(10, 100)"));
+  create("short.npy", header + std::string(100, 'x'));
+  EXPECT_EQ(open_error("short.npy"),
+            path("short.npy") + ": holds 100 bytes of data; expected 4000 for shape (10, 100) float32");
+  create("long.npy", header + std::string(4001, 'x'));
+  EXPECT_EQ(open_error("long.npy"),
+            path("long.npy") + ": holds 4001 bytes of data; expected 4000 for shape (10, 100) float32");
+}
+
+TEST_F(NpyFileTest, RefusesToReadWhatIsNoRegularFile) {
+  EXPECT_EQ(open_error("none.npy"),
+            path("none.npy") + ": cannot be opened (No such file or directory); expected a readable file");
+  EXPECT_EQ(open_error(""), path("") + ": is a directory; expected a regular file");
+  ASSERT_EQ(::mkfifo(path("pipe").c_str(), 0600), 0);
+  EXPECT_EQ(open_error("pipe"), path("pipe") + ": is a pipe; expected a regular file");
+  EXPECT_EQ(error_of([] { const NpyFile file("/dev/null"); }),
+            "/dev/null: is a character device; expected a regular file");
+  create("empty.npy", "");
+  EXPECT_EQ(open_error("empty.npy"), path("empty.npy") + ": is empty; expected a .npy file");
+}
+
+TEST_F(NpyFileTest, NamesAMissingPermission) {
+  create("x.npy", "x");
+  ASSERT_EQ(::chmod(path("x.npy").c_str(), 0), 0);
+  ASSERT_EQ(::chmod(directory_.c_str(), 0555), 0);
+  constexpr uid_t nobody = 65534;
+  const bool root = ::geteuid() == 0;
+  if (root && ::seteuid(nobody) != 0) GTEST_SKIP() << "root may read everything";
+  const std::string read_error = open_error("x.npy");
+  const std::string write_error = writer_error(path("y.npy"));
+  if (root) {
+    ASSERT_EQ(::seteuid(0), 0);
+  }
+  ASSERT_EQ(::chmod(directory_.c_str(), 0755), 0);
+  EXPECT_EQ(read_error, path("x.npy") + ": cannot be opened (Permission denied); expected a readable file");
+  EXPECT_EQ(write_error, path("y.npy") + ": cannot be created (Permission denied); expected a writable directory");
+}
+
+TEST_F(NpyFileTest, AbandonedOutputLeavesNothing) {
+  create("old.npy", "old");
+  {
+    NpyWriter writer(path("new.npy"), DType::uint8, {2});
+    NpyWriter over(path("old.npy"), DType::uint8, {2});
+    over.write(bytes_of("xy"));
+    EXPECT_EQ(files(), 3U);
+    EXPECT_EQ(error_of([&] { writer.commit(); }),
+              path("new.npy") + ": given 0 bytes of data; expected 2 for shape (2,) uint8");
+    EXPECT_EQ(error_of([&] { writer.write(bytes_of("xyz")); }),
+              path("new.npy") + ": given 3 bytes of data; expected 2 for shape (2,) uint8");
+  }
+  EXPECT_EQ(files(), 1U);
+  EXPECT_EQ(contents(path("old.npy")), "old");
+}
+
+TEST_F(NpyFileTest, CommitReplacesTheOldFile) {
+  create("x.npy", "old");
+  ::chmod(path("x.npy").c_str(), 0600);
+  const mode_t mask = ::umask(027);
+  NpyWriter writer(path("x.npy"), DType::uint8, {2});
+  EXPECT_EQ(::umask(mask), 027U);
+  writer.write(bytes_of("xy"));
+  EXPECT_EQ(contents(path("x.npy")), "old");
+  writer.commit();
+  EXPECT_EQ(files(), 1U);
+  EXPECT_EQ(contents(path("x.npy")).substr(128), "xy");
+  struct stat status {};
+  ASSERT_EQ(::stat(path("x.npy").c_str(), &status), 0);
+  EXPECT_EQ(status.st_mode & 07777U, 0640U);
+  const std::string closed =
+      path("x.npy") + ": is closed; expected a writer that has neither failed nor been committed";
+  EXPECT_EQ(error_of([&] { writer.commit(); }), closed);
+  EXPECT_EQ(error_of([&] { writer.write(bytes_of("x")); }), closed);
+}
+
+TEST_F(NpyFileTest, RefusesToReplaceWhatIsNoRegularFile) {
+  EXPECT_EQ(writer_error("/dev/null"), "/dev/null: is a character device; expected a regular file or a new name");
+  EXPECT_EQ(writer_error(directory_), directory_ + ": is a directory; expected a regular file or a new name");
+  std::filesystem::create_symlink("target", path("link"));
+  EXPECT_EQ(writer_error(path("link")), path("link") + ": is a symbolic link; expected a regular file or a new name");
+  EXPECT_EQ(writer_error(""), ": is an empty file name; expected the name of the output");
+  EXPECT_EQ(writer_error(path("none/x.npy")),
+            path("none/x.npy") + ": cannot be created (No such file or directory); expected a writable directory");
+  EXPECT_EQ(error_of([&] { const NpyWriter writer(path("x.npy"), DType::int8, {-1}); }),
+            path("x.npy") + ": shape (-1,) has a negative size; expected 0 or more");
+  NpyWriter writer(path("x.npy"), DType::uint8, {0});
+  std::filesystem::create_directory(path("x.npy"));
+  EXPECT_EQ(error_of([&] { writer.commit(); }),
+            path("x.npy") + ": cannot be given its name (Is a directory); expected a regular file or a new name");
+  EXPECT_EQ(files(), 2U);
+}
+
+TEST_F(NpyFileTest, AcceptsTheLongestName) {
+  const std::string name(255, 'x');
+  write_npy(path(name), view(std::vector<double>{1.0, 2.0}, {2}));
+  EXPECT_EQ(read_npy(path(name)).bytes.size(), 16U);
+  EXPECT_EQ(files(), 1U);
+}
+
+TEST_F(NpyFileTest, FullDiskRemovesTheOutput) {
+  // A limit on the size of files behaves as a full disk does: first a short write, then an error.
+  const auto old_handler = std::signal(SIGXFSZ, SIG_IGN);
+  rlimit limit{};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &limit), 0);
+  const std::string data(4000, 'x');
+  NpyWriter writer(path("x.npy"), DType::uint8, {4000});
+  const rlimit low{1000, limit.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &low), 0);
+  const std::string error = error_of([&] { writer.write(bytes_of(data)); });
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &limit), 0);
+  static_cast<void>(std::signal(SIGXFSZ, old_handler));
+  EXPECT_EQ(error, path("x.npy") + ": cannot be written (File too large); expected room for 4000 bytes of data");
+  EXPECT_EQ(files(), 0U);
+  EXPECT_EQ(error_of([&] { writer.commit(); }),
+            path("x.npy") + ": is closed; expected a writer that has neither failed nor been committed");
+}
+
+}  // namespace
+}  // namespace exactnorm::npy

@@ -1,0 +1,394 @@
+// The parts behind the interface, each against a simpler way to the same end.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "combine/accumulator.h"
+#include "exactnorm/info.h"
+#include "plan/loop_nest.h"
+#include "plan/partition.h"
+#include "plan/walk.h"
+#include "reduce/tile_adder.h"
+#include "solve/big_integer.h"
+#include "support/compare.h"
+#include "support/oracle.h"
+#include "support/random.h"
+#include "support/tensor.h"
+#include "tensor/checks.h"
+
+namespace exactnorm::testing {
+namespace {
+
+using Integer = boost::multiprecision::cpp_int;
+
+// Two's complement words as a number.
+Integer number(const std::vector<std::uint64_t>& words) {
+  Integer value = 0;
+  for (std::size_t i = words.size(); i-- > 0;) value = (value << 64) + words[i];
+  if (!words.empty() && words.back() >> 63 != 0) value -= Integer(1) << static_cast<unsigned>(64 * words.size());
+  return value;
+}
+
+Integer number(const BigInteger& big) {
+  Integer value = 0;
+  for (int first = (big.bit_length() + 63) / 64 * 64; first >= 0; first -= 64) {
+    value = (value << 64) + big.bits_from(first);
+  }
+  return big.is_negative() ? Integer(-value) : value;
+}
+
+std::vector<std::uint64_t> random_words(Random& random) {
+  std::vector<std::uint64_t> words(static_cast<std::size_t>(random.between(0, 40)));
+  for (std::uint64_t& word : words) {
+    // Long runs of ones and zeros make carries run.
+    word = std::array{random.bits(), ~std::uint64_t{0}, std::uint64_t{0}, std::uint64_t{1} << 63,
+                      std::uint64_t{1}}[static_cast<std::size_t>(random.between(0, 4))];
+  }
+  return words;
+}
+
+BigInteger big(const std::vector<std::uint64_t>& words) { return {words.data(), static_cast<int>(words.size())}; }
+
+TEST(BigInteger, CalculatesAsCppIntDoes) {
+  Random random(81);
+  for (int i = 0; i < 3000 && !HasFailure(); ++i) {
+    const auto a_words = random_words(random);
+    const auto b_words = random.chance(0.1) ? a_words : random_words(random);
+    const BigInteger a = big(a_words);
+    const BigInteger b = big(b_words);
+    const Integer x = number(a_words);
+    const Integer y = number(b_words);
+    ASSERT_EQ(number(a), x);
+    EXPECT_EQ(number(a + b), x + y);
+    EXPECT_EQ(number(a - b), x - y);
+    EXPECT_EQ(number(a * b), x * y);
+    EXPECT_EQ(number(a.negated()), -x);
+    EXPECT_EQ((a - a).is_zero(), true);
+    EXPECT_EQ((a - a).is_negative(), false);
+    const int shift = static_cast<int>(random.between(0, 300));
+    EXPECT_EQ(number(a.shifted_left(shift)), x << static_cast<unsigned>(shift));
+    EXPECT_EQ(a.bit_length(), x == 0 ? 0 : static_cast<int>(msb(Integer(abs(x)))) + 1);
+    const auto end = static_cast<unsigned>(random.between(0, 2700));
+    EXPECT_EQ(a.any_bit_below(static_cast<int>(end)), (abs(x) & ((Integer(1) << end) - 1)) != 0);
+    const int first = static_cast<int>(random.between(-100, 2700));
+    Integer bits = abs(x);
+    if (first < 0) bits <<= static_cast<unsigned>(-first);
+    if (first > 0) bits >>= static_cast<unsigned>(first);
+    EXPECT_EQ(a.bits_from(first), static_cast<std::uint64_t>(bits & ~std::uint64_t{0}));
+    const std::uint64_t divisor = std::max<std::uint64_t>(random.bits() >> random.between(0, 63), 1);
+    BigInteger quotient = a;
+    const bool remainder = quotient.divide_by(divisor);
+    EXPECT_EQ(number(quotient), x / divisor);
+    EXPECT_EQ(remainder, x % divisor != 0);
+  }
+}
+
+TEST(BigInteger, OfOneWord) {
+  for (const std::int64_t value :
+       {std::int64_t{0}, std::int64_t{1}, std::int64_t{-1}, std::numeric_limits<std::int64_t>::max(),
+        std::numeric_limits<std::int64_t>::min()}) {
+    EXPECT_EQ(number(BigInteger(value)), Integer(value));
+  }
+  EXPECT_EQ(number(BigInteger(~std::uint64_t{0})), (Integer(1) << 64) - 1);
+}
+
+Rational power_of_two(int exponent) {
+  const Integer power = Integer(1) << static_cast<unsigned>(std::abs(exponent));
+  return exponent >= 0 ? Rational(power) : Rational(Integer(1), power);
+}
+
+void check_divide(const std::vector<std::uint64_t>& words, std::uint64_t first, std::uint64_t second, int exponent) {
+  const ScaledNumber result = divide(big(words), first, second, exponent);
+  const Rational exact = Rational(number(words)) / first / second * power_of_two(exponent);
+  // Rounding is decided at an exponent where float64 is ordinary.
+  const Rational scaled = exact * power_of_two(-result.exponent);
+  ASSERT_EQ(result.high, correctly_rounded(scaled));
+  if (exact != 0) {
+    EXPECT_GE(std::fabs(result.high), 1);
+    EXPECT_LT(std::fabs(result.high), 2);
+  }
+  const Real rest = real(Rational(scaled - rational(result.high)));
+  EXPECT_LE(abs(Real(result.low) - rest), abs(rest) * 0x1p-52 + Real(0x1p-115));
+}
+
+TEST(Divide, RoundsToNearest) {
+  Random random(82);
+  for (int i = 0; i < 1500 && !HasFailure(); ++i) {
+    const auto divisor = [&] { return std::max<std::uint64_t>(random.bits() >> random.between(1, 63), 1); };
+    check_divide(random_words(random), divisor(), random.chance(0.5) ? 1 : divisor(),
+                 static_cast<int>(random.between(-2000, 500)));
+  }
+}
+
+// An odd 54-bit number is a tie between two float64 numbers; one more or less, far below, is not.
+TEST(Divide, RoundsTiesToEven) {
+  Random random(83);
+  for (int i = 0; i < 500 && !HasFailure(); ++i) {
+    std::uint64_t mantissa = (random.bits() >> 10) | std::uint64_t{1} << 53 | 1;
+    if (i % 10 == 0) mantissa = (std::uint64_t{1} << 54) - 1;  // rounds up to a power of two
+    if (i % 10 == 1) mantissa = (std::uint64_t{1} << 53) + 1;
+    Integer value = Integer(mantissa) << static_cast<unsigned>(random.between(0, 900));
+    value += random.between(-1, 1);
+    std::vector<std::uint64_t> words;
+    Integer rest = value;
+    for (int word = 0; word < 16; ++word) {
+      words.push_back(static_cast<std::uint64_t>(rest & ~std::uint64_t{0}));
+      rest >>= 64;
+    }
+    if (random.chance(0.5)) {  // its negative
+      std::uint64_t carry = 1;
+      for (std::uint64_t& word : words) {
+        word = ~word + carry;
+        carry = carry != 0 && word == 0 ? 1 : 0;
+      }
+    }
+    check_divide(words, 1, 1, -300);
+  }
+}
+
+TEST(Accumulator, AddScaledAddsAndCarries) {
+  Random random(84);
+  for (int i = 0; i < 20000 && !HasFailure(); ++i) {
+    const auto size = static_cast<std::size_t>(random.between(2, 8));
+    std::vector<std::uint64_t> words(size);
+    for (std::uint64_t& word : words)
+      word = random.chance(0.5) ? random.bits() : 0 - static_cast<std::uint64_t>(random.between(0, 1));
+    words.back() = static_cast<std::uint64_t>(static_cast<std::int64_t>(words.back()) >> 2);  // away from overflow
+    auto value = static_cast<std::int64_t>(random.bits()) >> random.between(0, 63);
+    int shift = static_cast<int>(random.between(-80, static_cast<Index>(64 * size) - 66));
+    if (shift < 0) {  // then the value is a multiple of 2^-shift
+      value = shift > -63 ? value >> -shift << -shift : 0;
+    }
+    const Integer before = number(words);
+    add_scaled(words.data(), static_cast<int>(size), value, shift);
+    const Integer added = shift >= 0 ? Integer(value) << static_cast<unsigned>(shift)
+                                     : Integer(value) / (Integer(1) << static_cast<unsigned>(-shift));
+    EXPECT_EQ(number(words), before + added) << value << " * 2^" << shift;
+  }
+}
+
+LoopNest nest_of(const TensorView& x, const IndexList& axes) {
+  return make_loop_nest(std::array{x}, axes, number_channels(axes, x.shape));
+}
+
+TensorView dense(const IndexList& shape) { return {nullptr, DType::float32, shape, Tensor::dense_strides(shape)}; }
+
+std::string form_of(const LoopNest& nest) {
+  std::string form;
+  for (const Loop& loop : nest.loops) form += (loop.is_channel ? "c" : "r") + std::to_string(loop.size) + " ";
+  return form;
+}
+
+TEST(LoopNest, OfDenseLayoutsIsOuterChannelInner) {
+  EXPECT_EQ(form_of(nest_of(dense({2, 3, 4, 5}), {1})), "r2 c3 r20 ");
+  EXPECT_EQ(form_of(nest_of(dense({2, 4, 5, 3}), {3})), "r40 c3 ");
+  EXPECT_EQ(form_of(nest_of(dense({4, 5, 3, 2}), {2})), "r20 c3 r2 ");
+  EXPECT_EQ(form_of(nest_of(dense({3, 10}), {0})), "c3 r10 ");
+  EXPECT_EQ(form_of(nest_of(dense({2, 3, 4}), {})), "r24 ");
+  EXPECT_EQ(form_of(nest_of(dense({2, 3, 4}), {0, 1, 2})), "c24 ");
+  EXPECT_EQ(form_of(nest_of(dense({2, 3, 4}), {1, 0})), "c2 c3 r4 ");
+  EXPECT_EQ(form_of(nest_of(dense({1, 3, 1}), {1})), "c3 ");
+  EXPECT_EQ(form_of(nest_of(dense({1, 1, 1}), {1})), "");
+  EXPECT_EQ(form_of(nest_of(permute(dense({2, 3, 4, 5}), {3, 1, 0, 2}), {1})), "r2 c3 r20 ");
+  EXPECT_EQ(form_of(nest_of({nullptr, DType::float32, {2, 3, 20}, {-60, 20, -1}}, {1})), "r2 c3 r20 ");
+  EXPECT_EQ(nest_of(dense({2, 3, 4, 5}), {1}).reduced_count, 40);
+}
+
+// Every element in one box, with its own channel.
+TEST(Partition, CoversEveryElementOnce) {
+  Random random(85);
+  for (int i = 0; i < 150 && !HasFailure(); ++i) {
+    IndexList shape;
+    IndexList axes;
+    const bool large = i % 10 == 0;
+    for (Index axis = 0, rank = random.between(0, 5); axis < rank; ++axis) {
+      shape.push_back(random.between(1, rank < 4 && large ? 60 : 9));
+      if (random.chance(0.4)) axes.push_back(axis);
+    }
+    const TensorView x = {nullptr, DType::float32, shape, random_strides(random, shape)};
+    const auto threads = static_cast<int>(random.between(1, 9));
+    const LoopNest nest = nest_of(x, axes);
+    const Partition partition(nest, static_cast<std::size_t>(1) << random.between(0, 3), threads);
+    EXPECT_LE(partition.threads(), threads);
+    std::map<Index, Index> channel_of;  // by offset
+    for (Index position = 0; position < product(shape); ++position) {
+      const IndexList at = unravel(position, shape);
+      Index offset = 0;
+      Index channel = 0;
+      for (std::size_t j = 0; j < shape.size(); ++j) offset += at[j] * x.strides[j];
+      for (const Index axis : axes) {
+        channel = channel * shape[static_cast<std::size_t>(axis)] + at[static_cast<std::size_t>(axis)];
+      }
+      channel_of[offset] = channel;
+    }
+    std::set<Index> visited;
+    for (Index group = 0; group < partition.groups(); ++group) {
+      const std::vector<Index> group_channels = channels_of(nest, partition.box(group, 0));
+      for (Index piece = 0; piece < partition.pieces(); ++piece) {
+        const Box box = partition.box(group, piece);
+        EXPECT_EQ(channels_of(nest, box), group_channels);
+        walk(
+            nest, box, 0, nest.loops.size(), [](const Loop&) { return true; }, start_of(nest, box),
+            [&](const Position& position) {
+              ASSERT_TRUE(visited.insert(position.offsets[0]).second);
+              ASSERT_EQ(channel_of.at(position.offsets[0]), position.channel);
+              ASSERT_NE(std::find(group_channels.begin(), group_channels.end(), position.channel),
+                        group_channels.end());
+            });
+      }
+    }
+    EXPECT_EQ(visited.size(), channel_of.size()) << to_string(shape) << " threads " << threads;
+  }
+}
+
+TEST(Partition, KeepsThreadsBusy) {
+  for (const IndexList& shape : {IndexList{1000000}, IndexList{100, 10000}, IndexList{3, 400000}}) {
+    const LoopNest nest = nest_of(dense(shape), shape.size() == 1 ? IndexList{} : IndexList{0});
+    const Partition partition(nest, 4, 8);
+    EXPECT_EQ(partition.threads(), 8);
+    EXPECT_GE(partition.groups() * partition.pieces(), 8);
+  }
+}
+
+std::set<std::uintptr_t> bytes_of(const TensorView& x) {
+  std::set<std::uintptr_t> bytes;
+  for (Index position = 0; position < product(x.shape); ++position) {
+    const IndexList at = unravel(position, x.shape);
+    Index offset = 0;
+    for (std::size_t i = 0; i < x.rank(); ++i) offset += at[i] * x.strides[i];
+    const auto first = reinterpret_cast<std::uintptr_t>(x.data) +
+                       static_cast<std::uintptr_t>(offset * static_cast<Index>(size_of(x.dtype)));
+    for (std::size_t i = 0; i < size_of(x.dtype); ++i) bytes.insert(first + i);
+  }
+  return bytes;
+}
+
+TEST(ViewsOverlap, WhereTheyShareAByte) {
+  Random random(86);
+  alignas(8) static std::array<std::byte, 8> memory;
+  int overlapping = 0;
+  constexpr int cases = 20000;
+  for (int i = 0; i < cases && !HasFailure(); ++i) {
+    const auto random_view = [&] {
+      TensorView x;
+      x.dtype = std::array{DType::float32, DType::float64, DType::int8,
+                           DType::int16}[static_cast<std::size_t>(random.between(0, 3))];
+      for (Index axis = 0, rank = random.between(0, 3); axis < rank; ++axis) {
+        x.shape.push_back(random.chance(0.03) ? 0 : random.between(1, 5));
+        x.strides.push_back(random.between(-9, 9));
+      }
+      const Index shift = random.between(-12, 12) * static_cast<Index>(size_of(x.dtype));
+      // Never followed: addresses alone are compared.
+      x.data = reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(memory.data()) +
+                                             static_cast<std::uintptr_t>(shift));
+      return x;
+    };
+    const TensorView a = random_view();
+    const TensorView b = random_view();
+    const std::set<std::uintptr_t> a_bytes = bytes_of(a);
+    const std::set<std::uintptr_t> b_bytes = bytes_of(b);
+    const bool overlap =
+        std::any_of(a_bytes.begin(), a_bytes.end(), [&](auto byte) { return b_bytes.count(byte) != 0; });
+    overlapping += overlap ? 1 : 0;
+    EXPECT_EQ(views_overlap(a, b), overlap)
+        << to_string(a.shape) << to_string(a.strides) << " " << to_string(b.shape) << to_string(b.strides);
+  }
+  EXPECT_GT(overlapping, cases / 5);
+  EXPECT_LT(overlapping, cases * 4 / 5);
+}
+
+// Tiles of any content, as sums of one channel and of several, against cpp_int.
+template <typename T>
+class TileSum : public ::testing::Test {};
+using TileTypes = ::testing::Types<float, double>;
+TYPED_TEST_SUITE(TileSum, TileTypes);
+
+TYPED_TEST(TileSum, IsExact) {
+  using T = TypeParam;
+  const TargetRestorer restorer;
+  Random random(87);
+  constexpr bool single = sizeof(T) == 4;
+  constexpr int lowest = single ? -149 : -1074;
+  constexpr int highest = single ? 126 : 1022;
+  constexpr int window = window_bits<T>;
+  const auto range = single ? PartialSums::Range::single : PartialSums::Range::extended;
+  const auto scaled = [](T value, int unit) {  // value / 2^unit
+    int exponent = 0;
+    const double fraction = std::frexp(static_cast<double>(value), &exponent);
+    const Integer mantissa = static_cast<std::int64_t>(std::ldexp(fraction, 53));
+    const int shift = exponent - 53 - unit;
+    return shift >= 0 ? Integer(mantissa << static_cast<unsigned>(shift))
+                      : Integer(mantissa / (Integer(1) << static_cast<unsigned>(-shift)));
+  };
+  for (const std::string& target : supported_targets()) {
+    set_target(target);
+    for (int i = 0; i < 40 && !this->HasFailure(); ++i) {
+      const auto rows = static_cast<Index>(std::array{1, 2, 128, 512, 77}[static_cast<std::size_t>(i % 5)]);
+      const Index stride = tile_lanes + random.between(0, 9);
+      std::vector<T> values[2];
+      for (auto& operand : values) {
+        const int top = static_cast<int>(random.between(lowest + 60, highest));
+        const int kind = static_cast<int>(random.between(0, 5));
+        for (Index j = 0; j < rows * stride; ++j) {
+          T value = 0;
+          if (kind == 0) value = static_cast<T>(random.of_exponent(lowest, highest));
+          if (kind == 1) value = static_cast<T>(random.of_exponent(std::max(lowest, top - window - 2), top));
+          // The largest number of a binade, all of one sign: the sums that come nearest to their limits.
+          if (kind == 2) value = std::nextafter(static_cast<T>(std::ldexp(1.0, top)) * T{2}, T{0});
+          if (kind == 3)
+            value = static_cast<T>(
+                std::ldexp(random.chance(0.5) ? 1 : -1, top - window * static_cast<int>(random.between(0, 2))));
+          if (kind == 4) value = static_cast<T>(random.chance(0.9) ? 0.0 : random.of_exponent(lowest, highest));
+          if (kind == 5)
+            value = std::nextafter(static_cast<T>(std::ldexp(1.0, top - window)), random.chance(0.5) ? T{0} : T{1});
+          operand.push_back(value);
+        }
+      }
+      const Tile<T> a = {values[0].data(), rows, stride};
+      const Tile<T> b = {values[1].data(), rows, stride};
+      const int lanes = static_cast<int>(random.between(1, tile_lanes));
+      const int period = random.chance(0.5) ? lanes : std::max(1, lanes / 3);
+      for (const bool gradients : {false, true}) {
+        for (const bool one_channel : {false, true}) {
+          PartialSums sums(one_channel ? 1 : period,
+                           gradients ? PartialSums::Kind::gradients : PartialSums::Kind::moments, range);
+          TileAdder<T> adder(sums);
+          if (one_channel) {
+            gradients ? adder.add_to_channel(a, b, 0) : adder.add_to_channel(a, 0);
+          } else {
+            gradients ? adder.add_to_channels(a, b, 0, lanes, period) : adder.add_to_channels(a, 0, lanes, period);
+          }
+          const SumFormat format = format_of(range);
+          for (Index channel = 0; channel < sums.channels(); ++channel) {
+            Integer first = 0;
+            Integer second = 0;
+            for (Index row = 0; row < rows; ++row) {
+              for (Index lane = 0; lane < (one_channel ? tile_lanes : lanes); ++lane) {
+                if (!one_channel && lane % period != channel) continue;
+                const auto at = static_cast<std::size_t>(row * stride + lane);
+                const Integer x = scaled(values[0][at], format.unit_exponents[0]);
+                first += x;
+                second += x * (gradients ? scaled(values[1][at], format.unit_exponents[0]) : x);
+              }
+            }
+            for (const int which : {0, 1}) {
+              const std::uint64_t* words = PartialSumsAccess::words(sums, channel, which);
+              ASSERT_EQ(number(std::vector<std::uint64_t>(words, words + format.words[which])),
+                        which == 0 ? first : second)
+                  << target << " case " << i << " gradients " << gradients << " one channel " << one_channel;
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace exactnorm::testing

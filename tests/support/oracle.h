@@ -1,0 +1,103 @@
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <iterator>
+#include <limits>
+#include <utility>
+#include <vector>
+
+#include "exactnorm/options.h"
+#include "support/exact.h"
+
+// What normalization and its gradients are, in 300 digits, from the definitions.
+
+namespace exactnorm::testing {
+
+/// The float64 nearest to a rational, ties to even, infinite from halfway beyond the largest on: decided in
+/// rationals.
+inline double correctly_rounded(const Rational& exact) {
+  const double guess = nearest(exact);
+  constexpr double infinity = std::numeric_limits<double>::infinity();
+  // Beyond the range, the next number would be 2^1024.
+  const auto as_rational = [](double value) -> Rational {
+    if (std::isfinite(value)) return rational(value);
+    const Rational beyond = rational(0x1p1023) * 2;
+    return value < 0 ? Rational(-beyond) : beyond;
+  };
+  double best = guess;
+  Rational best_distance = abs(Rational(as_rational(guess) - exact));
+  for (const double candidate : {std::nextafter(guess, -infinity), std::nextafter(guess, infinity)}) {
+    const Rational distance = abs(Rational(as_rational(candidate) - exact));
+    const bool even = (std::bit_cast<std::uint64_t>(candidate) & 1) == 0;
+    if (distance < best_distance || (distance == best_distance && even)) {
+      best = candidate;
+      best_distance = distance;
+    }
+  }
+  return best;
+}
+
+struct ExactChannel {
+  Real mean;
+  Real variance;
+  Real inverse_deviation;  // 0 where the divisor is 0
+  Real derivative;         // k of the header: -d(1 / divisor) / d(variance) * 2 / r
+
+  ExactChannel(const std::vector<double>& x, const Options& options) {
+    const ExactMoments moments = exact_moments(x);
+    mean = real(moments.mean);
+    variance = real(moments.variance);
+    const Real epsilon(options.epsilon);
+    const bool beside_variance = options.epsilon_placement == EpsilonPlacement::variance;
+    const Real divisor = beside_variance ? Real(sqrt(variance + epsilon)) : Real(sqrt(variance) + epsilon);
+    if (divisor != 0) inverse_deviation = 1 / divisor;
+    if (beside_variance) {
+      derivative = inverse_deviation * inverse_deviation;
+    } else if (variance != 0) {
+      derivative = inverse_deviation / sqrt(variance);
+    }
+  }
+
+  [[nodiscard]] Real y(double x, double gamma, double beta) const {
+    return Real(gamma) * (Real(x) - mean) * inverse_deviation + Real(beta);
+  }
+};
+
+/// The largest of the three magnitudes that an error in y is measured by.
+inline Real scale_of(const Real& y, double beta) {
+  const Real magnitudes[] = {abs(y), abs(Real(beta)), abs(Real(y - beta))};
+  return *std::max_element(std::begin(magnitudes), std::end(magnitudes));
+}
+
+struct ExactGradients {
+  Real dgamma;
+  Real dbeta;
+  std::vector<Real> dx;
+  std::vector<Real> dx_scale;  // per element: the sum of the magnitudes of the terms of dx
+
+  ExactGradients(const std::vector<double>& dy, const std::vector<double>& x, double gamma, const Options& options,
+                 bool frozen = false) {
+    const ExactChannel channel(x, options);
+    Real centred;
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      dbeta += Real(dy[i]);
+      centred += Real(dy[i]) * (Real(x[i]) - channel.mean);
+    }
+    dgamma = centred * channel.inverse_deviation;
+    const Real count(x.size());
+    const Real factor = Real(gamma) * channel.inverse_deviation;
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      const Real direct = factor * Real(dy[i]);
+      const Real by_mean = frozen ? Real(0) : Real(factor * dbeta / count);
+      const Real by_variance =
+          frozen ? Real(0) : Real(factor * channel.derivative * (Real(x[i]) - channel.mean) * centred / count);
+      dx.push_back(direct - by_mean - by_variance);
+      dx_scale.push_back(abs(direct) + abs(by_mean) + abs(by_variance));
+    }
+  }
+};
+
+}  // namespace exactnorm::testing
