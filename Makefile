@@ -1,0 +1,53 @@
+# Short names for what CMake does; `make help` lists them.
+
+BUILD_JOBS ?= $(shell nproc)
+PREFIX ?= /usr/local
+first_of = $(firstword $(foreach name,$(1),$(shell command -v $(name) 2>/dev/null)) $(lastword $(1)))
+CLANGXX ?= $(call first_of,clang++-14 clang++)
+CLANG_FORMAT ?= $(call first_of,clang-format-14 clang-format)
+CLANG_TIDY ?= $(call first_of,clang-tidy-14 clang-tidy)
+RUN_CLANG_TIDY ?= $(call first_of,run-clang-tidy-14 run-clang-tidy)
+
+release = build/release
+sources = find $(wildcard bench examples include src tests) -name '*.cpp' -o -name '*.h'
+
+.PHONY: help build demo test format format-check tidy lint install clean
+.DEFAULT_GOAL := help
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s%s\n", $$1, $$2}' Makefile
+
+build: ## build the library and the command (build/release/exactnorm)
+	@# Tests need more packages than this; a build directory that has them keeps them.
+	cmake --preset release $(if $(wildcard $(release)/CMakeCache.txt),,-DEXACTNORM_BUILD_TESTS=OFF)
+	cmake --build $(release) --parallel $(BUILD_JOBS) --target exactnorm_cli
+
+demo: ## install what building needs, build, and run the demonstration
+	scripts/setup --build
+	@$(MAKE) --no-print-directory build
+	$(release)/exactnorm demo
+
+test: ## install what testing needs, build, and run all tests
+	scripts/setup --test
+	cmake --preset release -DEXACTNORM_BUILD_TESTS=ON
+	cmake --build $(release) --parallel $(BUILD_JOBS)
+	ctest --test-dir $(release) --output-on-failure
+	.venv/bin/python -m pytest tests/python -q
+
+format: ## format the sources in place
+	$(sources) | xargs $(CLANG_FORMAT) -i
+
+format-check: ## fail where the sources are not formatted
+	$(sources) | xargs $(CLANG_FORMAT) --dry-run --Werror
+
+tidy: ## run clang-tidy over src
+	cmake --preset clang -DCMAKE_CXX_COMPILER=$(CLANGXX)
+	$(RUN_CLANG_TIDY) -quiet -j $(BUILD_JOBS) -clang-tidy-binary $(CLANG_TIDY) -p build/clang '^$(CURDIR)/src/'
+
+lint: format-check tidy ## both of these
+
+install: build ## install into PREFIX (/usr/local)
+	cmake --install $(release) --prefix $(PREFIX)
+
+clean: ## remove everything that was built
+	rm -rf build
