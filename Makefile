@@ -42,7 +42,7 @@ format-check: ## fail where the sources are not formatted
 
 tidy: ## run clang-tidy over src
 	cmake --preset clang -DCMAKE_CXX_COMPILER=$(CLANGXX)
-	$(RUN_CLANG_TIDY) -quiet -j $(BUILD_JOBS) -clang-tidy-binary $(CLANG_TIDY) -p build/clang '^$(CURDIR)/src/'
+	$(RUN_CLANG_TIDY) -quiet -j $(BUILD_JOBS) -clang-tidy-binary $(CLANG_TIDY) -p build/clang '^$(CURDIR)/src/.*\.cpp$$'
 
 lint: format-check tidy ## both of these
 

@@ -171,42 +171,57 @@ class BoxReducer {
     const bool has_rows = !nest_.loops[rows_loop].is_channel;
     const Loop row_loop = has_rows ? nest_.loops[rows_loop] : Loop{.size = 1};
     const Index rows = has_rows ? box_[rows_loop].size : 1;
-    const Index rows_per_line = lines_are_direct(row_loop, lanes) ? tile_lanes / lanes : 0;
-    walk(nest_, box_, 0, has_rows ? rows_loop : 0, is_reduced_loop, position, [&](Position start) {
-      Index done = 0;
-      if (rows_per_line > 0 && rows >= packed_rows) {
-        // A line is read as 32 lanes, of which the next line may have a part: the last rows are packed.
-        done = lanes == tile_lanes ? rows : (rows - tile_lanes / lanes - 1) / rows_per_line * rows_per_line;
-        lines_in_place(start, row_loop, done / rows_per_line, rows_per_line, lanes, first_channel);
+    const bool direct = lanes == tile_lanes && is_direct(nest_.loops[inner]) && rows >= packed_rows;
+    const bool joined = has_rows && 2 * lanes <= tile_lanes && is_joined(row_loop, lanes);
+    walk(nest_, box_, 0, has_rows ? rows_loop : 0, is_reduced_loop, position, [&](const Position& start) {
+      if (direct) {
+        rows_in_place(start, row_loop, rows, first_channel);
+      } else if (joined) {
+        rows_joined(start, rows, lanes, first_channel);
+      } else {
+        rows_packed(start, row_loop, rows, lanes, first_channel);
       }
-      for (std::size_t j = 0; j < kOperands; ++j) start.offsets[j] += done * row_loop.strides[j];
-      rows_packed(start, row_loop, rows - done, lanes, first_channel);
     });
     flush_channels(lanes, first_channel);
   }
 
-  // Whether a tile can be read in place: rows of 32 channels, or of fewer that follow each other without a
-  // gap, several of which then make a line.
-  [[nodiscard]] bool lines_are_direct(const Loop& row_loop, int lanes) const {
-    if (!is_direct(nest_.loops.back())) return false;
-    if (lanes == tile_lanes) return true;
-    for (std::size_t j = 0; j < kOperands; ++j) {
-      if (row_loop.strides[j] != lanes) return false;
-    }
-    return true;
-  }
-
-  void lines_in_place(const Position& start, const Loop& loop, Index size, Index rows_per_line, int channels,
-                      Index first_channel) {
-    const int lanes = static_cast<int>(rows_per_line) * channels;
+  void rows_in_place(const Position& start, const Loop& loop, Index size, Index first_channel) {
     for (Index done = 0; done < size; done += direct_lines) {
       const Index rows = std::min(direct_lines, size - done);
       Tiles tiles;
       for (std::size_t j = 0; j < kOperands; ++j) {
-        const Index stride = rows_per_line * loop.strides[j];
-        tiles[j] = in_place(j, start.offsets[j] + done * stride, rows, stride);
+        tiles[j] = in_place(j, start.offsets[j] + done * loop.strides[j], rows, loop.strides[j]);
       }
-      add_to_channels(tiles, lanes, channels, first_channel);
+      add_to_channels(tiles, tile_lanes, tile_lanes, first_channel);
+    }
+  }
+
+  // Whether rows of a few channels follow each other without a gap, so that several make a line of lanes.
+  [[nodiscard]] bool is_joined(const Loop& row_loop, int channels) const {
+    for (std::size_t j = 0; j < kOperands; ++j) {
+      if (row_loop.strides[j] != nest_.loops.back().strides[j] * channels) return false;
+    }
+    return true;
+  }
+
+  void rows_joined(const Position& start, Index size, int channels, Index first_channel) {
+    const Loop& across = nest_.loops.back();
+    const int line = tile_lanes / channels * channels;
+    // A line is read as 32 lanes, the last ones of the next line, so the last line needs some room behind it.
+    const Index most = (PackedTile<T>::capacity - tile_lanes) / line * line;
+    Index left = size * channels;
+    for (Position from = start; left > 0;) {
+      const Index count = std::min(left, most);
+      const Index rows = (count + line - 1) / line;
+      Tiles tiles;
+      for (std::size_t j = 0; j < kOperands; ++j) {
+        packed_[j].put(operands_[j], from.offsets[j], count, across.strides[j], 0);
+        packed_[j].put_zeros((rows - 1) * line + tile_lanes - count, count);
+        tiles[j] = {packed_[j].data(), rows, line};
+        from.offsets[j] += count * across.strides[j];
+      }
+      add_to_channels(tiles, line, channels, first_channel);
+      left -= count;
     }
   }
 
