@@ -81,7 +81,7 @@ TEST_F(Errors, OfSizes) {
             "x: has a shape that is (1099511627776, 1099511627776, 1); expected at most 2^62 elements");
   x.shape = {large, 1, 1};
   x.strides = {large, 1, 1};
-  EXPECT_EQ(training_error(), "x: has strides (1099511627776, 1, 1); expected all elements within 2^62 bytes");
+  EXPECT_EQ(training_error(), "x: has strides (1099511627776, 1, 1); expected all elements within 2^60 bytes");
   EXPECT_EQ(error_of([&] {
               (void)view(memory, {10, 10});
             }),
@@ -196,6 +196,44 @@ TEST_F(Errors, OfOverlap) {
   EXPECT_EQ(training_error(), "y: overlaps gamma; expected separate memory");
   affine = {{}, view(std::as_const(memory).data() + 559, {3})};
   EXPECT_EQ(training_error(), "y: overlaps beta; expected separate memory");
+}
+
+TEST_F(Errors, OfBrokenParameters) {
+  const TensorView good = view(parameters.data(), {3});
+  for (const char* name : {"gamma", "beta"}) {
+    const auto error_with = [&](const TensorView& parameter) {
+      affine = name == std::string("gamma") ? Affine{parameter, good} : Affine{good, parameter};
+      return training_error();
+    };
+    std::string start = name;
+    start += ": ";
+    TensorView broken = good;
+    broken.shape = {-1};
+    EXPECT_EQ(error_with(broken), start + "has a shape that is (-1,); expected sizes of 0 or more");
+    broken = good;
+    broken.strides = {1, 1};
+    EXPECT_EQ(error_with(broken), start + "has shape (3,) and strides (1, 1); expected one stride per dimension");
+    broken = good;
+    broken.strides = {std::numeric_limits<Index>::max()};
+    EXPECT_EQ(error_with(broken),
+              start + "has strides (9223372036854775807,); expected all elements within 2^60 bytes");
+  }
+  TensorView broken = good;
+  broken.strides = {std::numeric_limits<Index>::min()};
+  EXPECT_EQ(backward_error({y, {}, {}}, broken),
+            "gamma: has strides (-9223372036854775808,); expected all elements within 2^60 bytes");
+}
+
+// The stride of an axis of size one is never used, and NumPy may put anything there.
+TEST_F(Errors, NoneForAnyStrideOfAnAxisOfSizeOne) {
+  shape = {4, 3, 1};
+  x = view(std::as_const(memory).data(), shape);
+  y = mutable_view(memory.data() + 500, shape);
+  for (const Index stride : {std::numeric_limits<Index>::max(), std::numeric_limits<Index>::min()}) {
+    x.strides[2] = stride;
+    y.strides[2] = stride;
+    EXPECT_EQ(training_error(), "no error");
+  }
 }
 
 TEST_F(Errors, OfOverlapInBackward) {

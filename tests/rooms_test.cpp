@@ -14,9 +14,9 @@
 #include "plan/loop_nest.h"
 #include "plan/partition.h"
 #include "plan/walk.h"
-#include "reduce/tile_adder.h"
 #include "solve/big_integer.h"
 #include "support/compare.h"
+#include "support/integer.h"
 #include "support/oracle.h"
 #include "support/random.h"
 #include "support/tensor.h"
@@ -25,15 +25,7 @@
 namespace exactnorm::testing {
 namespace {
 
-using Integer = boost::multiprecision::cpp_int;
-
-// Two's complement words as a number.
-Integer number(const std::vector<std::uint64_t>& words) {
-  Integer value = 0;
-  for (std::size_t i = words.size(); i-- > 0;) value = (value << 64) + words[i];
-  if (!words.empty() && words.back() >> 63 != 0) value -= Integer(1) << static_cast<unsigned>(64 * words.size());
-  return value;
-}
+using testing::number;
 
 Integer number(const BigInteger& big) {
   Integer value = 0;
@@ -181,7 +173,11 @@ TensorView dense(const IndexList& shape) { return {nullptr, DType::float32, shap
 
 std::string form_of(const LoopNest& nest) {
   std::string form;
-  for (const Loop& loop : nest.loops) form += (loop.is_channel ? "c" : "r") + std::to_string(loop.size) + " ";
+  for (const Loop& loop : nest.loops) {
+    form += loop.is_channel ? 'c' : 'r';
+    form += std::to_string(loop.size);
+    form += ' ';
+  }
   return form;
 }
 
@@ -194,10 +190,26 @@ TEST(LoopNest, OfDenseLayoutsIsOuterChannelInner) {
   EXPECT_EQ(form_of(nest_of(dense({2, 3, 4}), {0, 1, 2})), "c24 ");
   EXPECT_EQ(form_of(nest_of(dense({2, 3, 4}), {1, 0})), "c2 c3 r4 ");
   EXPECT_EQ(form_of(nest_of(dense({1, 3, 1}), {1})), "c3 ");
-  EXPECT_EQ(form_of(nest_of(dense({1, 1, 1}), {1})), "");
+  EXPECT_EQ(form_of(nest_of(dense({1, 1, 1}), {1})), "r1 ");
+  EXPECT_EQ(form_of(nest_of(dense({}), {})), "r1 ");
   EXPECT_EQ(form_of(nest_of(permute(dense({2, 3, 4, 5}), {3, 1, 0, 2}), {1})), "r2 c3 r20 ");
   EXPECT_EQ(form_of(nest_of({nullptr, DType::float32, {2, 3, 20}, {-60, 20, -1}}, {1})), "r2 c3 r20 ");
-  EXPECT_EQ(nest_of(dense({2, 3, 4, 5}), {1}).reduced_count, 40);
+}
+
+// Channels that are gathered in tiles share a cache, and pieces are no more than threads can use.
+TEST(Partition, BoundsGroupsAndPieces) {
+  const TensorView bytes = {nullptr, DType::uint8, {32, 64, 2}, {128, 2, 1}};
+  const LoopNest gathered = nest_of(bytes, {1, 0});
+  const Partition groups(gathered, 1, 4);
+  for (Index group = 0; group < groups.groups(); ++group) {
+    EXPECT_LE(channels_of(gathered, groups.box(group, 0)).size(), 64U);
+  }
+  const LoopNest wide = nest_of(dense({4096, 127 * 512}), {1});
+  for (const int threads : {1, 2, 63, 64, 200}) {
+    const Partition partition(wide, 8, threads);
+    EXPECT_LE(partition.groups() * partition.pieces(), std::max<Index>(partition.groups(), 4 * threads));
+    EXPECT_GE(partition.groups() * partition.pieces(), threads);
+  }
 }
 
 // Every element in one box, with its own channel.
@@ -303,90 +315,19 @@ TEST(ViewsOverlap, WhereTheyShareAByte) {
   EXPECT_LT(overlapping, cases * 4 / 5);
 }
 
-// Tiles of any content, as sums of one channel and of several, against cpp_int.
-template <typename T>
-class TileSum : public ::testing::Test {};
-using TileTypes = ::testing::Types<float, double>;
-TYPED_TEST_SUITE(TileSum, TileTypes);
-
-TYPED_TEST(TileSum, IsExact) {
-  using T = TypeParam;
-  const TargetRestorer restorer;
-  Random random(87);
-  constexpr bool single = sizeof(T) == 4;
-  constexpr int lowest = single ? -149 : -1074;
-  constexpr int highest = single ? 126 : 1022;
-  constexpr int window = window_bits<T>;
-  const auto range = single ? PartialSums::Range::single : PartialSums::Range::extended;
-  const auto scaled = [](T value, int unit) {  // value / 2^unit
-    int exponent = 0;
-    const double fraction = std::frexp(static_cast<double>(value), &exponent);
-    const Integer mantissa = static_cast<std::int64_t>(std::ldexp(fraction, 53));
-    const int shift = exponent - 53 - unit;
-    return shift >= 0 ? Integer(mantissa << static_cast<unsigned>(shift))
-                      : Integer(mantissa / (Integer(1) << static_cast<unsigned>(-shift)));
+// Halves of one channels-last buffer, as a network that concatenates channels has them: large, and disjoint.
+TEST(ViewsOverlap, IsExactForLargeInterleavedViews) {
+  const auto part = [&](const IndexList& shape, Index first) {
+    IndexList strides = contiguous_strides(shape);
+    for (std::size_t i = 0; i + 1 < shape.size(); ++i) strides[i] *= 2;
+    const std::uintptr_t address = 4096 + static_cast<std::uintptr_t>(first) * 4;
+    return TensorView{reinterpret_cast<const void*>(address), DType::float32, shape, strides};
   };
-  for (const std::string& target : supported_targets()) {
-    set_target(target);
-    for (int i = 0; i < 40 && !this->HasFailure(); ++i) {
-      const auto rows = static_cast<Index>(std::array{1, 2, 128, 512, 77}[static_cast<std::size_t>(i % 5)]);
-      const Index stride = tile_lanes + random.between(0, 9);
-      std::vector<T> values[2];
-      for (auto& operand : values) {
-        const int top = static_cast<int>(random.between(lowest + 60, highest));
-        const int kind = static_cast<int>(random.between(0, 5));
-        for (Index j = 0; j < rows * stride; ++j) {
-          T value = 0;
-          if (kind == 0) value = static_cast<T>(random.of_exponent(lowest, highest));
-          if (kind == 1) value = static_cast<T>(random.of_exponent(std::max(lowest, top - window - 2), top));
-          // The largest number of a binade, all of one sign: the sums that come nearest to their limits.
-          if (kind == 2) value = std::nextafter(static_cast<T>(std::ldexp(1.0, top)) * T{2}, T{0});
-          if (kind == 3)
-            value = static_cast<T>(
-                std::ldexp(random.chance(0.5) ? 1 : -1, top - window * static_cast<int>(random.between(0, 2))));
-          if (kind == 4) value = static_cast<T>(random.chance(0.9) ? 0.0 : random.of_exponent(lowest, highest));
-          if (kind == 5)
-            value = std::nextafter(static_cast<T>(std::ldexp(1.0, top - window)), random.chance(0.5) ? T{0} : T{1});
-          operand.push_back(value);
-        }
-      }
-      const Tile<T> a = {values[0].data(), rows, stride};
-      const Tile<T> b = {values[1].data(), rows, stride};
-      const int lanes = static_cast<int>(random.between(1, tile_lanes));
-      const int period = random.chance(0.5) ? lanes : std::max(1, lanes / 3);
-      for (const bool gradients : {false, true}) {
-        for (const bool one_channel : {false, true}) {
-          PartialSums sums(one_channel ? 1 : period,
-                           gradients ? PartialSums::Kind::gradients : PartialSums::Kind::moments, range);
-          TileAdder<T> adder(sums);
-          if (one_channel) {
-            gradients ? adder.add_to_channel(a, b, 0) : adder.add_to_channel(a, 0);
-          } else {
-            gradients ? adder.add_to_channels(a, b, 0, lanes, period) : adder.add_to_channels(a, 0, lanes, period);
-          }
-          const SumFormat format = format_of(range);
-          for (Index channel = 0; channel < sums.channels(); ++channel) {
-            Integer first = 0;
-            Integer second = 0;
-            for (Index row = 0; row < rows; ++row) {
-              for (Index lane = 0; lane < (one_channel ? tile_lanes : lanes); ++lane) {
-                if (!one_channel && lane % period != channel) continue;
-                const auto at = static_cast<std::size_t>(row * stride + lane);
-                const Integer x = scaled(values[0][at], format.unit_exponents[0]);
-                first += x;
-                second += x * (gradients ? scaled(values[1][at], format.unit_exponents[0]) : x);
-              }
-            }
-            for (const int which : {0, 1}) {
-              const std::uint64_t* words = PartialSumsAccess::words(sums, channel, which);
-              ASSERT_EQ(number(std::vector<std::uint64_t>(words, words + format.words[which])),
-                        which == 0 ? first : second)
-                  << target << " case " << i << " gradients " << gradients << " one channel " << one_channel;
-            }
-          }
-        }
-      }
-    }
+  for (const IndexList& shape : {IndexList{401408, 64}, IndexList{32, 112, 112, 64}, IndexList{Index{1} << 40, 64}}) {
+    EXPECT_FALSE(views_overlap(part(shape, 0), part(shape, 64)));
+    EXPECT_FALSE(views_overlap(part(shape, 64), part(shape, 0)));
+    EXPECT_TRUE(views_overlap(part(shape, 0), part(shape, 63)));
+    EXPECT_TRUE(views_overlap(part(shape, 65), part(shape, 0)));
   }
 }
 

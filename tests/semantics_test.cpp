@@ -202,45 +202,6 @@ TEST(Epsilon, MovesTheDivisorAsPlaced) {
   EXPECT_NEAR(y[1], 0.3, 1e-16);
 }
 
-TEST(InPlace, GivesTheSameBits) {
-  Random random(62);
-  for (const IndexList& shape : {IndexList{20, 3, 50}, IndexList{999, 5}, IndexList{40000, 3}}) {
-    for (const DType dtype : {DType::float32, DType::float64}) {
-      Tensor x = Tensor::strided(dtype, shape, random_strides(random, shape));
-      Tensor dy = Tensor::strided(dtype, shape, random_strides(random, shape));
-      for (Index i = 0; i < x.count(); ++i) {
-        x.set(i, random.normal());
-        dy.set(i, random.normal());
-      }
-      const TensorView x_view = std::as_const(x).view();
-      const TensorView dy_view = std::as_const(dy).view();
-      const Options options{.threads = 2};
-      Tensor y(dtype, shape);
-      Tensor dx(dtype, shape);
-      const Statistics statistics = training(x_view, y.view(), {}, options);
-      backward(dy_view, x_view, statistics, {}, {dx.view(), {}, {}}, options);
-      Tensor over = x;
-      EXPECT_TRUE(same_bits(training(std::as_const(over).view(), over.view(), {}, options), statistics));
-      EXPECT_TRUE(same_bits(over.values(), y.values()));
-      EXPECT_TRUE(over.guards_intact());
-      over = x;
-      inference(std::as_const(over).view(), statistics, over.view(), {}, options);
-      EXPECT_TRUE(same_bits(over.values(), y.values()));
-      over = x;
-      backward(dy_view, std::as_const(over).view(), statistics, {}, {over.view(), {}, {}}, options);
-      EXPECT_TRUE(same_bits(over.values(), dx.values()));
-      over = dy;
-      backward(std::as_const(over).view(), x_view, statistics, {}, {over.view(), {}, {}}, options);
-      EXPECT_TRUE(same_bits(over.values(), dx.values()));
-      EXPECT_TRUE(over.guards_intact());
-      backward_frozen(dy_view, x_view, statistics, {}, {dx.view(), {}, {}}, options);
-      over = x;
-      backward_frozen(dy_view, std::as_const(over).view(), statistics, {}, {over.view(), {}, {}}, options);
-      EXPECT_TRUE(same_bits(over.values(), dx.values()));
-    }
-  }
-}
-
 Statistics batch_of(const std::vector<double>& x, Index channels) {
   std::vector<double> y(x.size());
   const IndexList shape = {static_cast<Index>(x.size()) / channels, channels};

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <optional>
-#include <vector>
 
 #include "exactnorm/options.h"
 #include "exactnorm/partial_sums.h"
@@ -15,7 +14,7 @@ namespace exactnorm {
 //   y = gamma * (x - mean) / sqrt(variance + epsilon) + beta
 //
 // Shapes: x, y, dy and dx have one shape of 0 to 8 dimensions and any strides; `options.channel_axes`
-// names the axes that keep their own statistics. Inputs have any dtype, outputs float32 or float64.
+// names the axes that keep their own statistics. x has any dtype; dy and outputs are float32 or float64.
 //
 // Aliasing: an output may be the very memory of x or dy (same address, strides and dtype). Any other
 // overlap of an output with an input or with another output is refused.

@@ -37,7 +37,7 @@ inline DType dtype_from_dlpack(const DLDataType& type) {
 [[nodiscard]] inline MutableTensorView mutable_view(const DLTensor& tensor) {
   if (tensor.device.device_type != kDLCPU && tensor.device.device_type != kDLCUDAHost) {
     throw Error("tensor", "DLPack device type " + std::to_string(static_cast<int>(tensor.device.device_type)) +
-                              "; expected CPU memory (1)");
+                              "; expected CPU memory (1) or CUDA host memory (3)");
   }
   if (tensor.ndim < 0 || tensor.ndim > static_cast<int>(maximum_rank)) {
     throw Error("tensor", "has " + std::to_string(tensor.ndim) + " dimensions; expected 0 to 8");

@@ -20,11 +20,12 @@ struct Options {
   /// An empty list makes the whole tensor one channel.
   IndexList channel_axes = {1};
 
-  /// Finite and not negative. Zero is allowed where no channel then divides by zero: see `given_statistics`.
+  /// Finite and not negative. With zero, a constant channel becomes beta in training; `given_statistics` refuses
+  /// a variance of zero then.
   double epsilon = 1e-5;
   EpsilonPlacement epsilon_placement = EpsilonPlacement::variance;
 
-  /// Threads to use at most; 0 takes OpenMP's default (OMP_NUM_THREADS, else one per core). Results do
+  /// Threads to use at most, up to 1,024; 0 takes OpenMP's default (OMP_NUM_THREADS, else one per core). Results do
   /// not depend on it. A call from inside an OpenMP parallel region uses the calling thread alone unless
   /// nested parallelism is enabled. Calls on different outputs may run at the same time.
   int threads = 0;

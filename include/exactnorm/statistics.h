@@ -14,7 +14,7 @@ struct Statistics {
 
   /// The exact mean, rounded once to float64.
   std::vector<double> mean;
-  /// What one float64 could not hold: mean + mean_residual is the exact mean to 2^-112 of it.
+  /// What one float64 could not hold: mean + mean_residual is the exact mean to 2^-106 of it, unless it is subnormal.
   std::vector<double> mean_residual;
   /// The exact biased variance (divided by `count`), rounded once to float64. Infinite where it exceeds
   /// float64's range; `inverse_deviation` is right even then.

@@ -39,8 +39,14 @@ IndexList check_forward(const TensorView& x, const MutableTensorView& y, const A
   check_overlap("y", y, "x", x, true);
   // gamma and beta are read before anything is written, so that they may lie anywhere; but nobody means to
   // overwrite them.
-  if (affine.gamma) check_overlap("y", y, "gamma", *affine.gamma, false);
-  if (affine.beta) check_overlap("y", y, "beta", *affine.beta, false);
+  if (affine.gamma) {
+    check_view("gamma", *affine.gamma);
+    check_overlap("y", y, "gamma", *affine.gamma, false);
+  }
+  if (affine.beta) {
+    check_view("beta", *affine.beta);
+    check_overlap("y", y, "beta", *affine.beta, false);
+  }
   return axes;
 }
 
@@ -109,11 +115,8 @@ struct BackwardArguments {
 IndexList check_backward(const BackwardArguments& a, bool frozen) {
   check_options(a.options);
   check_view("x", a.x);
-  check_view("dy", a.dy);
-  if (!is_floating(a.dy.dtype)) {
-    throw Error("dy", "has dtype " + std::string(name_of(a.dy.dtype)) + "; expected float32 or float64");
-  }
-  check_same_shape("dy", a.dy, "x", a.x);
+  check_gradient(a.dy, a.x);
+  if (a.gamma) check_view("gamma", *a.gamma);
   const IndexList axes = resolve_channel_axes(a.options.channel_axes, a.x);
   const Index channels = channel_count(axes, a.x);
   check_statistics(a.statistics, channels);
@@ -209,9 +212,16 @@ void run_backward(const BackwardArguments& arguments, bool frozen) {
                                   " elements per channel; expected " + std::to_string(count) + ", as in x");
   }
   BackwardSolver solver(arguments, axes, frozen);
-  if (element_count(arguments.x.shape) > 0) {
+  const std::optional<MapOperands> map = solver.map_operands();
+  if (count > 0 && frozen && !arguments.gradients.dgamma && !arguments.gradients.dbeta) {
+    // dx = gamma * inverse_deviation * dy needs no sums.
+    if (map) {
+      const PartialSums none(channels, PartialSums::Kind::gradients);
+      for (Index channel = 0; channel < channels; ++channel) solver.solve(none, channel, channel);
+      map_all(*map, axes, number_channels(axes, arguments.x.shape), arguments.options.threads, solver.coefficients());
+    }
+  } else if (count > 0) {
     const std::array operands = {arguments.dy, arguments.x};
-    const std::optional<MapOperands> map = solver.map_operands();
     reduce_solve_map(
         operands, map ? &*map : nullptr, axes, PartialSums::Kind::gradients, arguments.options.threads,
         [&](const PartialSums& sums, Index slot, Index channel) { solver.solve(sums, slot, channel); },

@@ -41,11 +41,11 @@ void reduce_groups(const LoopNest& nest, const Partition& partition, std::span<c
     std::vector<Index> channels;
     parts[static_cast<std::size_t>(task)] = reduce_piece(task / pieces, task % pieces, channels);
   });
-  for (Index group = 0; group < partition.groups(); ++group) {
+  parallel_for(partition.groups(), partition.threads(), [&](Index group) {
     PartialSums& sums = parts[static_cast<std::size_t>(group * pieces)];
     for (Index piece = 1; piece < pieces; ++piece) sums.merge(parts[static_cast<std::size_t>(group * pieces + piece)]);
     consume(group, channels_of(nest, partition.box(group, 0)), sums);
-  }
+  });
 }
 
 void map_piece(const LoopNest& nest, const Box& box, const MapOperands& operands, const FillCoefficients& fill) {
@@ -91,7 +91,7 @@ void reduce_solve_map(std::span<const TensorView> operands, const MapOperands* m
   const auto solve_group = [&](const std::vector<Index>& numbers, const PartialSums& sums) {
     for (std::size_t slot = 0; slot < numbers.size(); ++slot) solve(sums, static_cast<Index>(slot), numbers[slot]);
   };
-  const LoopNest map_nest = map != nullptr ? make_map_nest(*map, channel_axes, channels) : LoopNest{};
+  const LoopNest map_nest = map != nullptr ? make_map_nest(*map, channel_axes, channels) : nest;
   // A group can be mapped right after its reduction where both walks cut the tensor alike.
   const bool together = map != nullptr && partition.pieces() == 1 && same_loops(nest, map_nest);
   reduce_groups(nest, partition, operands, kind,

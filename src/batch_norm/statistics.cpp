@@ -59,11 +59,7 @@ void accumulate(PartialSums& sums, const TensorView& x, const Options& options) 
 void accumulate(PartialSums& sums, const TensorView& dy, const TensorView& x, const Options& options) {
   check_options(options);
   check_view("x", x);
-  check_view("dy", dy);
-  if (!is_floating(dy.dtype)) {
-    throw Error("dy", "has dtype " + std::string(name_of(dy.dtype)) + "; expected float32 or float64");
-  }
-  check_same_shape("dy", dy, "x", x);
+  check_gradient(dy, x);
   const std::array operands = {dy, x};
   accumulate_all(sums, PartialSums::Kind::gradients, operands, options);
 }

@@ -169,7 +169,7 @@ PartialSums PartialSums::deserialize(std::span<const std::byte> bytes) {
   }
   for (Index& nonfinite : sums.nonfinite_) {
     const std::uint64_t value = read(bytes, at);
-    if (value > 2 * count) reject("have more non-finite values than elements");
+    if (value > count) reject("have more non-finite values than elements");
     nonfinite = static_cast<Index>(value);
     at += 8;
   }

@@ -118,10 +118,9 @@ class BoxMapper {
   }
 
   void along_channels() {
-    const Loop none{.size = 1};
-    const std::size_t inner = nest_.loops.empty() ? 0 : nest_.loops.size() - 1;
-    const Loop& loop = nest_.loops.empty() ? none : nest_.loops[inner];
-    const Index size = nest_.loops.empty() ? 1 : box_[inner].size;
+    const std::size_t inner = nest_.loops.size() - 1;
+    const Loop& loop = nest_.loops[inner];
+    const Index size = box_[inner].size;
     // Channels lie inside of the other loops in memory: this order goes through it page by page.
     walk(nest_, box_, 0, inner, is_reduced_loop, start_of(nest_, box_), [&](const Position& step) {
       Index number = 0;

@@ -31,7 +31,7 @@ class CoefficientTable {
   std::vector<double> dy_scale_;
 };
 
-/// What a map goes through: operands in the order of the nest. Without dy it computes y of x.
+/// What a map goes through. Without dy it computes y of x.
 struct MapOperands {
   TensorView x;
   std::optional<TensorView> dy;

@@ -48,7 +48,6 @@ LoopNest make_loop_nest(std::span<const TensorView> operands, const IndexList& c
     loop.size = first.shape[axis];
     loop.is_channel =
         std::find(channel_axes.begin(), channel_axes.end(), static_cast<Index>(axis)) != channel_axes.end();
-    if (!loop.is_channel) nest.reduced_count *= loop.size;
     if (loop.size == 1) continue;
     if (loop.is_channel) loop.channel_stride = channels.strides[axis];
     for (std::size_t i = 0; i < operands.size(); ++i) loop.strides[i] = operands[i].strides[axis];
@@ -72,6 +71,7 @@ LoopNest make_loop_nest(std::span<const TensorView> operands, const IndexList& c
       nest.loops.push_back(loop);
     }
   }
+  if (nest.loops.empty()) nest.loops.push_back({.size = 1});
   return nest;
 }
 

@@ -33,15 +33,15 @@ struct ChannelMap {
 
 /// A walk over one or more tensors of one shape, in canonical form: loops sorted by how far they move in
 /// memory, slowest first, axes that are adjacent in memory and of one kind merged, sizes of one dropped.
-/// Every dense layout becomes [outer][channel][inner] or less; other strides are the same with more loops.
+/// Most dense layouts become [outer][channel][inner] or less; other strides are the same with more loops. There is
+/// always one loop at least.
 struct LoopNest {
   std::vector<Loop> loops;
   std::array<Index, maximum_operands> offsets{};  // elements, from each tensor's address to its first step
   Index channel_offset = 0;
-  Index reduced_count = 1;  // elements per channel
 
   /// Whether neighbours in memory belong to different channels, so that vectors go across channels.
-  [[nodiscard]] bool channels_innermost() const noexcept { return !loops.empty() && loops.back().is_channel; }
+  [[nodiscard]] bool channels_innermost() const noexcept { return loops.back().is_channel; }
 };
 
 /// All operands have the shape of the first. `channel_axes` are resolved.

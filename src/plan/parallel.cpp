@@ -28,7 +28,11 @@ void parallel_for(Index count, int threads, const std::function<void(Index)>& ta
   if (failure) std::rethrow_exception(failure);
 }
 
-int resolve_threads(int threads) noexcept { return threads > 0 ? threads : default_threads(); }
+int resolve_threads(int threads) noexcept {
+  // OpenMP ends the process where it cannot start a thread.
+  constexpr int most_threads = 1024;
+  return std::min(threads > 0 ? threads : default_threads(), most_threads);
+}
 
 int default_threads() noexcept { return omp_get_max_threads(); }
 

@@ -28,14 +28,16 @@ Partition::Partition(const LoopNest& nest, std::size_t element_size, int threads
 
   // One channel at a time, except where a step of a loop spans less than group_bytes.
   Index span = static_cast<Index>(element_size);
+  Index group_channels = 1;
   group_steps_ = sizes_;
   std::size_t longest_reduced = sizes_.size();
   for (std::size_t i = sizes_.size(); i-- > 0;) {
     const Loop& loop = nest.loops[i];
     if (loop.is_channel) {
-      const bool innermost = i + 1 == sizes_.size();
-      const Index most = innermost ? loop.size : std::min(loop.size, gathered_channels);
-      group_steps_[i] = std::clamp<Index>(ceil_divide(group_bytes, span), 1, most);
+      const Index most = nest.channels_innermost() ? loop.size : gathered_channels / group_channels;
+      group_steps_[i] =
+          std::min(std::clamp<Index>(ceil_divide(group_bytes, span), 1, std::max<Index>(most, 1)), loop.size);
+      group_channels *= group_steps_[i];
       groups_ *= ceil_divide(loop.size, group_steps_[i]);
     } else if (longest_reduced == sizes_.size() || loop.size > sizes_[longest_reduced]) {
       longest_reduced = i;
@@ -44,7 +46,7 @@ Partition::Partition(const LoopNest& nest, std::size_t element_size, int threads
   }
   if (groups_ < 2 * threads_ && longest_reduced < sizes_.size()) {
     piece_loop_ = longest_reduced;
-    pieces_ = std::min<Index>(threads_, sizes_[longest_reduced]);
+    pieces_ = std::min(ceil_divide(2 * threads_, groups_), sizes_[longest_reduced]);
   }
 }
 

@@ -59,7 +59,7 @@ class BoxReducer {
 
   // Vectors run along the elements of one channel.
   void along_channels() {
-    if (nest_.loops.empty() || box_.back().size < long_run) {
+    if (box_.back().size < long_run) {
       gathered_runs();
       return;
     }
@@ -107,11 +107,9 @@ class BoxReducer {
   // Few elements of one channel at a time: memory is read in its own order, each channel's elements going to
   // a tile of its own, and all tiles are summed when they are full.
   void gathered_runs() {
-    const Loop none{.size = 1};
-    const bool no_loops = nest_.loops.empty();
-    const std::size_t inner = no_loops ? 0 : nest_.loops.size() - 1;
-    const Loop& loop = no_loops ? none : nest_.loops[inner];
-    const Index size = no_loops ? 1 : box_[inner].size;
+    const std::size_t inner = nest_.loops.size() - 1;
+    const Loop& loop = nest_.loops[inner];
+    const Index size = box_[inner].size;
     const Position start = start_of(nest_, box_);
     Index channels = 0;
     walk(nest_, box_, 0, inner, is_channel_loop, start, [&](const Position&) { ++channels; });

@@ -68,9 +68,9 @@ class TileAdder<T>::Windows {
       const Magnitude<T> low = magnitude_of_power<T>(exponent - window_bits<T>);
       window.exponents[i] = exponent;
       window.low[i] = std::bit_cast<T>(low);
-      window.high[i] = std::bit_cast<T>(std::min(limits_[i], infinity<T>));
+      window.high[i] = std::bit_cast<T>(limits_[i] < infinity<T> ? limits_[i] + 1 : infinity<T>);
       lower = lower || extremes_.smallest[i] < low;
-      limits_[i] = low;
+      limits_[i] = low - 1;
     }
     window.everything = first_ && !lower;
     first_ = false;
@@ -92,7 +92,7 @@ class TileAdder<T>::Windows {
   Tile<T> tile_;
   bool one_channel_;
   bool first_ = true;
-  alignas(64) Lanes<Magnitude<T>> limits_;
+  alignas(64) Lanes<Magnitude<T>> limits_;  // the largest magnitude that is left, NaN of all ones included
   Extremes<T> extremes_;
 };
 

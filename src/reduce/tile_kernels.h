@@ -40,8 +40,8 @@ struct Tile {
   Index stride = tile_lanes;  // elements from one row to the next
 };
 
-/// Per lane: the largest magnitude below `limits`, and the smallest one that is not zero (all ones
-/// but the sign bit where there is none).
+/// Per lane: the largest magnitude that does not exceed `limits`, and the smallest such one that is not zero
+/// (all ones but the sign bit where there is none).
 template <typename T>
 struct Extremes {
   alignas(64) Lanes<Magnitude<T>> largest;

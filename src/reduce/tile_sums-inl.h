@@ -47,7 +47,7 @@ HWY_INLINE void Scan(const Tile<T>& tile, const Lanes<Magnitude<T>>& limits, Ext
       for (std::size_t i = 0; i < kColumns; ++i) {
         if (i > 0 && r + prefetched_rows < tile.rows) hwy::Prefetch(row + ahead + i * width);
         const Bits magnitude = hn::And(hn::LoadU(d, row + i * width), all_but_sign);
-        const Bits counted = hn::IfThenElseZero(hn::Lt(magnitude, limit[i]), magnitude);
+        const Bits counted = hn::IfThenZeroElse(hn::Gt(magnitude, limit[i]), magnitude);
         largest[i] = hn::Max(largest[i], counted);
         smallest[i] = hn::Min(smallest[i], hn::IfThenElse(hn::Eq(counted, hn::Zero(d)), all_but_sign, counted));
       }
@@ -91,7 +91,8 @@ inline void FillPowers(const Lanes<int>& exponents, int scale, int offset, Lanes
 }
 
 // One rung of a ladder of accumulators (Rump, Ogita and Oishi, 2008: extraction by a large anchor).
-// The accumulator starts at 1.5 * 2^(52 + unit) and stays in that binade, so it holds a multiple of
+// The accumulator starts at 1.5 * 2^(52 + unit) and stays in that binade (after the last of 512 rows it may
+// stand at its very end, which is exact still), so it holds a multiple of
 // 2^unit; Add takes that much of a value and returns the rest, both exactly.
 struct Rung {
   V sum;
@@ -132,8 +133,8 @@ HWY_INLINE V ProductError(V a, V b, V product) {
 //
 // With |a| < 2^(e+1), |b| < 2^(f+1), both multiples of 2^(e-42) and 2^(f-42) by the window, and at most
 // 2^9 rows: the sum of a stays below 2^(e+10), 52 bits above its unit. A product is exact in float64 and
-// below 2^(e+f+2); the first rung, of unit e+f-40, holds the sum of its upper parts with a bit to
-// spare, and the rests, at most 2^(e+f-41) each and multiples of 2^(e+f-84), sum to 52 bits.
+// below 2^(e+f+2); the first rung, of unit e+f-40, holds the sum of its upper parts, and the rests, at most 2^(e+f-41)
+// each and multiples of 2^(e+f-84), sum to 52 bits.
 template <bool kSquares>
 struct FloatColumn {
   static constexpr int first_unit = SumTerms<float>::product_units[0];

@@ -68,9 +68,9 @@ class BoxScanner {
 
   // Neighbours belong to one channel, and lanes are as many as vectors like.
   void along_channels() {
-    const std::size_t inner = nest_.loops.empty() ? 0 : nest_.loops.size() - 1;
-    const Index size = nest_.loops.empty() ? 1 : box_[inner].size;
-    const Index stride = nest_.loops.empty() ? 1 : nest_.loops[inner].strides[0];
+    const std::size_t inner = nest_.loops.size() - 1;
+    const Index size = box_[inner].size;
+    const Index stride = nest_.loops[inner].strides[0];
     Index channel = 0;
     walk(nest_, box_, 0, nest_.loops.size(), is_channel_loop, start_of(nest_, box_), [&](const Position& position) {
       LaneRanges lanes(least_lanes);

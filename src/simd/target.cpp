@@ -51,6 +51,8 @@ std::atomic<std::int64_t>& chosen_mask() {
 }  // namespace
 
 std::size_t active_target_index() {
+  // Where the compiler's flags leave one target only, the tables have one entry.
+  if constexpr ((HWY_TARGETS & (HWY_TARGETS - 1)) == 0) return 0;
   hwy::ChosenTarget chosen;
   chosen.Update(chosen_mask().load(std::memory_order_relaxed));
   return chosen.GetIndex();

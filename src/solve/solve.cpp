@@ -124,7 +124,7 @@ ChannelGradients solve_backward(const PartialSums& sums, Index sums_channel, con
   const IntegerTimesPower sum_dy = {sum_of(sums, sums_channel, 0), format.unit_exponents[0]};
   gradients.dbeta = dy_finite ? divide(sum_dy.integer, 1, 1, sum_dy.exponent).nearest : not_a_number;
   gradients.dgamma = not_a_number;
-  if (dy_finite && x_finite && std::isfinite(statistics.mean)) {
+  if (dy_finite && x_finite && std::isfinite(statistics.mean) && std::isfinite(statistics.mean_residual)) {
     const IntegerTimesPower sum_dy_x = {sum_of(sums, sums_channel, 1), format.unit_exponents[1]};
     const IntegerTimesPower minus_mean = add(split(-statistics.mean), split(-statistics.mean_residual));
     const IntegerTimesPower centred = add(sum_dy_x, multiply(minus_mean, sum_dy));

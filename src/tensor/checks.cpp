@@ -6,6 +6,8 @@
 #include <cmath>
 #include <cstdint>
 
+#include "tensor/element_type.h"
+
 namespace exactnorm {
 
 IndexList resolve_channel_axes(const IndexList& channel_axes, const TensorView& x) {
@@ -63,8 +65,8 @@ void check_view(const std::string& name, const TensorView& x) {
   for (std::size_t i = 0; i < x.rank(); ++i) {
     reach += static_cast<double>(x.shape[i] - 1) * std::abs(static_cast<double>(x.strides[i]));
   }
-  if (reach * static_cast<double>(size_of(x.dtype)) > 0x1p62) {
-    throw Error(name, "has strides " + to_string(x.strides) + "; expected all elements within 2^62 bytes");
+  if (reach * static_cast<double>(size_of(x.dtype)) > 0x1p60) {
+    throw Error(name, "has strides " + to_string(x.strides) + "; expected all elements within 2^60 bytes");
   }
 }
 
@@ -77,29 +79,29 @@ struct Term {
 
 // Elements of `size_a` bytes at address 0 and of `size_b` bytes at address d share a byte when
 // -size_b < d < size_a.
-struct Window {
+struct ByteSizes {
   Index size_a;
   Index size_b;
 };
 
 // Whether some choice of coefficients makes sum(coefficient * stride) + offset fall into the window.
 // Depth first, largest stride first; gives up, answering yes, after `budget` steps.
-bool reaches(const std::vector<Term>& terms, std::size_t first, Index offset, const Window& window, int& budget) {
+bool reaches(const std::vector<Term>& terms, std::size_t first, Index offset, const ByteSizes& sizes, int& budget) {
   if (--budget < 0) return true;
   Index rest = 0;
   for (std::size_t i = first; i < terms.size(); ++i) rest += terms[i].stride * terms[i].range;
-  if (offset >= window.size_a || offset + rest <= -window.size_b) return false;
+  if (offset >= sizes.size_a || offset + rest <= -sizes.size_b) return false;
   if (first == terms.size()) return true;
   const Term& term = terms[first];
   const Index others = rest - term.stride * term.range;
   // Needs -size_b < offset + k * stride + (0 to others) < size_a.
-  const Index low = -window.size_b - offset - others + 1;
-  const Index high = window.size_a - offset - 1;
+  const Index low = -sizes.size_b - offset - others + 1;
+  const Index high = sizes.size_a - offset - 1;
   const auto floor_div = [](Index a, Index b) { return a >= 0 ? a / b : -((-a + b - 1) / b); };
   const Index k_first = std::max<Index>(0, -floor_div(-low, term.stride));
   const Index k_last = std::min<Index>(term.range, floor_div(high, term.stride));
   for (Index k = k_first; k <= k_last; ++k) {
-    if (reaches(terms, first + 1, offset + k * term.stride, window, budget)) return true;
+    if (reaches(terms, first + 1, offset + k * term.stride, sizes, budget)) return true;
   }
   return false;
 }
@@ -107,8 +109,8 @@ bool reaches(const std::vector<Term>& terms, std::size_t first, Index offset, co
 // Appends the terms of one view, with `sign`, moving the offset so that all strides count upwards.
 void append_terms(const TensorView& x, int sign, std::vector<Term>& terms, Index& offset) {
   for (std::size_t i = 0; i < x.rank(); ++i) {
+    if (x.strides[i] == 0 || x.shape[i] == 1) continue;
     const Index stride = sign * x.strides[i] * static_cast<Index>(size_of(x.dtype));
-    if (stride == 0 || x.shape[i] == 1) continue;
     if (stride < 0) offset += stride * (x.shape[i] - 1);
     terms.push_back({std::abs(stride), x.shape[i] - 1});
   }
@@ -127,9 +129,19 @@ bool views_overlap(const TensorView& a, const TensorView& b) {
   append_terms(b, 1, terms, offset);
   append_terms(a, -1, terms, offset);
   std::sort(terms.begin(), terms.end(), [](const Term& s, const Term& t) { return s.stride > t.stride; });
+  // Terms of one stride, which views of one layout bring, are one term: their coefficients add up.
+  std::size_t kept = 0;
+  for (const Term& term : terms) {
+    if (kept > 0 && terms[kept - 1].stride == term.stride) {
+      terms[kept - 1].range += term.range;
+    } else {
+      terms[kept++] = term;
+    }
+  }
+  terms.resize(kept);
   int budget = overlap_budget;
-  const Window window{static_cast<Index>(size_of(a.dtype)), static_cast<Index>(size_of(b.dtype))};
-  return reaches(terms, 0, offset, window, budget);
+  const ByteSizes sizes{static_cast<Index>(size_of(a.dtype)), static_cast<Index>(size_of(b.dtype))};
+  return reaches(terms, 0, offset, sizes, budget);
 }
 
 void check_output(const std::string& name, const TensorView& y) {
@@ -161,6 +173,14 @@ void check_same_shape(const std::string& name, const TensorView& y, const std::s
     throw Error(name, "has shape " + to_string(y.shape) + "; expected " + to_string(reference.shape) +
                           ", the shape of " + reference_name);
   }
+}
+
+void check_gradient(const TensorView& dy, const TensorView& x) {
+  check_view("dy", dy);
+  if (!is_floating(dy.dtype)) {
+    throw Error("dy", "has dtype " + std::string(name_of(dy.dtype)) + "; expected float32 or float64");
+  }
+  check_same_shape("dy", dy, "x", x);
 }
 
 void check_options(const Options& options) {
@@ -218,10 +238,6 @@ bool parameter_strides(const TensorView& parameter, const IndexList& axes, const
   return true;
 }
 
-}  // namespace
-
-namespace {
-
 // Calls visit(channel, offset) for each channel, with the offset of its element in the parameter.
 template <typename Visit>
 void walk_parameter(const std::string& name, const TensorView& parameter, const IndexList& axes, const TensorView& x,
@@ -269,33 +285,9 @@ void write_parameter(const std::string& name, const MutableTensorView& parameter
   });
 }
 
-namespace {
-
-template <typename T>
-double load_as(const void* data, Index offset) noexcept {
-  return static_cast<double>(static_cast<const T*>(data)[offset]);
-}
-
-}  // namespace
-
 double load_element(const void* data, DType dtype, Index offset) noexcept {
-  switch (dtype) {
-    case DType::float32:
-      return load_as<float>(data, offset);
-    case DType::float64:
-      return load_as<double>(data, offset);
-    case DType::uint8:
-      return load_as<std::uint8_t>(data, offset);
-    case DType::int8:
-      return load_as<std::int8_t>(data, offset);
-    case DType::int16:
-      return load_as<std::int16_t>(data, offset);
-    case DType::int32:
-      return load_as<std::int32_t>(data, offset);
-    case DType::int64:
-      return load_as<std::int64_t>(data, offset);
-  }
-  return 0;
+  return visit_dtype(
+      dtype, [&](auto element) { return static_cast<double>(static_cast<const decltype(element)*>(data)[offset]); });
 }
 
 void store_element(void* data, DType dtype, Index offset, double value) noexcept {

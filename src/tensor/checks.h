@@ -1,6 +1,5 @@
 #pragma once
 
-#include <initializer_list>
 #include <string>
 #include <vector>
 
@@ -28,6 +27,9 @@ void check_output(const std::string& name, const TensorView& y);
 
 void check_same_shape(const std::string& name, const TensorView& y, const std::string& reference_name,
                       const TensorView& reference);
+
+/// dy beside a checked x: a float dtype and the same shape.
+void check_gradient(const TensorView& dy, const TensorView& x);
 
 /// Epsilon and threads.
 void check_options(const Options& options);
