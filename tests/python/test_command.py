@@ -535,9 +535,11 @@ def test_memory_stays_small(command: str) -> None:
 
 def test_progress_is_for_terminals_and_an_interrupt_leaves_nothing() -> None:
     sparse_file("x.npy", 64, 0.75)
-    arguments = [COMMAND, "normalize", "x.npy", "--output", "y.npy", "--channel-axes", "-1", "--block-bytes", "100000"]
     piped = subprocess.run([COMMAND, "statistics", "x.npy", "--channel-axes", "-1"], capture_output=True, check=True)
     assert piped.stderr == b""
+    # So long that it cannot end before the signal comes, however busy the machine: many seconds, if let be.
+    sparse_file("x.npy", 64, 12)
+    arguments = [COMMAND, "normalize", "x.npy", "--output", "y.npy", "--channel-axes", "-1", "--block-bytes", "100000"]
     terminal, end = os.openpty()
     process = subprocess.Popen(arguments, stderr=end, env=os.environ | {"EXACTNORM_TARGET": targets()[-1]})
     os.close(end)
