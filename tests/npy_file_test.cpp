@@ -23,10 +23,10 @@
 namespace exactnorm::npy {
 namespace {
 
-class NpyFileTest : public testing::Test {
+class NpyFileTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    std::string pattern = testing::TempDir() + "exactnorm_npy_XXXXXX";
+    std::string pattern = ::testing::TempDir() + "exactnorm_npy_XXXXXX";
     ASSERT_NE(::mkdtemp(pattern.data()), nullptr);
     directory_ = pattern;
   }

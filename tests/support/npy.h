@@ -2,12 +2,11 @@
 
 #include <array>
 #include <bit>
-#include <functional>
 #include <span>
 #include <string>
 
-#include "exactnorm/error.h"
 #include "npy/npy_header.h"
+#include "support/compare.h"
 
 // .npy files made by hand, valid or not.
 
@@ -38,14 +37,7 @@ inline std::string dict_of(const std::string& descr, const std::string& shape,
 inline NpyHeader parse(const std::string& bytes) { return parse_npy_header(bytes_of(bytes), "x.npy"); }
 inline NpyHeader parse_dict(const std::string& dict) { return parse(with_prefix(dict)); }
 
-inline std::string error_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
+using exactnorm::testing::error_of;
 
 inline std::string parse_error(const std::string& bytes) {
   return error_of([&] { static_cast<void>(parse(bytes)); });
