@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "batch_norm/operation.h"
+#include "combine/accumulator.h"
 #include "solve/solve.h"
 #include "tensor/checks.h"
 
@@ -248,7 +249,7 @@ void backward_from_sums(const TensorView& dy, const TensorView& x, const Statist
   const BackwardArguments arguments = {dy, x, statistics, gamma, gradients, options};
   const IndexList axes = check_backward(arguments, false);
   const Index channels = channel_count(axes, x);
-  if (sums.kind() != PartialSums::Kind::gradients) throw Error("sums", "are of kind moments; expected gradients");
+  check_kind(sums, PartialSums::Kind::gradients);
   if (sums.channels() != channels) {
     throw Error("sums", "have " + std::to_string(sums.channels()) + " channels; expected " + std::to_string(channels));
   }

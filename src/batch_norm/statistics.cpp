@@ -28,11 +28,7 @@ namespace {
 void accumulate_all(PartialSums& sums, PartialSums::Kind kind, std::span<const TensorView> operands,
                     const Options& options) {
   const TensorView& x = operands.back();
-  if (sums.kind() != kind) {
-    const bool moments = sums.kind() == PartialSums::Kind::moments;
-    throw Error("sums",
-                moments ? "are of kind moments; expected gradients" : "are of kind gradients; expected moments");
-  }
+  check_kind(sums, kind);
   const IndexList axes = resolve_channel_axes(options.channel_axes, x);
   const Index channels = channel_count(axes, x);
   if (channels != sums.channels()) {
@@ -66,7 +62,7 @@ void accumulate(PartialSums& sums, const TensorView& dy, const TensorView& x, co
 
 Statistics statistics_of(const PartialSums& sums, const Options& options) {
   check_options(options);
-  if (sums.kind() != PartialSums::Kind::moments) throw Error("sums", "are of kind gradients; expected moments");
+  check_kind(sums, PartialSums::Kind::moments);
   Statistics statistics = make_statistics(sums.channels(), sums.count());
   for (Index channel = 0; channel < sums.channels(); ++channel) {
     set_channel(statistics, channel, solve_statistics(sums, channel, sums.count(), options));

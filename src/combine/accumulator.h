@@ -60,6 +60,9 @@ inline void add_words(std::uint64_t* words, const std::uint64_t* other, int size
   }
 }
 
+/// Refuses an argument `sums` of the other kind.
+void check_kind(const PartialSums& sums, PartialSums::Kind expected);
+
 /// What the rooms may do with PartialSums and users may not.
 struct PartialSumsAccess {
   /// The words of one of the two sums of a channel.

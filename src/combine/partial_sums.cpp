@@ -78,6 +78,11 @@ void PartialSumsAccess::widen(PartialSums& sums) {
   sums = std::move(wide);
 }
 
+void check_kind(const PartialSums& sums, PartialSums::Kind expected) {
+  if (sums.kind() == expected) return;
+  throw Error("sums", "are of kind " + name_of(sums.kind()) + "; expected " + name_of(expected));
+}
+
 Index PartialSums::nonfinite_count(Index channel) const {
   if (channel < 0 || channel >= channels_) {
     throw Error("channel",

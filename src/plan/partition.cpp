@@ -34,9 +34,8 @@ Partition::Partition(const LoopNest& nest, std::size_t element_size, int threads
   for (std::size_t i = sizes_.size(); i-- > 0;) {
     const Loop& loop = nest.loops[i];
     if (loop.is_channel) {
-      const Index most = nest.channels_innermost() ? loop.size : gathered_channels / group_channels;
-      group_steps_[i] =
-          std::min(std::clamp<Index>(ceil_divide(group_bytes, span), 1, std::max<Index>(most, 1)), loop.size);
+      const Index most = nest.channels_innermost() ? loop.size : std::max<Index>(gathered_channels / group_channels, 1);
+      group_steps_[i] = std::min({ceil_divide(group_bytes, span), most, loop.size});
       group_channels *= group_steps_[i];
       groups_ *= ceil_divide(loop.size, group_steps_[i]);
     } else if (longest_reduced == sizes_.size() || loop.size > sizes_[longest_reduced]) {
