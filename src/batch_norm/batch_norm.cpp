@@ -63,11 +63,10 @@ void check_statistics(const Statistics& statistics, Index channels) {
   }
 }
 
-FillCoefficients forward_coefficients(const Statistics& statistics, const Parameters& parameters) {
-  return [&statistics, &parameters](CoefficientTable& table, Index slot, Index channel) {
-    const auto at = static_cast<std::size_t>(channel);
-    table.set(slot, solve_forward(channel_of(statistics, channel), parameters.gamma[at], parameters.beta[at]));
-  };
+void set_forward(CoefficientTable& table, Index channel, const ChannelStatistics& statistics,
+                 const Parameters& parameters) {
+  const auto at = static_cast<std::size_t>(channel);
+  table.set(channel, solve_forward(statistics, parameters.gamma[at], parameters.beta[at]));
 }
 
 }  // namespace
@@ -82,13 +81,16 @@ Statistics training(const TensorView& x, const MutableTensorView& y, const Affin
 
   Statistics statistics = make_statistics(channels, count);
   const std::array operands = {x};
-  const MapOperands map = {x, std::nullopt, y};
+  const MapOperands map = map_operands(x, std::nullopt, y);
+  CoefficientTable table(channels);
   reduce_solve_map(
       operands, &map, axes, PartialSums::Kind::moments, options.threads,
       [&](const PartialSums& sums, Index slot, Index channel) {
-        set_channel(statistics, channel, solve_statistics(sums, slot, count, options));
+        const ChannelStatistics solved = solve_statistics(sums, slot, count, options);
+        set_channel(statistics, channel, solved);
+        set_forward(table, channel, solved, parameters);
       },
-      forward_coefficients(statistics, parameters));
+      table.view());
   return statistics;
 }
 
@@ -98,8 +100,12 @@ void inference(const TensorView& x, const Statistics& statistics, const MutableT
   const Parameters parameters = read_affine(affine, axes, x);
   check_statistics(statistics, channel_count(axes, x));
   if (element_count(x.shape) == 0) return;
-  map_all({x, std::nullopt, y}, axes, number_channels(axes, x.shape), options.threads,
-          forward_coefficients(statistics, parameters));
+  const Index channels = channel_count(axes, x);
+  CoefficientTable table(channels);
+  for (Index channel = 0; channel < channels; ++channel) {
+    set_forward(table, channel, channel_of(statistics, channel), parameters);
+  }
+  map_all(map_operands(x, std::nullopt, y), axes, number_channels(axes, x.shape), options.threads, table.view());
 }
 
 namespace {
@@ -159,29 +165,27 @@ class BackwardSolver {
         axes_(axes),
         frozen_(frozen),
         gamma_(parameter_or("gamma", arguments.gamma, 1.0, axes, arguments.x)),
-        solved_(gamma_.size()) {}
+        solved_(gamma_.size()),
+        table_(static_cast<Index>(gamma_.size())) {}
 
   void solve(const PartialSums& sums, Index slot, Index channel) {
     const auto at = static_cast<std::size_t>(channel);
     solved_[at] = solve_backward(sums, slot, channel_of(arguments_.statistics, channel), gamma_[at],
                                  arguments_.statistics.count, frozen_, arguments_.options);
+    const BackwardCoefficients& dx = solved_[at].dx;
+    if (frozen_) {  // dx = dy * dy_scale: dy takes the place of x, which is not read
+      table_.set(channel, ForwardCoefficients{0, dx.dy_scale, 0});
+    } else {
+      table_.set(channel, dx);
+    }
   }
 
-  [[nodiscard]] FillCoefficients coefficients() const {
-    return [this](CoefficientTable& table, Index slot, Index channel) {
-      const BackwardCoefficients& dx = solved_[static_cast<std::size_t>(channel)].dx;
-      if (frozen_) {  // dx = dy * dy_scale: dy takes the place of x, which is not read
-        table.set(slot, ForwardCoefficients{0, dx.dy_scale, 0});
-      } else {
-        table.set(slot, dx);
-      }
-    };
-  }
+  [[nodiscard]] MapCoefficients coefficients() const { return table_.view(); }
 
-  [[nodiscard]] std::optional<MapOperands> map_operands() const {
+  [[nodiscard]] std::optional<MapOperands> map() const {
     if (!arguments_.gradients.dx) return std::nullopt;
-    if (frozen_) return MapOperands{arguments_.dy, std::nullopt, *arguments_.gradients.dx};
-    return MapOperands{arguments_.x, arguments_.dy, *arguments_.gradients.dx};
+    if (frozen_) return map_operands(arguments_.dy, std::nullopt, *arguments_.gradients.dx);
+    return map_operands(arguments_.x, arguments_.dy, *arguments_.gradients.dx);
   }
 
   void write_parameters() const {
@@ -202,6 +206,7 @@ class BackwardSolver {
   bool frozen_;
   std::vector<double> gamma_;
   std::vector<ChannelGradients> solved_;
+  CoefficientTable table_;
 };
 
 void run_backward(const BackwardArguments& arguments, bool frozen) {
@@ -213,7 +218,7 @@ void run_backward(const BackwardArguments& arguments, bool frozen) {
                                   " elements per channel; expected " + std::to_string(count) + ", as in x");
   }
   BackwardSolver solver(arguments, axes, frozen);
-  const std::optional<MapOperands> map = solver.map_operands();
+  const std::optional<MapOperands> map = solver.map();
   if (count > 0 && frozen && !arguments.gradients.dgamma && !arguments.gradients.dbeta) {
     // dx = gamma * inverse_deviation * dy needs no sums.
     if (map) {
@@ -261,7 +266,7 @@ void backward_from_sums(const TensorView& dy, const TensorView& x, const Statist
   // Over an empty batch there is nothing to solve, and gradients are 0.
   for (Index channel = 0; sums.count() > 0 && channel < channels; ++channel) solver.solve(sums, channel, channel);
   if (gradients.dx && element_count(x.shape) > 0) {
-    map_all(*solver.map_operands(), axes, number_channels(axes, x.shape), options.threads, solver.coefficients());
+    map_all(*solver.map(), axes, number_channels(axes, x.shape), options.threads, solver.coefficients());
   }
   solver.write_parameters();
 }

@@ -1,10 +1,13 @@
 #include "batch_norm/operation.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "combine/accumulator.h"
+#include "plan/cache_size.h"
 #include "plan/parallel.h"
 #include "reduce/reduce.h"
+#include "tensor/checks.h"
 
 namespace exactnorm {
 
@@ -48,18 +51,16 @@ void reduce_groups(const LoopNest& nest, const Partition& partition, std::span<c
   });
 }
 
-void map_piece(const LoopNest& nest, const Box& box, const MapOperands& operands, const FillCoefficients& fill) {
+void map_piece(const LoopNest& nest, const Box& box, const MapOperands& operands,
+               const MapCoefficients& coefficients) {
   const std::vector<Index> channels = channels_of(nest, box);
-  CoefficientTable table(static_cast<Index>(channels.size()));
-  for (std::size_t slot = 0; slot < channels.size(); ++slot) fill(table, static_cast<Index>(slot), channels[slot]);
-  map_box(nest, box, operands, table);
-}
-
-void map_partition(const LoopNest& nest, const Partition& partition, const MapOperands& operands,
-                   const FillCoefficients& fill) {
-  const Index pieces = partition.pieces();
-  parallel_for(partition.groups() * pieces, partition.threads(),
-               [&](Index task) { map_piece(nest, partition.box(task / pieces, task % pieces), operands, fill); });
+  const bool consecutive = std::adjacent_find(channels.begin(), channels.end(),
+                                              [](Index a, Index b) { return b != a + 1; }) == channels.end();
+  if (consecutive) {
+    map_box(nest, box, operands, coefficients.from(channels.front()));
+  } else {
+    map_box(nest, box, operands, gather(coefficients, channels).view());
+  }
 }
 
 }  // namespace
@@ -77,14 +78,26 @@ void reduce_all(std::span<const TensorView> operands, const IndexList& channel_a
                 });
 }
 
+MapOperands map_operands(const TensorView& x, const std::optional<TensorView>& dy, const MutableTensorView& out) {
+  const auto bytes = [&](DType dtype) { return element_count(x.shape) * static_cast<Index>(size_of(dtype)); };
+  const Index all = bytes(x.dtype) + bytes(out.dtype) + (dy ? bytes(dy->dtype) : 0);
+  const bool in_place = out.data == x.data || (dy && out.data == dy->data);
+  return {x, dy, out, !in_place && all > last_level_cache_size() ? Store::streamed : Store::cached};
+}
+
 void map_all(const MapOperands& operands, const IndexList& channel_axes, const ChannelMap& channels, int threads,
-             const FillCoefficients& fill) {
+             const MapCoefficients& coefficients) {
   const LoopNest nest = make_map_nest(operands, channel_axes, channels);
-  map_partition(nest, partition_of(nest, operands.x, threads), operands, fill);
+  const Partition partition = Partition::in_memory_order(nest, resolve_threads(threads));
+  const Index groups = partition.groups();
+  // Backwards: what was read last, in a walk over the sums, is in cache still.
+  parallel_for(groups, partition.threads(),
+               [&](Index group) { map_piece(nest, partition.box(groups - 1 - group, 0), operands, coefficients); });
 }
 
 void reduce_solve_map(std::span<const TensorView> operands, const MapOperands* map, const IndexList& channel_axes,
-                      PartialSums::Kind kind, int threads, const SolveChannel& solve, const FillCoefficients& fill) {
+                      PartialSums::Kind kind, int threads, const SolveChannel& solve,
+                      const MapCoefficients& coefficients) {
   const ChannelMap channels = number_channels(channel_axes, operands.front().shape);
   const LoopNest nest = make_loop_nest(operands, channel_axes, channels);
   const Partition partition = partition_of(nest, operands.front(), threads);
@@ -97,9 +110,9 @@ void reduce_solve_map(std::span<const TensorView> operands, const MapOperands* m
   reduce_groups(nest, partition, operands, kind,
                 [&](Index group, const std::vector<Index>& numbers, const PartialSums& sums) {
                   solve_group(numbers, sums);
-                  if (together) map_piece(map_nest, partition.box(group, 0), *map, fill);
+                  if (together) map_piece(map_nest, partition.box(group, 0), *map, coefficients);
                 });
-  if (map != nullptr && !together) map_partition(map_nest, partition_of(map_nest, map->x, threads), *map, fill);
+  if (map != nullptr && !together) map_all(*map, channel_axes, channels, threads, coefficients);
 }
 
 }  // namespace exactnorm

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <span>
 
 #include "exactnorm/options.h"
@@ -20,15 +21,21 @@ namespace exactnorm {
 void reduce_all(std::span<const TensorView> operands, const IndexList& channel_axes, const ChannelMap& channels,
                 int threads, PartialSums& sums);
 
-/// Maps all channels: the map room alone. coefficients(table, slot, channel) fills in one channel.
-using FillCoefficients = std::function<void(CoefficientTable& table, Index slot, Index channel)>;
+/// What a map goes through. An output that will not stay in cache is streamed, unless it is written over
+/// an input, whose lines are in cache already.
+[[nodiscard]] MapOperands map_operands(const TensorView& x, const std::optional<TensorView>& dy,
+                                       const MutableTensorView& out);
+
+/// Maps all channels: the map room alone. `coefficients` are those of all channels by their numbers.
 void map_all(const MapOperands& operands, const IndexList& channel_axes, const ChannelMap& channels, int threads,
-             const FillCoefficients& fill);
+             const MapCoefficients& coefficients);
 
 /// The whole walk. For each group of channels: reduces it, calls solve(sums, slot, channel) for each of its
-/// channels, and, if `map` is given, fills coefficients and maps it, while the group is in cache.
+/// channels, and, if `map` is given, maps it, while the group is in cache. The coefficients of a channel are
+/// there when its solve() has returned.
 using SolveChannel = std::function<void(const PartialSums& sums, Index slot, Index channel)>;
 void reduce_solve_map(std::span<const TensorView> operands, const MapOperands* map, const IndexList& channel_axes,
-                      PartialSums::Kind kind, int threads, const SolveChannel& solve, const FillCoefficients& fill);
+                      PartialSums::Kind kind, int threads, const SolveChannel& solve,
+                      const MapCoefficients& coefficients);
 
 }  // namespace exactnorm

@@ -158,14 +158,16 @@ class Normalization {
   void map(FileBlocks& blocks, Progress& progress, npy::NpyWriter& writer) const {
     const ChannelMap whole = number_channels(axes_, input_.shape());
     std::vector<std::byte> buffer;
+    CoefficientTable table(channels_);
+    for (Index channel = 0; channel < channels_; ++channel) {
+      const auto at = static_cast<std::size_t>(channel);
+      table.set(channel, solve_forward(channel_of(statistics_, channel), gamma_[at], beta_[at]));
+    }
     blocks.for_each(progress, [&](const FileBlock& block) {
       buffer.resize(static_cast<std::size_t>(element_count(block.x.shape)) * size_of(output_dtype()));
       const MutableTensorView y = {buffer.data(), output_dtype(), block.x.shape, block.x.strides};
-      map_all({block.x, std::nullopt, y}, axes_, channels_of_block(whole, block), options_.threads,
-              [&](CoefficientTable& table, Index slot, Index channel) {
-                const auto at = static_cast<std::size_t>(channel);
-                table.set(slot, solve_forward(channel_of(statistics_, channel), gamma_[at], beta_[at]));
-              });
+      map_all(map_operands(block.x, std::nullopt, y), axes_, channels_of_block(whole, block), options_.threads,
+              table.view());
       writer.write(buffer);
     });
   }

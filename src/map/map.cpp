@@ -1,6 +1,7 @@
 #include "map/map.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <numeric>
 
 #include "plan/walk.h"
@@ -10,44 +11,37 @@
 namespace exactnorm {
 
 CoefficientTable::CoefficientTable(Index channels)
-    : mean_(static_cast<std::size_t>(channels)),
-      x_scale_(mean_),
-      shift_(mean_),
-      normalized_scale_(mean_),
-      dy_scale_(mean_) {}
+    : channels_(channels), values_(static_cast<std::size_t>(5 * channels)) {}
 
 void CoefficientTable::set(Index channel, const ForwardCoefficients& coefficients) noexcept {
-  const auto at = static_cast<std::size_t>(channel);
-  mean_[at] = coefficients.mean;
-  x_scale_[at] = coefficients.scale;
-  shift_[at] = coefficients.shift;
+  column(0)[channel] = coefficients.mean;
+  column(1)[channel] = coefficients.scale;
+  column(2)[channel] = coefficients.shift;
 }
 
 void CoefficientTable::set(Index channel, const BackwardCoefficients& coefficients) noexcept {
-  const auto at = static_cast<std::size_t>(channel);
-  mean_[at] = coefficients.mean;
-  x_scale_[at] = coefficients.x_scale;
-  shift_[at] = coefficients.shift;
-  normalized_scale_[at] = coefficients.normalized_scale;
-  dy_scale_[at] = coefficients.dy_scale;
+  column(0)[channel] = coefficients.mean;
+  column(1)[channel] = coefficients.x_scale;
+  column(2)[channel] = coefficients.shift;
+  column(3)[channel] = coefficients.normalized_scale;
+  column(4)[channel] = coefficients.dy_scale;
 }
 
 MapCoefficients CoefficientTable::view() const noexcept {
-  return {mean_.data(), x_scale_.data(), shift_.data(), normalized_scale_.data(), dy_scale_.data()};
+  const auto column = [&](Index which) { return values_.data() + which * channels_; };
+  return {column(0), column(1), column(2), column(3), column(4)};
 }
 
-CoefficientTable CoefficientTable::repeat(Index first, Index count, Index period) const {
-  CoefficientTable repeated(period);
-  for (Index i = 0; i < period; ++i) {
-    const auto to = static_cast<std::size_t>(i);
-    const auto from = static_cast<std::size_t>(first + i % count);
-    repeated.mean_[to] = mean_[from];
-    repeated.x_scale_[to] = x_scale_[from];
-    repeated.shift_[to] = shift_[from];
-    repeated.normalized_scale_[to] = normalized_scale_[from];
-    repeated.dy_scale_[to] = dy_scale_[from];
+CoefficientTable gather(const MapCoefficients& coefficients, const std::vector<Index>& channels) {
+  CoefficientTable gathered(static_cast<Index>(channels.size()));
+  const double* const sources[] = {coefficients.mean, coefficients.x_scale, coefficients.shift,
+                                   coefficients.normalized_scale, coefficients.dy_scale};
+  Index which = 0;
+  for (const double* from : sources) {
+    double* to = gathered.column(which++);
+    for (const Index channel : channels) *to++ = from[channel];
   }
-  return repeated;
+  return gathered;
 }
 
 LoopNest make_map_nest(const MapOperands& operands, const IndexList& channel_axes, const ChannelMap& channels) {
@@ -63,12 +57,21 @@ constexpr std::size_t x_at = 0;
 constexpr std::size_t out_at = 1;
 constexpr std::size_t dy_at = 2;
 
+// `count` channels over and over, `period` in all, from the one after `skipped` on.
+CoefficientTable repeat(const MapCoefficients& coefficients, Index count, Index period, Index skipped) {
+  std::vector<Index> channels;
+  channels.reserve(static_cast<std::size_t>(period));
+  for (Index i = 0; i < period; ++i) channels.push_back((skipped + i) % count);
+  return gather(coefficients, channels);
+}
+
 // T is the type that the kernels read and write; elements of others pass through a small buffer.
 template <typename T>
 class BoxMapper {
  public:
-  BoxMapper(const LoopNest& nest, const Box& box, const MapOperands& operands, const CoefficientTable& table)
-      : nest_(nest), box_(box), operands_(operands), table_(table), coefficients_(table.view()) {}
+  BoxMapper(const LoopNest& nest, const Box& box, const MapOperands& operands,
+            const MapCoefficients& coefficients)
+      : nest_(nest), box_(box), operands_(operands), coefficients_(coefficients) {}
 
   void run() {
     if (nest_.channels_innermost()) {
@@ -90,17 +93,21 @@ class BoxMapper {
     return true;
   }
 
-  // Calls kernel(x, dy, out, count) over `count` elements that are a loop's stride apart, in place or,
-  // where they do not lie as the kernels need them, in pieces through the buffers. Pieces are multiples
-  // of `granularity`, except for the last.
+  [[nodiscard]] MapPointers<T> pointers(const Position& position) const {
+    return {static_cast<const T*>(operands_.x.data) + position.offsets[x_at],
+            operands_.dy ? static_cast<const T*>(operands_.dy->data) + position.offsets[dy_at] : nullptr,
+            static_cast<T*>(operands_.out.data) + position.offsets[out_at]};
+  }
+  [[nodiscard]] static RowStrides strides_of(const Loop& loop) {
+    return {loop.strides[x_at], loop.strides[dy_at], loop.strides[out_at]};
+  }
+
+  // Calls kernel(pointers, done, count) for `count` elements that are a loop's stride apart and do not lie as
+  // the kernels need them, in pieces that pass through the buffers. Pieces are multiples of `granularity`,
+  // except for the last.
   template <typename Kernel>
-  void apply(const Position& position, const Loop& loop, Index count, Index granularity, const Kernel& kernel) {
-    if (is_direct(loop)) {
-      const T* dy = operands_.dy ? static_cast<const T*>(operands_.dy->data) + position.offsets[dy_at] : nullptr;
-      kernel(static_cast<const T*>(operands_.x.data) + position.offsets[x_at], dy,
-             static_cast<T*>(operands_.out.data) + position.offsets[out_at], Index{0}, count);
-      return;
-    }
+  void through_buffers(const Position& position, const Loop& loop, Index count, Index granularity,
+                       const Kernel& kernel) {
     const Index capacity = PackedTile<T>::capacity / granularity * granularity;
     for (Index done = 0; done < count; done += capacity) {
       const Index size = std::min(capacity, count - done);
@@ -112,7 +119,7 @@ class BoxMapper {
         dy_buffer_.put(*operands_.dy, offset(dy_at), size, loop.strides[dy_at], 0);
         dy = dy_buffer_.data();
       }
-      kernel(x, dy, x, done, size);
+      kernel(MapPointers<T>{x, dy, x}, done, size);
       x_buffer_.take(operands_.out, offset(out_at), size, loop.strides[out_at]);
     }
   }
@@ -121,14 +128,29 @@ class BoxMapper {
     const std::size_t inner = nest_.loops.size() - 1;
     const Loop& loop = nest_.loops[inner];
     const Index size = box_[inner].size;
+    const bool direct = is_direct(loop);
+    // The runs of the next loop outwards are mapped by one call.
+    const bool has_runs = inner > 0;
+    const Loop run_loop = has_runs ? nest_.loops[inner - 1] : Loop{};
+    const Index runs = has_runs ? box_[inner - 1].size : 1;
+    const std::size_t outer = has_runs ? inner - 1 : 0;
     // Channels lie inside of the other loops in memory: this order goes through it page by page.
-    walk(nest_, box_, 0, inner, is_reduced_loop, start_of(nest_, box_), [&](const Position& step) {
+    walk(nest_, box_, 0, outer, is_reduced_loop, start_of(nest_, box_), [&](const Position& step) {
       Index number = 0;
-      walk(nest_, box_, 0, inner, is_channel_loop, step, [&](const Position& run) {
-        const MapCoefficients coefficients = coefficients_.from(number++);
-        apply(run, loop, size, 1, [&](const T* x, const T* dy, T* out, Index, Index count) {
-          map_channel(x, dy, out, count, coefficients);
-        });
+      walk(nest_, box_, 0, outer, is_channel_loop, step, [&](Position run) {
+        if (direct) {
+          map_runs(pointers(run), runs, strides_of(run_loop), size, coefficients_.from(number), !run_loop.is_channel,
+                   operands_.store);
+        } else {
+          for (Index i = 0; i < runs; ++i) {
+            const MapCoefficients coefficients = coefficients_.from(number + (run_loop.is_channel ? i : 0));
+            through_buffers(run, loop, size, 1, [&](const MapPointers<T>& at, Index, Index count) {
+              map_runs(at, 1, {}, count, coefficients, true, Store::cached);
+            });
+            for (std::size_t j = 0; j < maximum_operands; ++j) run.offsets[j] += run_loop.strides[j];
+          }
+        }
+        number += run_loop.is_channel ? runs : 1;
       });
     });
   }
@@ -143,47 +165,88 @@ class BoxMapper {
     });
   }
 
-  // All rows that share their channels. Where rows follow each other without a gap they are one long
-  // run whose coefficients repeat.
+  // All rows that share their channels.
   void rows_of_channels(const Position& position, Index channels, Index number) {
     const std::size_t inner = nest_.loops.size() - 1;
     const Loop& loop = nest_.loops[inner];
-    const bool joined = inner > 0 && !nest_.loops[inner - 1].is_channel && is_joined(nest_.loops[inner - 1], channels);
-    if (!joined) {
-      const MapCoefficients coefficients = coefficients_.from(number);
-      walk(nest_, box_, 0, inner, is_reduced_loop, position, [&](const Position& row) {
-        apply(row, loop, channels, 1, [&](const T* x, const T* dy, T* out, Index done, Index count) {
-          map_periodic(x, dy, out, count, coefficients.from(done), count);
-        });
-      });
-      return;
-    }
-    const Index period = std::lcm(channels, map_period);
-    const CoefficientTable repeated = table_.repeat(number, channels, period);
-    const MapCoefficients coefficients = repeated.view();
-    walk(nest_, box_, 0, inner - 1, is_reduced_loop, position, [&](const Position& run) {
-      apply(run, loop, channels * box_[inner - 1].size, period,
-            [&](const T* x, const T* dy, T* out, Index, Index count) {
-              map_periodic(x, dy, out, count, coefficients, period);
-            });
+    std::size_t rows_loop = inner;
+    while (rows_loop > 0 && nest_.loops[rows_loop].is_channel) --rows_loop;
+    const bool has_rows = !nest_.loops[rows_loop].is_channel;
+    const Loop row_loop = has_rows ? nest_.loops[rows_loop] : Loop{.size = 1};
+    const Index rows = has_rows ? box_[rows_loop].size : 1;
+    const bool direct = is_direct(loop);
+    const Index period = std::lcm(channels, line);
+    const bool joined =
+        has_rows && channels % line != 0 && period <= longest_period && period < rows * channels && is_joined(row_loop, channels);
+    const MapCoefficients coefficients = coefficients_.from(number);
+    walk(nest_, box_, 0, has_rows ? rows_loop : 0, is_reduced_loop, position, [&](Position row) {
+      if (joined) {
+        joined_rows(row, rows * channels, number, channels, period);
+      } else if (direct) {
+        map_rows(pointers(row), rows, channels, strides_of(row_loop), coefficients,
+                 store_of(pointers(row).out, row_loop.strides[out_at]));
+      } else {
+        for (Index i = 0; i < rows; ++i) {
+          through_buffers(row, loop, channels, 1, [&](const MapPointers<T>& at, Index done, Index count) {
+            map_rows(at, 1, count, {}, coefficients.from(done), Store::cached);
+          });
+          for (std::size_t j = 0; j < maximum_operands; ++j) row.offsets[j] += row_loop.strides[j];
+        }
+      }
     });
   }
 
-  // Whether steps of `outer` follow each other without a gap in every operand, so that rows can be joined;
-  // worth it where a period fits in the buffers.
+  // Rows that follow each other without a gap are one long run whose coefficients repeat. It is cut into
+  // rows of another size, a multiple of both channels and lines.
+  void joined_rows(const Position& start, Index count, Index number, Index channels, Index period) {
+    const Loop& loop = nest_.loops.back();
+    const bool direct = is_direct(loop);
+    Index head = 0;
+    if (direct && operands_.store == Store::streamed) {
+      const auto address = reinterpret_cast<std::uintptr_t>(pointers(start).out);
+      head = static_cast<Index>((streamed_alignment - address % streamed_alignment) % streamed_alignment / sizeof(T));
+    }
+    const CoefficientTable from_start = repeat(coefficients_.from(number), channels, period, 0);
+    const CoefficientTable after_head = repeat(coefficients_.from(number), channels, head == 0 ? 0 : period, head);
+    const MapCoefficients coefficients = head == 0 ? from_start.view() : after_head.view();
+    const auto map_run = [&](const MapPointers<T>& at, Index size, Store store) {
+      const Index rows = size / period;
+      const Index done = rows * period;
+      map_rows(at, rows, period, {period, period, period}, coefficients, store);
+      if (done < size) map_rows(at.moved(done, done, done), 1, size - done, {}, coefficients, store);
+    };
+    if (!direct) {
+      through_buffers(start, loop, count, period,
+                      [&](const MapPointers<T>& at, Index, Index size) { map_run(at, size, Store::cached); });
+      return;
+    }
+    const MapPointers<T> at = pointers(start);
+    if (head != 0) map_rows(at, 1, head, {}, from_start.view(), Store::cached);
+    map_run(at.moved(head, head, head), count - head, operands_.store);
+  }
+
+  [[nodiscard]] Store store_of(const T* out, Index stride) const {
+    const auto size = static_cast<Index>(sizeof(T));
+    const bool aligned = reinterpret_cast<std::uintptr_t>(out) % streamed_alignment == 0 && stride * size % streamed_alignment == 0;
+    return aligned ? operands_.store : Store::cached;
+  }
+
+  // Whether steps of `outer` follow each other without a gap in every operand.
   [[nodiscard]] bool is_joined(const Loop& outer, Index channels) const {
     const Loop& inner = nest_.loops.back();
-    if (std::lcm(channels, map_period) > PackedTile<T>::capacity) return false;
     for (std::size_t j = 0; j < operand_count(); ++j) {
       if (outer.strides[j] != inner.strides[j] * channels) return false;
     }
     return true;
   }
 
+  static constexpr Index line = streamed_alignment / static_cast<Index>(sizeof(T));
+  // Coefficients that repeat after more entries than this are not written out: they would fill the cache.
+  static constexpr Index longest_period = PackedTile<T>::capacity / 2;
+
   const LoopNest& nest_;
   const Box& box_;
   const MapOperands& operands_;
-  const CoefficientTable& table_;
   MapCoefficients coefficients_;
   PackedTile<T> x_buffer_;
   PackedTile<T> dy_buffer_;
@@ -191,7 +254,7 @@ class BoxMapper {
 
 }  // namespace
 
-void map_box(const LoopNest& nest, const Box& box, const MapOperands& operands, const CoefficientTable& coefficients) {
+void map_box(const LoopNest& nest, const Box& box, const MapOperands& operands, const MapCoefficients& coefficients) {
   const bool single = operands.out.dtype == DType::float32 && dtype_fits_float32(operands.x.dtype) &&
                       (!operands.dy || dtype_fits_float32(operands.dy->dtype));
   if (single) {
@@ -199,6 +262,7 @@ void map_box(const LoopNest& nest, const Box& box, const MapOperands& operands, 
   } else {
     BoxMapper<double>(nest, box, operands, coefficients).run();
   }
+  if (operands.store == Store::streamed) flush_streams();
 }
 
 }  // namespace exactnorm

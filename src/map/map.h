@@ -20,22 +20,24 @@ class CoefficientTable {
 
   /// As the kernels take them, from channel 0 on.
   [[nodiscard]] MapCoefficients view() const noexcept;
-  /// `count` channels from `first` on, over and over, `period` in all.
-  [[nodiscard]] CoefficientTable repeat(Index first, Index count, Index period) const;
 
  private:
-  std::vector<double> mean_;
-  std::vector<double> x_scale_;
-  std::vector<double> shift_;
-  std::vector<double> normalized_scale_;
-  std::vector<double> dy_scale_;
+  friend CoefficientTable gather(const MapCoefficients& coefficients, const std::vector<Index>& channels);
+  [[nodiscard]] double* column(Index which) noexcept { return values_.data() + which * channels_; }
+
+  Index channels_;
+  std::vector<double> values_;  // five columns
 };
+
+/// Those of the listed channels, in that order.
+[[nodiscard]] CoefficientTable gather(const MapCoefficients& coefficients, const std::vector<Index>& channels);
 
 /// What a map goes through. Without dy it computes y of x.
 struct MapOperands {
   TensorView x;
   std::optional<TensorView> dy;
   MutableTensorView out;
+  Store store = Store::cached;
 };
 
 /// The nest of a map: x, out and, where given, dy.
@@ -43,6 +45,6 @@ struct MapOperands {
                                      const ChannelMap& channels);
 
 /// Writes one box of `out`. `coefficients` are those of the box's channels in the order of `channels_of`.
-void map_box(const LoopNest& nest, const Box& box, const MapOperands& operands, const CoefficientTable& coefficients);
+void map_box(const LoopNest& nest, const Box& box, const MapOperands& operands, const MapCoefficients& coefficients);
 
 }  // namespace exactnorm

@@ -1,11 +1,13 @@
 #include "map/map_kernels.h"
 
 #include <algorithm>
+#include <cstdint>
 
 #include "simd/target.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "map/map_kernels.cpp"
+#include <hwy/cache_control.h>
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
@@ -13,21 +15,35 @@ HWY_BEFORE_NAMESPACE();
 namespace exactnorm::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-using D = hn::CappedTag<double, map_period>;
+inline constexpr std::size_t kMostLanes = 32;
+using D = hn::CappedTag<double, kMostLanes>;
 using V = hn::Vec<D>;
 
 HWY_INLINE V LoadValues(const double* from) { return hn::LoadU(D(), from); }
 HWY_INLINE V LoadValues(const float* from) { return hn::PromoteTo(D(), hn::LoadU(hn::Rebind<float, D>(), from)); }
-HWY_INLINE void StoreValues(V values, double* to) { hn::StoreU(values, D(), to); }
+
+template <bool kStreamed>
+HWY_INLINE void StoreValues(V values, double* to) {
+  if constexpr (kStreamed) {
+    hn::Stream(values, D(), to);
+  } else {
+    hn::StoreU(values, D(), to);
+  }
+}
+template <bool kStreamed>
 HWY_INLINE void StoreValues(V values, float* to) {
 #if HWY_TARGET == HWY_SCALAR || HWY_TARGET == HWY_EMU128
   // These targets' DemoteTo turns infinity into the largest float32; the language's conversion does not.
-  HWY_ALIGN double lanes[map_period];
+  HWY_ALIGN double lanes[kMostLanes];
   hn::Store(values, D(), lanes);
   for (std::size_t i = 0; i < hn::Lanes(D()); ++i) to[i] = static_cast<float>(lanes[i]);
 #else
   const hn::Rebind<float, D> narrow;
-  hn::StoreU(hn::DemoteTo(narrow, values), narrow, to);
+  if constexpr (kStreamed) {
+    hn::Stream(hn::DemoteTo(narrow, values), narrow, to);
+  } else {
+    hn::StoreU(hn::DemoteTo(narrow, values), narrow, to);
+  }
 #endif
 }
 
@@ -40,39 +56,81 @@ struct Coefficients {
 };
 
 template <bool kWithGradient, typename T>
-HWY_INLINE void MapVector(const T* x, const T* dy, T* out, const Coefficients& c) {
+HWY_INLINE V Compute(const T* x, const T* dy, const Coefficients& c) {
   V value = hn::Mul(hn::Sub(LoadValues(x), c.mean), c.x_scale);
   if constexpr (kWithGradient) value = hn::Mul(value, c.normalized_scale);
   value = hn::Add(value, c.shift);
   if constexpr (kWithGradient) value = hn::Mul(hn::Add(LoadValues(dy), value), c.dy_scale);
-  StoreValues(value, out);
+  return value;
 }
 
-// Whole vectors in place, the rest through a buffer so that nothing beyond it is read or written.
-// `coefficients_at(i)` gives those of element i and its neighbours.
-template <bool kWithGradient, typename T, typename CoefficientsAt>
-HWY_INLINE void MapAll(const T* x, const T* dy, T* out, Index count, const CoefficientsAt& coefficients_at) {
+// Fewer elements than a vector has: through a buffer, so that nothing beyond them is read or written.
+template <bool kWithGradient, typename T>
+HWY_INLINE void MapFew(const MapPointers<T>& at, Index count, const Coefficients& c) {
+  T x[kMostLanes] = {};
+  T dy[kMostLanes] = {};
+  std::copy_n(at.x, count, x);
+  if constexpr (kWithGradient) std::copy_n(at.dy, count, dy);
+  StoreValues<false>(Compute<kWithGradient>(x, dy, c), x);
+  std::copy_n(x, count, at.out);
+}
+
+template <bool kWithGradient>
+HWY_INLINE Coefficients SetCoefficients(const MapCoefficients& c) {
+  const D d;
+  return {hn::Set(d, *c.mean), hn::Set(d, *c.x_scale), hn::Set(d, *c.shift),
+          hn::Set(d, kWithGradient ? *c.normalized_scale : 0.0), hn::Set(d, kWithGradient ? *c.dy_scale : 0.0)};
+}
+
+// Elements from `done` on, while there are whole vectors; returns the first element that was left.
+template <bool kWithGradient, bool kStreamed, typename T>
+HWY_INLINE Index MapVectors(const MapPointers<T>& at, Index done, Index count, const Coefficients& c) {
   const auto width = static_cast<Index>(hn::Lanes(D()));
-  Index i = 0;
-  for (; i + width <= count; i += width) {
-    MapVector<kWithGradient>(x + i, kWithGradient ? dy + i : nullptr, out + i, coefficients_at(i));
+  const auto one = [&](Index i) HWY_ATTR {
+    const V value = Compute<kWithGradient>(at.x + i, kWithGradient ? at.dy + i : nullptr, c);
+    StoreValues<kStreamed>(value, at.out + i);
+  };
+  for (; done + 4 * width <= count; done += 4 * width) {
+    one(done);
+    one(done + width);
+    one(done + 2 * width);
+    one(done + 3 * width);
   }
-  if (i == count) return;
-  T x_rest[map_period] = {};
-  T dy_rest[map_period] = {};
-  std::copy(x + i, x + count, x_rest);
-  if constexpr (kWithGradient) std::copy(dy + i, dy + count, dy_rest);
-  MapVector<kWithGradient>(x_rest, dy_rest, x_rest, coefficients_at(i));
-  std::copy_n(x_rest, count - i, out + i);
+  for (; done + width <= count; done += width) one(done);
+  return done;
 }
 
 template <bool kWithGradient, typename T>
-HWY_INLINE void MapChannelAs(const T* x, const T* dy, T* out, Index count, const MapCoefficients& c) {
-  const D d;
-  const Coefficients all = {hn::Set(d, *c.mean), hn::Set(d, *c.x_scale), hn::Set(d, *c.shift),
-                            hn::Set(d, kWithGradient ? *c.normalized_scale : 0.0),
-                            hn::Set(d, kWithGradient ? *c.dy_scale : 0.0)};
-  MapAll<kWithGradient>(x, dy, out, count, [&](Index) -> const Coefficients& { return all; });
+HWY_INLINE void MapRun(const MapPointers<T>& at, Index count, const Coefficients& c, Store store) {
+  const auto width = static_cast<Index>(hn::Lanes(D()));
+  if (count < width) {
+    MapFew<kWithGradient>(at, count, c);
+    return;
+  }
+  // The last elements are a whole vector that overlaps the one before. It is computed first, since the
+  // stores may overwrite what it reads.
+  const Index last = count - width;
+  const V last_value = Compute<kWithGradient>(at.x + last, kWithGradient ? at.dy + last : nullptr, c);
+  Index done = 0;
+  if (store == Store::streamed && count >= 8 * width) {
+    // Whole lines only: a line that is streamed in part, and shared with the next run, costs more than it saves.
+    constexpr auto line = static_cast<Index>(streamed_alignment / sizeof(T));
+    const auto beyond = static_cast<Index>(reinterpret_cast<std::uintptr_t>(at.out) % streamed_alignment);
+    const Index head = (streamed_alignment - beyond) % streamed_alignment / static_cast<Index>(sizeof(T));
+    if (head != 0) (void)MapVectors<kWithGradient, false>(at, 0, (head + width - 1) / width * width, c);
+    done = MapVectors<kWithGradient, true>(at, head, head + (count - head) / line * line, c);
+  }
+  done = MapVectors<kWithGradient, false>(at, done, count, c);
+  if (done < count) StoreValues<false>(last_value, at.out + last);
+}
+
+template <bool kWithGradient, typename T>
+HWY_INLINE void MapRunsAs(MapPointers<T> at, Index runs, const RowStrides& strides, Index count,
+                          const MapCoefficients& coefficients, bool same_channel, Store store) {
+  for (Index run = 0; run < runs; ++run) {
+    MapRun<kWithGradient>(at, count, SetCoefficients<kWithGradient>(coefficients.from(same_channel ? 0 : run)), store);
+    at = at.moved(strides.x, strides.dy, strides.out);
+  }
 }
 
 template <bool kWithGradient>
@@ -83,35 +141,87 @@ HWY_INLINE Coefficients LoadCoefficients(const MapCoefficients& c) {
           kWithGradient ? hn::LoadU(d, c.dy_scale) : hn::Zero(d)};
 }
 
-template <bool kWithGradient, typename T>
-HWY_INLINE void MapPeriodicAs(const T* x, const T* dy, T* out, Index count, const MapCoefficients& c, Index period) {
+// Two vectors' width of all rows.
+template <bool kWithGradient, bool kStreamed, typename T>
+HWY_INLINE void MapColumns(MapPointers<T> at, Index rows, const RowStrides& strides, const MapCoefficients& c) {
   const auto width = static_cast<Index>(hn::Lanes(D()));
-  for (Index start = 0; start < count; start += period) {
-    const Index size = std::min(period, count - start);
-    MapAll<kWithGradient>(x + start, kWithGradient ? dy + start : nullptr, out + start, size, [&](Index i) {
-      if (HWY_LIKELY(i + width <= period)) return LoadCoefficients<kWithGradient>(c.from(i));
-      double rest[5][map_period] = {};
-      const double* values[5] = {c.mean, c.x_scale, c.shift, c.normalized_scale, c.dy_scale};
-      for (int j = 0; j < (kWithGradient ? 5 : 3); ++j) std::copy(values[j] + i, values[j] + period, rest[j]);
-      return LoadCoefficients<kWithGradient>({rest[0], rest[1], rest[2], rest[3], rest[4]});
-    });
+  const Coefficients first = LoadCoefficients<kWithGradient>(c);
+  const Coefficients second = LoadCoefficients<kWithGradient>(c.from(width));
+  for (Index row = 0; row < rows; ++row) {
+    const V a = Compute<kWithGradient>(at.x, at.dy, first);
+    const V b = Compute<kWithGradient>(at.x + width, kWithGradient ? at.dy + width : nullptr, second);
+    StoreValues<kStreamed>(a, at.out);
+    StoreValues<kStreamed>(b, at.out + width);
+    at = at.moved(strides.x, strides.dy, strides.out);
   }
 }
 
-void ChannelFloat(const float* x, const float* dy, float* out, Index count, const MapCoefficients& c) {
-  dy == nullptr ? MapChannelAs<false>(x, dy, out, count, c) : MapChannelAs<true>(x, dy, out, count, c);
+// Fewer columns than a vector has.
+template <bool kWithGradient, typename T>
+HWY_INLINE void MapFewColumns(MapPointers<T> at, Index rows, Index columns, const RowStrides& strides,
+                              const MapCoefficients& coefficients) {
+  double values[5][kMostLanes] = {};
+  const double* sources[5] = {coefficients.mean, coefficients.x_scale, coefficients.shift,
+                              coefficients.normalized_scale, coefficients.dy_scale};
+  for (int j = 0; j < (kWithGradient ? 5 : 3); ++j) std::copy_n(sources[j], columns, values[j]);
+  const Coefficients c = LoadCoefficients<kWithGradient>({values[0], values[1], values[2], values[3], values[4]});
+  for (Index row = 0; row < rows; ++row) {
+    MapFew<kWithGradient>(at, columns, c);
+    at = at.moved(strides.x, strides.dy, strides.out);
+  }
 }
-void ChannelDouble(const double* x, const double* dy, double* out, Index count, const MapCoefficients& c) {
-  dy == nullptr ? MapChannelAs<false>(x, dy, out, count, c) : MapChannelAs<true>(x, dy, out, count, c);
+
+template <bool kWithGradient, bool kStreamed, typename T>
+HWY_INLINE void MapRowsAs(MapPointers<T> at, Index rows, Index columns, const RowStrides& strides,
+                          const MapCoefficients& coefficients) {
+  const auto width = static_cast<Index>(hn::Lanes(D()));
+  // Memory is read best in its own order, as long as the coefficients stay in L1 cache. Where they do not, they are
+  // loaded once for some rows, which are long enough then to be streams of their own.
+  constexpr Index many_columns = 1024;
+  const Index rows_at_once = columns >= many_columns ? 4 : 1;
+  for (Index done = 0; done < rows; done += rows_at_once) {
+    const Index size = std::min(rows_at_once, rows - done);
+    Index column = 0;
+    for (; column + 2 * width <= columns; column += 2 * width) {
+      MapColumns<kWithGradient, kStreamed>(at.moved(column, column, column), size, strides, coefficients.from(column));
+    }
+    for (; column < columns; column += width) {
+      const Index few = std::min(width, columns - column);
+      MapFewColumns<kWithGradient>(at.moved(column, column, column), size, few, strides, coefficients.from(column));
+    }
+    at = at.moved(size * strides.x, size * strides.dy, size * strides.out);
+  }
 }
-void PeriodicFloat(const float* x, const float* dy, float* out, Index count, const MapCoefficients& c, Index period) {
-  dy == nullptr ? MapPeriodicAs<false>(x, dy, out, count, c, period)
-                : MapPeriodicAs<true>(x, dy, out, count, c, period);
+
+template <typename T>
+HWY_INLINE void MapRows(const MapPointers<T>& at, Index rows, Index columns, const RowStrides& strides,
+                        const MapCoefficients& c, Store store) {
+  if (store == Store::streamed) {
+    at.dy == nullptr ? MapRowsAs<false, true>(at, rows, columns, strides, c)
+                     : MapRowsAs<true, true>(at, rows, columns, strides, c);
+  } else {
+    at.dy == nullptr ? MapRowsAs<false, false>(at, rows, columns, strides, c)
+                     : MapRowsAs<true, false>(at, rows, columns, strides, c);
+  }
 }
-void PeriodicDouble(const double* x, const double* dy, double* out, Index count, const MapCoefficients& c,
-                    Index period) {
-  dy == nullptr ? MapPeriodicAs<false>(x, dy, out, count, c, period)
-                : MapPeriodicAs<true>(x, dy, out, count, c, period);
+
+void RunsFloat(const MapPointers<float>& at, Index runs, const RowStrides& strides, Index count, const MapCoefficients& c,
+               bool same_channel, Store store) {
+  at.dy == nullptr ? MapRunsAs<false>(at, runs, strides, count, c, same_channel, store)
+                   : MapRunsAs<true>(at, runs, strides, count, c, same_channel, store);
+}
+void RunsDouble(const MapPointers<double>& at, Index runs, const RowStrides& strides, Index count,
+                const MapCoefficients& c, bool same_channel, Store store) {
+  at.dy == nullptr ? MapRunsAs<false>(at, runs, strides, count, c, same_channel, store)
+                   : MapRunsAs<true>(at, runs, strides, count, c, same_channel, store);
+}
+void RowsFloat(const MapPointers<float>& at, Index rows, Index columns, const RowStrides& strides,
+               const MapCoefficients& c, Store store) {
+  MapRows(at, rows, columns, strides, c, store);
+}
+void RowsDouble(const MapPointers<double>& at, Index rows, Index columns, const RowStrides& strides,
+                const MapCoefficients& c, Store store) {
+  MapRows(at, rows, columns, strides, c, store);
 }
 
 }  // namespace exactnorm::HWY_NAMESPACE
@@ -120,28 +230,32 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace exactnorm {
 
-HWY_EXPORT(ChannelFloat);
-HWY_EXPORT(ChannelDouble);
-HWY_EXPORT(PeriodicFloat);
-HWY_EXPORT(PeriodicDouble);
+HWY_EXPORT(RunsFloat);
+HWY_EXPORT(RunsDouble);
+HWY_EXPORT(RowsFloat);
+HWY_EXPORT(RowsDouble);
+
+void flush_streams() noexcept { hwy::FlushStream(); }
 
 template <>
-void map_channel(const float* x, const float* dy, float* out, Index count, const MapCoefficients& coefficients) {
-  HWY_DISPATCH_TABLE(ChannelFloat)[active_target_index()](x, dy, out, count, coefficients);
+void map_runs(const MapPointers<float>& at, Index runs, const RowStrides& strides, Index count,
+              const MapCoefficients& coefficients, bool same_channel, Store store) {
+  HWY_DISPATCH_TABLE(RunsFloat)[active_target_index()](at, runs, strides, count, coefficients, same_channel, store);
 }
 template <>
-void map_channel(const double* x, const double* dy, double* out, Index count, const MapCoefficients& coefficients) {
-  HWY_DISPATCH_TABLE(ChannelDouble)[active_target_index()](x, dy, out, count, coefficients);
+void map_runs(const MapPointers<double>& at, Index runs, const RowStrides& strides, Index count,
+              const MapCoefficients& coefficients, bool same_channel, Store store) {
+  HWY_DISPATCH_TABLE(RunsDouble)[active_target_index()](at, runs, strides, count, coefficients, same_channel, store);
 }
 template <>
-void map_periodic(const float* x, const float* dy, float* out, Index count, const MapCoefficients& coefficients,
-                  Index period) {
-  HWY_DISPATCH_TABLE(PeriodicFloat)[active_target_index()](x, dy, out, count, coefficients, period);
+void map_rows(const MapPointers<float>& at, Index rows, Index columns, const RowStrides& strides,
+              const MapCoefficients& coefficients, Store store) {
+  HWY_DISPATCH_TABLE(RowsFloat)[active_target_index()](at, rows, columns, strides, coefficients, store);
 }
 template <>
-void map_periodic(const double* x, const double* dy, double* out, Index count, const MapCoefficients& coefficients,
-                  Index period) {
-  HWY_DISPATCH_TABLE(PeriodicDouble)[active_target_index()](x, dy, out, count, coefficients, period);
+void map_rows(const MapPointers<double>& at, Index rows, Index columns, const RowStrides& strides,
+              const MapCoefficients& coefficients, Store store) {
+  HWY_DISPATCH_TABLE(RowsDouble)[active_target_index()](at, rows, columns, strides, coefficients, store);
 }
 
 }  // namespace exactnorm

@@ -25,16 +25,45 @@ struct MapCoefficients {
   }
 };
 
-/// `count` neighbouring elements of one channel. `dy` may be null. `out` may be x or dy.
+/// Where a map reads and writes. `dy` may be null. `out` may be x or dy, unless it is streamed.
 template <typename T>
-void map_channel(const T* x, const T* dy, T* out, Index count, const MapCoefficients& coefficients);
+struct MapPointers {
+  const T* x = nullptr;
+  const T* dy = nullptr;
+  T* out = nullptr;
 
-/// `count` neighbouring elements that belong to channels 0, 1, ... period - 1, 0, 1, ... in turn. The
-/// coefficients are repeated over `period` entries, a multiple of `map_period`, or of `count` if less.
+  /// The same, each moved on by its own number of elements.
+  [[nodiscard]] MapPointers moved(Index by_x, Index by_dy, Index by_out) const {
+    return {x + by_x, dy == nullptr ? nullptr : dy + by_dy, out + by_out};
+  }
+};
+
+/// How outputs are written: into the caches, or past them, where they would not stay anyway and reading
+/// the old contents of a line first is a waste. After streamed stores, `flush_streams` comes before any
+/// other thread reads.
+enum class Store { cached, streamed };
+void flush_streams() noexcept;
+
+/// Elements from one run or row to the next.
+struct RowStrides {
+  Index x = 0;
+  Index dy = 0;
+  Index out = 0;
+};
+
+/// `runs` runs of `count` neighbouring elements of one channel each. Run i belongs to channel i, or, where
+/// `same_channel`, all to the first.
 template <typename T>
-void map_periodic(const T* x, const T* dy, T* out, Index count, const MapCoefficients& coefficients, Index period);
+void map_runs(const MapPointers<T>& at, Index runs, const RowStrides& strides, Index count,
+              const MapCoefficients& coefficients, bool same_channel, Store store);
 
-/// Every target's vectors hold a divisor of this many float64 lanes.
-inline constexpr Index map_period = 32;
+/// `rows` rows of `columns` neighbouring elements each; column i has the coefficients of entry i. Streamed
+/// only where rows of `out` start at multiples of `streamed_alignment`.
+template <typename T>
+void map_rows(const MapPointers<T>& at, Index rows, Index columns, const RowStrides& strides,
+              const MapCoefficients& coefficients, Store store);
+
+/// Bytes: a cache line.
+inline constexpr Index streamed_alignment = 64;
 
 }  // namespace exactnorm

@@ -14,6 +14,9 @@ constexpr Index gathered_channels = 64;
 // Work below this many elements is not worth waking another thread for.
 constexpr Index elements_per_thread = 16384;
 
+// Elements of a stretch of memory that a thread takes at a time.
+constexpr Index memory_piece = 65536;
+
 Index ceil_divide(Index a, Index b) { return (a + b - 1) / b; }
 
 }  // namespace
@@ -47,6 +50,27 @@ Partition::Partition(const LoopNest& nest, std::size_t element_size, int threads
     piece_loop_ = longest_reduced;
     pieces_ = std::min(ceil_divide(2 * threads_, groups_), sizes_[longest_reduced]);
   }
+}
+
+Partition Partition::in_memory_order(const LoopNest& nest, int threads) {
+  Partition partition;
+  Index elements = 1;
+  for (const Loop& loop : nest.loops) {
+    partition.sizes_.push_back(loop.size);
+    elements *= loop.size;
+  }
+  partition.threads_ = static_cast<int>(std::clamp<Index>(elements / elements_per_thread, 1, threads));
+  // Not more than it takes for all threads to end at about the same time, and not more than a part of a cache.
+  const Index wanted = std::clamp<Index>(elements / (4 * partition.threads_), elements_per_thread, memory_piece);
+  Index inner = 1;
+  partition.group_steps_ = partition.sizes_;
+  for (std::size_t i = partition.sizes_.size(); i-- > 0;) {
+    const Index size = partition.sizes_[i];
+    partition.group_steps_[i] = std::clamp<Index>(wanted / inner, 1, size);
+    partition.groups_ *= ceil_divide(size, partition.group_steps_[i]);
+    inner *= size;
+  }
+  return partition;
 }
 
 Box Partition::box(Index group, Index piece) const {

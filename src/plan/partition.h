@@ -25,6 +25,9 @@ class Partition {
  public:
   Partition(const LoopNest& nest, std::size_t element_size, int threads);
 
+  /// The other way to cut, for walks that need no channel in one piece: into stretches of memory, in its order.
+  [[nodiscard]] static Partition in_memory_order(const LoopNest& nest, int threads);
+
   [[nodiscard]] Index groups() const noexcept { return groups_; }
   [[nodiscard]] Index pieces() const noexcept { return pieces_; }
   [[nodiscard]] int threads() const noexcept { return threads_; }
@@ -32,8 +35,10 @@ class Partition {
   [[nodiscard]] Box box(Index group, Index piece) const;
 
  private:
+  Partition() = default;
+
   std::vector<Index> sizes_;
-  std::vector<Index> group_steps_;  // per loop: the size of its parts; reduced loops stay whole
+  std::vector<Index> group_steps_;  // per loop: the size of its parts
   std::size_t piece_loop_ = 0;
   Index groups_ = 1;
   Index pieces_ = 1;
