@@ -50,13 +50,16 @@ TYPED_TEST(TileSum, IsExactAtItsLimits) {
         const Tile<T> tile = {values.data(), maximum_tile_rows, tile_lanes};
         for (const bool gradients : {false, true}) {
           const auto kind = gradients ? PartialSums::Kind::gradients : PartialSums::Kind::moments;
-          PartialSums sums(1, kind, range);
-          TileAdder<T> adder(sums);
+          ChannelSums channel_sums(1, kind, range);
+          channel_sums.make_room(maximum_tile_rows * tile_lanes);
+          TileAdder<T> adder(channel_sums);
           if (gradients) {
             adder.add_to_channel(tile, tile, 0);
           } else {
             adder.add_to_channel(tile, 0);
           }
+          PartialSums sums(1, kind, range);
+          channel_sums.add_to(sums, 0, 0);
           const Integer in_linear_units = in_units(static_cast<double>(value), lowest);
           const Integer count = maximum_tile_rows * tile_lanes;
           EXPECT_EQ(sum_of(sums, 0, 0), count * in_linear_units) << target << " 2^" << top;
@@ -106,14 +109,18 @@ TYPED_TEST(TileSum, IsExact) {
       const int period = random.chance(0.5) ? lanes : std::max(1, lanes / 3);
       for (const bool gradients : {false, true}) {
         for (const bool one_channel : {false, true}) {
-          PartialSums sums(one_channel ? 1 : period,
-                           gradients ? PartialSums::Kind::gradients : PartialSums::Kind::moments, range);
-          TileAdder<T> adder(sums);
+          const auto kind = gradients ? PartialSums::Kind::gradients : PartialSums::Kind::moments;
+          ChannelSums channel_sums(one_channel ? 1 : period, kind, range);
+          channel_sums.make_room(rows * tile_lanes);
+          TileAdder<T> adder(channel_sums);
           if (one_channel) {
             gradients ? adder.add_to_channel(a, b, 0) : adder.add_to_channel(a, 0);
           } else {
-            gradients ? adder.add_to_channels(a, b, 0, lanes, period) : adder.add_to_channels(a, 0, lanes, period);
+            gradients ? adder.add_to_channels(a, b, 0, 0, lanes, period)
+                      : adder.add_to_channels(a, 0, 0, lanes, period);
           }
+          PartialSums sums(channel_sums.channels(), kind, range);
+          for (Index channel = 0; channel < sums.channels(); ++channel) channel_sums.add_to(sums, channel, channel);
           const SumFormat format = format_of(range);
           for (Index channel = 0; channel < sums.channels(); ++channel) {
             Integer first = 0;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "batch_norm/operation.h"
+#include "batch_norm/solve_channels.h"
 #include "combine/accumulator.h"
 #include "solve/solve.h"
 #include "tensor/checks.h"
@@ -85,10 +86,9 @@ Statistics training(const TensorView& x, const MutableTensorView& y, const Affin
   CoefficientTable table(channels);
   reduce_solve_map(
       operands, &map, axes, PartialSums::Kind::moments, options.threads,
-      [&](const PartialSums& sums, Index slot, Index channel) {
-        const ChannelStatistics solved = solve_statistics(sums, slot, count, options);
-        set_channel(statistics, channel, solved);
-        set_forward(table, channel, solved, parameters);
+      [&](ChannelSums& sums, const std::vector<Index>& numbers) {
+        solve_channels(sums, numbers, count, options, statistics);
+        for (const Index channel : numbers) set_forward(table, channel, channel_of(statistics, channel), parameters);
       },
       table.view());
   return statistics;
@@ -168,10 +168,15 @@ class BackwardSolver {
         solved_(gamma_.size()),
         table_(static_cast<Index>(gamma_.size())) {}
 
-  void solve(const PartialSums& sums, Index slot, Index channel) {
+  void solve(ChannelSums& sums, const std::vector<Index>& channels) {
+    const std::vector<GradientSums> gradients = gradient_sums_of(sums, channels, arguments_.statistics);
+    for (std::size_t at = 0; at < channels.size(); ++at) solve(gradients[at], channels[at]);
+  }
+
+  void solve(const GradientSums& sums, Index channel) {
     const auto at = static_cast<std::size_t>(channel);
-    solved_[at] = solve_backward(sums, slot, channel_of(arguments_.statistics, channel), gamma_[at],
-                                 arguments_.statistics.count, frozen_, arguments_.options);
+    solved_[at] = gradients_of(sums, channel_of(arguments_.statistics, channel), gamma_[at],
+                               arguments_.statistics.count, frozen_, arguments_.options);
     const BackwardCoefficients& dx = solved_[at].dx;
     if (frozen_) {  // dx = dy * dy_scale: dy takes the place of x, which is not read
       table_.set(channel, ForwardCoefficients{0, dx.dy_scale, 0});
@@ -222,15 +227,14 @@ void run_backward(const BackwardArguments& arguments, bool frozen) {
   if (count > 0 && frozen && !arguments.gradients.dgamma && !arguments.gradients.dbeta) {
     // dx = gamma * inverse_deviation * dy needs no sums.
     if (map) {
-      const PartialSums none(channels, PartialSums::Kind::gradients);
-      for (Index channel = 0; channel < channels; ++channel) solver.solve(none, channel, channel);
+      for (Index channel = 0; channel < channels; ++channel) solver.solve(GradientSums{}, channel);
       map_all(*map, axes, number_channels(axes, arguments.x.shape), arguments.options.threads, solver.coefficients());
     }
   } else if (count > 0) {
     const std::array operands = {arguments.dy, arguments.x};
     reduce_solve_map(
         operands, map ? &*map : nullptr, axes, PartialSums::Kind::gradients, arguments.options.threads,
-        [&](const PartialSums& sums, Index slot, Index channel) { solver.solve(sums, slot, channel); },
+        [&](ChannelSums& sums, const std::vector<Index>& numbers) { solver.solve(sums, numbers); },
         solver.coefficients());
   }
   solver.write_parameters();
@@ -264,7 +268,9 @@ void backward_from_sums(const TensorView& dy, const TensorView& x, const Statist
   }
   BackwardSolver solver(arguments, axes, false);
   // Over an empty batch there is nothing to solve, and gradients are 0.
-  for (Index channel = 0; sums.count() > 0 && channel < channels; ++channel) solver.solve(sums, channel, channel);
+  for (Index channel = 0; sums.count() > 0 && channel < channels; ++channel) {
+    solver.solve(gradient_sums(sums, channel, channel_of(statistics, channel)), channel);
+  }
   if (gradients.dx && element_count(x.shape) > 0) {
     map_all(*solver.map(), axes, number_channels(axes, x.shape), options.threads, solver.coefficients());
   }

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <vector>
 
-#include "combine/accumulator.h"
 #include "plan/cache_size.h"
 #include "plan/parallel.h"
 #include "reduce/reduce.h"
@@ -13,46 +12,57 @@ namespace exactnorm {
 
 namespace {
 
-Partition partition_of(const LoopNest& nest, const TensorView& x, int threads) {
-  return {nest, size_of(x.dtype), resolve_threads(threads)};
+Partition partition_of(const LoopNest& nest, std::span<const TensorView> operands, int threads) {
+  return {nest, size_of(operands.front().dtype), resolve_threads(threads), most_channels(nest, operands)};
 }
 
 // Reduces every group, in as many pieces as the partition says, and calls consume(group, channels, sums)
-// once for each group with its merged sums.
+// once for each group with its sums.
 template <typename Consume>
 void reduce_groups(const LoopNest& nest, const Partition& partition, std::span<const TensorView> operands,
                    PartialSums::Kind kind, const Consume& consume) {
   const PartialSums::Range range = range_for(operands);
-  const auto reduce_piece = [&](Index group, Index piece, std::vector<Index>& channels) {
-    const Box box = partition.box(group, piece);
-    channels = channels_of(nest, box);
-    PartialSums sums(static_cast<Index>(channels.size()), kind, range);
-    reduce_box(nest, box, operands, sums);
-    return sums;
-  };
   if (partition.pieces() == 1) {
-    parallel_for(partition.groups(), partition.threads(), [&](Index group) {
-      std::vector<Index> channels;
-      const PartialSums sums = reduce_piece(group, 0, channels);
+    parallel_for(partition.groups(), partition.threads(), Order::forwards, [&](Index group, int) {
+      const Box box = partition.box(group, 0);
+      const std::vector<Index> channels = channels_of(nest, box);
+      ChannelSums sums(static_cast<Index>(channels.size()), kind, range);
+      reduce_box(nest, box, operands, sums);
       consume(group, channels, sums);
     });
     return;
   }
-  const Index pieces = partition.pieces();
-  std::vector<PartialSums> parts(static_cast<std::size_t>(partition.groups() * pieces), PartialSums(0, kind, range));
-  parallel_for(partition.groups() * pieces, partition.threads(), [&](Index task) {
-    std::vector<Index> channels;
-    parts[static_cast<std::size_t>(task)] = reduce_piece(task / pieces, task % pieces, channels);
+  // Each thread has sums of its own for each group, to which it adds whatever pieces it gets.
+  const Index groups = partition.groups();
+  std::vector<std::vector<ChannelSums>> parts(static_cast<std::size_t>(groups));
+  for (auto& part : parts) part.resize(static_cast<std::size_t>(partition.threads()), ChannelSums(0, kind, range));
+  const auto part_of = [&](Index group, int thread) -> ChannelSums& {
+    return parts[static_cast<std::size_t>(group)][static_cast<std::size_t>(thread)];
+  };
+  std::vector<std::vector<Index>> channels;
+  for (Index group = 0; group < groups; ++group) channels.push_back(channels_of(nest, partition.box(group, 0)));
+  parallel_for(groups * partition.pieces(), partition.threads(), Order::forwards, [&](Index task, int thread) {
+    const Index group = task / partition.pieces();
+    ChannelSums& sums = part_of(group, thread);
+    const auto count = static_cast<Index>(channels[static_cast<std::size_t>(group)].size());
+    if (sums.channels() != count) sums = ChannelSums(count, kind, range);
+    reduce_box(nest, partition.box(group, task % partition.pieces()), operands, sums);
   });
-  parallel_for(partition.groups(), partition.threads(), [&](Index group) {
-    PartialSums& sums = parts[static_cast<std::size_t>(group * pieces)];
-    for (Index piece = 1; piece < pieces; ++piece) sums.merge(parts[static_cast<std::size_t>(group * pieces + piece)]);
-    consume(group, channels_of(nest, partition.box(group, 0)), sums);
+  parallel_for(groups, partition.threads(), Order::forwards, [&](Index group, int) {
+    ChannelSums* merged = nullptr;
+    for (ChannelSums& part : parts[static_cast<std::size_t>(group)]) {
+      if (part.channels() == 0) continue;
+      if (merged == nullptr) {
+        merged = &part;
+      } else {
+        merged->merge(part);
+      }
+    }
+    consume(group, channels[static_cast<std::size_t>(group)], *merged);
   });
 }
 
-void map_piece(const LoopNest& nest, const Box& box, const MapOperands& operands,
-               const MapCoefficients& coefficients) {
+void map_piece(const LoopNest& nest, const Box& box, const MapOperands& operands, const MapCoefficients& coefficients) {
   const std::vector<Index> channels = channels_of(nest, box);
   const bool consecutive = std::adjacent_find(channels.begin(), channels.end(),
                                               [](Index a, Index b) { return b != a + 1; }) == channels.end();
@@ -68,12 +78,12 @@ void map_piece(const LoopNest& nest, const Box& box, const MapOperands& operands
 void reduce_all(std::span<const TensorView> operands, const IndexList& channel_axes, const ChannelMap& channels,
                 int threads, PartialSums& sums) {
   const LoopNest nest = make_loop_nest(operands, channel_axes, channels);
-  const Partition partition = partition_of(nest, operands.front(), threads);
+  const Partition partition = partition_of(nest, operands, threads);
   // Groups own their channels, so that threads never meet in one.
   reduce_groups(nest, partition, operands, sums.kind(),
-                [&](Index, const std::vector<Index>& numbers, const PartialSums& group) {
+                [&](Index, const std::vector<Index>& numbers, const ChannelSums& group) {
                   for (std::size_t slot = 0; slot < numbers.size(); ++slot) {
-                    PartialSumsAccess::add_channel(sums, numbers[slot], group, static_cast<Index>(slot));
+                    group.add_to(sums, numbers[slot], static_cast<Index>(slot));
                   }
                 });
 }
@@ -89,27 +99,23 @@ void map_all(const MapOperands& operands, const IndexList& channel_axes, const C
              const MapCoefficients& coefficients) {
   const LoopNest nest = make_map_nest(operands, channel_axes, channels);
   const Partition partition = Partition::in_memory_order(nest, resolve_threads(threads));
-  const Index groups = partition.groups();
   // Backwards: what was read last, in a walk over the sums, is in cache still.
-  parallel_for(groups, partition.threads(),
-               [&](Index group) { map_piece(nest, partition.box(groups - 1 - group, 0), operands, coefficients); });
+  parallel_for(partition.groups(), partition.threads(), Order::backwards,
+               [&](Index group, int) { map_piece(nest, partition.box(group, 0), operands, coefficients); });
 }
 
 void reduce_solve_map(std::span<const TensorView> operands, const MapOperands* map, const IndexList& channel_axes,
-                      PartialSums::Kind kind, int threads, const SolveChannel& solve,
+                      PartialSums::Kind kind, int threads, const SolveChannels& solve,
                       const MapCoefficients& coefficients) {
   const ChannelMap channels = number_channels(channel_axes, operands.front().shape);
   const LoopNest nest = make_loop_nest(operands, channel_axes, channels);
-  const Partition partition = partition_of(nest, operands.front(), threads);
-  const auto solve_group = [&](const std::vector<Index>& numbers, const PartialSums& sums) {
-    for (std::size_t slot = 0; slot < numbers.size(); ++slot) solve(sums, static_cast<Index>(slot), numbers[slot]);
-  };
+  const Partition partition = partition_of(nest, operands, threads);
   const LoopNest map_nest = map != nullptr ? make_map_nest(*map, channel_axes, channels) : nest;
   // A group can be mapped right after its reduction where both walks cut the tensor alike.
   const bool together = map != nullptr && partition.pieces() == 1 && same_loops(nest, map_nest);
   reduce_groups(nest, partition, operands, kind,
-                [&](Index group, const std::vector<Index>& numbers, const PartialSums& sums) {
-                  solve_group(numbers, sums);
+                [&](Index group, const std::vector<Index>& numbers, ChannelSums& sums) {
+                  solve(sums, numbers);
                   if (together) map_piece(map_nest, partition.box(group, 0), *map, coefficients);
                 });
   if (map != nullptr && !together) map_all(*map, channel_axes, channels, threads, coefficients);

@@ -3,7 +3,9 @@
 #include <functional>
 #include <optional>
 #include <span>
+#include <vector>
 
+#include "combine/channel_sums.h"
 #include "exactnorm/options.h"
 #include "exactnorm/partial_sums.h"
 #include "exactnorm/tensor.h"
@@ -30,12 +32,12 @@ void reduce_all(std::span<const TensorView> operands, const IndexList& channel_a
 void map_all(const MapOperands& operands, const IndexList& channel_axes, const ChannelMap& channels, int threads,
              const MapCoefficients& coefficients);
 
-/// The whole walk. For each group of channels: reduces it, calls solve(sums, slot, channel) for each of its
-/// channels, and, if `map` is given, maps it, while the group is in cache. The coefficients of a channel are
-/// there when its solve() has returned.
-using SolveChannel = std::function<void(const PartialSums& sums, Index slot, Index channel)>;
+/// The whole walk. For each group of channels: reduces it, calls solve(sums, channels) with their numbers, and, if
+/// `map` is given, maps it, while the group is in cache. The coefficients of channels are there when solve() has
+/// returned.
+using SolveChannels = std::function<void(ChannelSums& sums, const std::vector<Index>& channels)>;
 void reduce_solve_map(std::span<const TensorView> operands, const MapOperands* map, const IndexList& channel_axes,
-                      PartialSums::Kind kind, int threads, const SolveChannel& solve,
+                      PartialSums::Kind kind, int threads, const SolveChannels& solve,
                       const MapCoefficients& coefficients);
 
 }  // namespace exactnorm

@@ -34,9 +34,12 @@ void ShortSums::resize(Index channels) {
 }
 
 ShortView ShortSums::view(Index first, Index count) const noexcept {
-  return {linear.data() + first,          upper.data() + first,
-          lower.data() + first,           first_exponents.data() + first,
-          second_exponents.data() + first, count};
+  return {linear.data() + first,
+          upper.data() + first,
+          lower.data() + first,
+          first_exponents.data() + first,
+          second_exponents.data() + first,
+          count};
 }
 
 bool merge_channel(ShortSums& to, Index channel, const ShortSums& from, Index from_channel) noexcept {

@@ -69,8 +69,7 @@ CoefficientTable repeat(const MapCoefficients& coefficients, Index count, Index 
 template <typename T>
 class BoxMapper {
  public:
-  BoxMapper(const LoopNest& nest, const Box& box, const MapOperands& operands,
-            const MapCoefficients& coefficients)
+  BoxMapper(const LoopNest& nest, const Box& box, const MapOperands& operands, const MapCoefficients& coefficients)
       : nest_(nest), box_(box), operands_(operands), coefficients_(coefficients) {}
 
   void run() {
@@ -176,8 +175,8 @@ class BoxMapper {
     const Index rows = has_rows ? box_[rows_loop].size : 1;
     const bool direct = is_direct(loop);
     const Index period = std::lcm(channels, line);
-    const bool joined =
-        has_rows && channels % line != 0 && period <= longest_period && period < rows * channels && is_joined(row_loop, channels);
+    const bool joined = has_rows && channels % line != 0 && period <= longest_period && period < rows * channels &&
+                        is_joined(row_loop, channels);
     const MapCoefficients coefficients = coefficients_.from(number);
     walk(nest_, box_, 0, has_rows ? rows_loop : 0, is_reduced_loop, position, [&](Position row) {
       if (joined) {
@@ -227,7 +226,8 @@ class BoxMapper {
 
   [[nodiscard]] Store store_of(const T* out, Index stride) const {
     const auto size = static_cast<Index>(sizeof(T));
-    const bool aligned = reinterpret_cast<std::uintptr_t>(out) % streamed_alignment == 0 && stride * size % streamed_alignment == 0;
+    const bool aligned =
+        reinterpret_cast<std::uintptr_t>(out) % streamed_alignment == 0 && stride * size % streamed_alignment == 0;
     return aligned ? operands_.store : Store::cached;
   }
 

@@ -124,9 +124,77 @@ HWY_INLINE void MapRun(const MapPointers<T>& at, Index count, const Coefficients
   if (done < count) StoreValues<false>(last_value, at.out + last);
 }
 
+// Elements of a line that are not yet whole: the end of one run, with the start of the next to come. Streamed in parts,
+// or stored, such lines would cost more than all others.
+template <typename T>
+class OpenLine {
+ public:
+  static constexpr Index size = streamed_alignment / static_cast<Index>(sizeof(T));
+
+  [[nodiscard]] Index filled() const { return filled_; }
+
+  // The first elements of a run, as many as the line still takes.
+  template <bool kWithGradient>
+  HWY_INLINE Index Close(const MapPointers<T>& at, const Coefficients& c) {
+    const Index count = size - filled_;
+    HWY_ALIGN T line[size];
+    (void)MapVectors<kWithGradient, false>(MapPointers<T>{at.x, at.dy, line}, 0, size, c);
+    std::copy_n(line, count, line_ + filled_);
+    T* to = at.out - filled_;
+    const hn::CappedTag<T, kMostLanes> d;
+    for (Index i = 0; i < size; i += static_cast<Index>(hn::Lanes(d))) hn::Stream(hn::Load(d, line_ + i), d, to + i);
+    filled_ = 0;
+    return count;
+  }
+  // The last elements of a run.
+  template <bool kWithGradient>
+  HWY_INLINE void Open(const MapPointers<T>& at, Index run, Index count, const Coefficients& c) {
+    HWY_ALIGN T line[size];
+    const Index from = run - size;
+    const MapPointers<T> last = {at.x + from, kWithGradient ? at.dy + from : nullptr, line};
+    (void)MapVectors<kWithGradient, false>(last, 0, size, c);
+    std::copy_n(line + size - count, count, line_);
+    filled_ = count;
+  }
+  // Ends at `out`.
+  HWY_INLINE void Store(T* out) const { std::copy_n(line_, filled_, out - filled_); }
+
+ private:
+  Index filled_ = 0;
+  HWY_ALIGN T line_[size];
+};
+
+// Runs that follow each other without a gap, each of some lines.
+template <bool kWithGradient, typename T>
+HWY_INLINE void StreamRuns(MapPointers<T> at, Index runs, const RowStrides& strides, Index count,
+                           const MapCoefficients& coefficients, bool same_channel) {
+  constexpr Index line = OpenLine<T>::size;
+  OpenLine<T> open;
+  for (Index run = 0; run < runs; ++run) {
+    const Coefficients c = SetCoefficients<kWithGradient>(coefficients.from(same_channel ? 0 : run));
+    Index done = 0;
+    if (open.filled() != 0) {
+      done = open.template Close<kWithGradient>(at, c);
+    } else if (run == 0) {
+      const auto beyond = static_cast<Index>(reinterpret_cast<std::uintptr_t>(at.out) % streamed_alignment);
+      done = (streamed_alignment - beyond) % streamed_alignment / static_cast<Index>(sizeof(T));
+      MapRun<kWithGradient>(at, done, c, Store::cached);
+    }
+    const Index end = done + (count - done) / line * line;
+    (void)MapVectors<kWithGradient, true>(at, done, end, c);
+    if (end < count) open.template Open<kWithGradient>(at, count, count - end, c);
+    at = at.moved(strides.x, strides.dy, strides.out);
+  }
+  open.Store(at.out);
+}
+
 template <bool kWithGradient, typename T>
 HWY_INLINE void MapRunsAs(MapPointers<T> at, Index runs, const RowStrides& strides, Index count,
                           const MapCoefficients& coefficients, bool same_channel, Store store) {
+  if (store == Store::streamed && strides.out == count && count >= 2 * OpenLine<T>::size) {
+    StreamRuns<kWithGradient>(at, runs, strides, count, coefficients, same_channel);
+    return;
+  }
   for (Index run = 0; run < runs; ++run) {
     MapRun<kWithGradient>(at, count, SetCoefficients<kWithGradient>(coefficients.from(same_channel ? 0 : run)), store);
     at = at.moved(strides.x, strides.dy, strides.out);
@@ -205,8 +273,8 @@ HWY_INLINE void MapRows(const MapPointers<T>& at, Index rows, Index columns, con
   }
 }
 
-void RunsFloat(const MapPointers<float>& at, Index runs, const RowStrides& strides, Index count, const MapCoefficients& c,
-               bool same_channel, Store store) {
+void RunsFloat(const MapPointers<float>& at, Index runs, const RowStrides& strides, Index count,
+               const MapCoefficients& c, bool same_channel, Store store) {
   at.dy == nullptr ? MapRunsAs<false>(at, runs, strides, count, c, same_channel, store)
                    : MapRunsAs<true>(at, runs, strides, count, c, same_channel, store);
 }

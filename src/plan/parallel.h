@@ -6,9 +6,14 @@
 
 namespace exactnorm {
 
-/// Runs task(0) to task(count - 1), on up to `threads` threads, each task once; which thread runs which
-/// is not defined. The first exception that a task throws is rethrown here after all have ended.
-void parallel_for(Index count, int threads, const std::function<void(Index)>& task);
+/// The order in which a thread goes through its tasks.
+enum class Order { forwards, backwards };
+
+/// Runs task(0, thread) to task(count - 1, thread), on up to `threads` threads, numbered from 0, each task once. Each
+/// thread has a stretch of neighbouring tasks of its own, the same at each call, so that it finds in its caches what it
+/// left there; a thread that has done its own takes over what others have before them. The first exception that
+/// a task throws is rethrown here after all have ended.
+void parallel_for(Index count, int threads, Order order, const std::function<void(Index, int)>& task);
 
 /// Resolves Options::threads: 0 becomes OpenMP's default.
 [[nodiscard]] int resolve_threads(int threads) noexcept;

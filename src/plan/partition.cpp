@@ -9,8 +9,11 @@ namespace {
 // Bytes that the neighbouring channels of a group should span at least: a page. With less, several groups
 // would fetch the same cache lines, or step from page to page for a few lines each.
 constexpr Index group_bytes = 4096;
-// The most channels of a group whose elements are gathered in a tile for each: these have to share a cache.
-constexpr Index gathered_channels = 64;
+// Rows of channels that lie side by side are best left whole, unless they are this long, or few.
+constexpr Index longest_row = 8192;
+constexpr Index few_rows = 128;
+// Elements of a group beside which what it costs to start one is small.
+constexpr Index group_worth = 65536;
 // Work below this many elements is not worth waking another thread for.
 constexpr Index elements_per_thread = 16384;
 
@@ -21,7 +24,7 @@ Index ceil_divide(Index a, Index b) { return (a + b - 1) / b; }
 
 }  // namespace
 
-Partition::Partition(const LoopNest& nest, std::size_t element_size, int threads) {
+Partition::Partition(const LoopNest& nest, std::size_t element_size, int threads, Index most_channels) {
   Index elements = 1;
   for (const Loop& loop : nest.loops) {
     sizes_.push_back(loop.size);
@@ -32,14 +35,23 @@ Partition::Partition(const LoopNest& nest, std::size_t element_size, int threads
   // One channel at a time, except where a step of a loop spans less than group_bytes.
   Index span = static_cast<Index>(element_size);
   Index group_channels = 1;
+  Index group_elements = elements;
+  for (const Loop& loop : nest.loops) {
+    if (loop.is_channel) group_elements /= loop.size;
+  }
+  const Index worthwhile = std::min(group_worth, elements / (8 * threads_));
   group_steps_ = sizes_;
   std::size_t longest_reduced = sizes_.size();
   for (std::size_t i = sizes_.size(); i-- > 0;) {
     const Loop& loop = nest.loops[i];
     if (loop.is_channel) {
-      const Index most = nest.channels_innermost() ? loop.size : std::max<Index>(gathered_channels / group_channels, 1);
-      group_steps_[i] = std::min({ceil_divide(group_bytes, span), most, loop.size});
+      const Index most = nest.channels_innermost() ? loop.size : std::max<Index>(most_channels / group_channels, 1);
+      // As many as span a page, or as make the group worth its overhead.
+      Index wanted = std::max(ceil_divide(group_bytes, span), ceil_divide(worthwhile, group_elements));
+      if (i + 1 == sizes_.size() && group_elements > few_rows) wanted = std::max(wanted, longest_row);
+      group_steps_[i] = std::min({wanted, most, loop.size});
       group_channels *= group_steps_[i];
+      group_elements *= group_steps_[i];
       groups_ *= ceil_divide(loop.size, group_steps_[i]);
     } else if (longest_reduced == sizes_.size() || loop.size > sizes_[longest_reduced]) {
       longest_reduced = i;
@@ -48,7 +60,10 @@ Partition::Partition(const LoopNest& nest, std::size_t element_size, int threads
   }
   if (groups_ < 2 * threads_ && longest_reduced < sizes_.size()) {
     piece_loop_ = longest_reduced;
-    pieces_ = std::min(ceil_divide(2 * threads_, groups_), sizes_[longest_reduced]);
+    // Some for each thread, so that one that is held up can be helped out; small enough that the last of
+    // them are in cache when the map comes back to them.
+    const Index wanted = std::max(ceil_divide(8 * threads_, groups_), ceil_divide(elements, groups_ * memory_piece));
+    pieces_ = threads_ == 1 ? 1 : std::min(wanted, sizes_[longest_reduced]);
   }
 }
 

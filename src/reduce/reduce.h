@@ -3,6 +3,7 @@
 #include <span>
 #include <vector>
 
+#include "combine/channel_sums.h"
 #include "exactnorm/partial_sums.h"
 #include "exactnorm/tensor.h"
 #include "plan/loop_nest.h"
@@ -13,8 +14,12 @@ namespace exactnorm {
 /// The range that exact sums over these operands need: extended when one of them exceeds float32.
 [[nodiscard]] PartialSums::Range range_for(std::span<const TensorView> operands) noexcept;
 
+/// The most channels of a box over short runs that are reduced well: few, where their elements have to be gathered
+/// first.
+[[nodiscard]] Index most_channels(const LoopNest& nest, std::span<const TensorView> operands) noexcept;
+
 /// Adds one box of a nest over x (moments), or over dy and x (gradients), to `sums`, whose channels are
-/// those of the box in the order of `channels_of`. Does not touch the count.
-void reduce_box(const LoopNest& nest, const Box& box, std::span<const TensorView> operands, PartialSums& sums);
+/// those of the box in the order of `channels_of`.
+void reduce_box(const LoopNest& nest, const Box& box, std::span<const TensorView> operands, ChannelSums& sums);
 
 }  // namespace exactnorm

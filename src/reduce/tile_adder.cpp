@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <type_traits>
 #include <utility>
 
 namespace exactnorm {
@@ -55,6 +56,7 @@ class TileAdder<T>::Windows {
     return std::any_of(extremes_.largest.begin(), extremes_.largest.end(),
                        [](Magnitude<T> magnitude) { return magnitude >= infinity<T>; });
   }
+  [[nodiscard]] const Extremes<T>& extremes() const { return extremes_; }
   /// Whether any value but zero is left.
   [[nodiscard]] bool any() const {
     return std::any_of(extremes_.largest.begin(), extremes_.largest.end(),
@@ -105,7 +107,7 @@ Tile<T> TileAdder<T>::without_nonfinite(const Tile<T>& tile, std::vector<T>& scr
       T value = tile.data[row * tile.stride + lane];
       if (!std::isfinite(value)) {
         value = 0;
-        if (lane < target.lanes) ++PartialSumsAccess::nonfinite(*sums_, target.channel(lane), operand);
+        if (lane >= target.first_lane && lane < target.lanes) sums_->count_nonfinite(target.channel(lane), operand);
       }
       scratch[static_cast<std::size_t>(row * tile_lanes + lane)] = value;
     }
@@ -115,29 +117,27 @@ Tile<T> TileAdder<T>::without_nonfinite(const Tile<T>& tile, std::vector<T>& scr
 
 template <typename T>
 void TileAdder<T>::store(const Window<T>& first, const Window<T>& second, bool with_linear, const Target& target) {
-  const SumFormat format = format_of(sums_->range());
   const auto store_term = [&](const Lanes<double>& values, int unit, int which) {
-    const int size = format.words[which];
     // The power of two that the lane's float64 counts in, and the one that its true sum counts in.
     const auto exponents = [&](std::size_t lane) {
       const int window = first.exponents[lane] + (which == 0 ? 0 : second.exponents[lane]);
       const int true_unit = unit + window - (SumTerms<T>::scaled ? which + 1 : 0);
-      return std::pair(SumTerms<T>::scaled ? unit : unit + window, true_unit - format.unit_exponents[which]);
+      return std::pair(SumTerms<T>::scaled ? unit : unit + window, true_unit);
     };
     if (target.one_channel()) {  // all lanes have one window
-      const auto [kernel_unit, shift] = exponents(0);
+      const auto [kernel_unit, true_unit] = exponents(0);
       const double inverse_unit = power_of_two(-kernel_unit);
       std::int64_t sum = 0;
       for (const double value : values) sum += static_cast<std::int64_t>(value * inverse_unit);
-      add_scaled(PartialSumsAccess::words(*sums_, target.first_channel, which), size, sum, shift);
+      sums_->add(target.first_channel, which, sum, true_unit);
       return;
     }
-    for (int i = 0; i < target.lanes; ++i) {
+    for (int i = target.first_lane; i < target.lanes; ++i) {
       const auto lane = static_cast<std::size_t>(i);
       if (values[lane] == 0) continue;
-      const auto [kernel_unit, shift] = exponents(lane);
-      add_scaled(PartialSumsAccess::words(*sums_, target.channel(i), which), size,
-                 static_cast<std::int64_t>(values[lane] * power_of_two(-kernel_unit)), shift);
+      const auto [kernel_unit, true_unit] = exponents(lane);
+      sums_->add(target.channel(i), which, static_cast<std::int64_t>(values[lane] * power_of_two(-kernel_unit)),
+                 true_unit);
     }
   };
   if (with_linear) {
@@ -158,6 +158,7 @@ void TileAdder<T>::add(const Tile<T>& x, const Target& target) {
     tile = without_nonfinite(tile, first_scratch_, 0, target);
     windows = Windows(tile, target.one_channel());
   }
+  raise_guesses(windows.extremes(), windows.extremes(), target);
   Window<T> window;
   while (windows.any()) {
     windows.take(window);
@@ -181,6 +182,7 @@ void TileAdder<T>::add(const Tile<T>& first, const Tile<T>& second, const Target
     b = without_nonfinite(b, second_scratch_, 1, target);
     b_windows = Windows(b, one_channel);
   }
+  raise_guesses(a_windows.extremes(), b_windows.extremes(), target);
   Window<T> a_window;
   Window<T> b_window;
   while (a_windows.any()) {
@@ -197,21 +199,147 @@ void TileAdder<T>::add(const Tile<T>& first, const Tile<T>& second, const Target
   }
 }
 
+namespace {
+
+// Numbers met later may be somewhat larger than those of now.
+template <typename T>
+int guess_of(Magnitude<T> largest) {
+  return std::min(exponent_of<T>(largest) + 1, Format<T>::bias);
+}
+
+// A guess from the first elements of a run.
+int sampled_guess(const float* values, Index count) {
+  constexpr Index sample = 128;
+  Magnitude<float> largest = 0;
+  for (Index i = 0; i < std::min(count, sample); ++i) {
+    largest =
+        std::max(largest, std::bit_cast<Magnitude<float>>(values[i]) & std::numeric_limits<Magnitude<float>>::max());
+  }
+  return guess_of<float>(largest);
+}
+
+}  // namespace
+
+template <typename T>
+void TileAdder<T>::raise_guesses(const Extremes<T>& first, const Extremes<T>& second, const Target& target) {
+  if constexpr (std::is_same_v<T, float>) {
+    const auto raise = [&](int i) {
+      const auto lane = static_cast<std::size_t>(i);
+      sums_->raise_guess(target.channel(i), guess_of<T>(first.largest[lane]), guess_of<T>(second.largest[lane]));
+    };
+    if (target.one_channel()) {
+      raise(0);
+    } else {
+      for (int i = target.first_lane; i < target.lanes; ++i) raise(i);
+    }
+  }
+}
+
+template <typename T>
+bool TileAdder<T>::add_runs(const Runs& x, Index runs, Index count, Index ahead, Index channel) {
+  if (!sums_->has_guesses(channel, 1)) {
+    const int guess = sampled_guess(x.data, count);
+    sums_->raise_guess(channel, guess, guess);
+  }
+  ShortSums& sums = sums_->short_sums();
+  const auto at = static_cast<std::size_t>(channel);
+  RunSums run_sums;
+  if (!sum_runs(x, runs, count, ahead, sums.first_exponents[at], run_sums)) return false;
+  sums.linear[at] += run_sums.linear;
+  sums.upper[at] += run_sums.upper;
+  sums.lower[at] += run_sums.lower;
+  return true;
+}
+
+template <typename T>
+bool TileAdder<T>::add_runs(const Runs& dy, const Runs& x, Index runs, Index count, Index ahead, Index channel) {
+  if (!sums_->has_guesses(channel, 1)) {
+    sums_->raise_guess(channel, sampled_guess(dy.data, count), sampled_guess(x.data, count));
+  }
+  ShortSums& sums = sums_->short_sums();
+  const auto at = static_cast<std::size_t>(channel);
+  RunSums run_sums;
+  if (!sum_runs(dy, x, runs, count, ahead, sums.first_exponents[at], sums.second_exponents[at], run_sums)) return false;
+  sums.linear[at] += run_sums.linear;
+  sums.upper[at] += run_sums.upper;
+  sums.lower[at] += run_sums.lower;
+  return true;
+}
+
+template <typename T>
+bool TileAdder<T>::add_guarded(const Tile<T>& first, const Tile<T>& second, const Target& target) {
+  if constexpr (std::is_same_v<T, float>) {
+    const bool squares = first.data == second.data && sums_->kind() == PartialSums::Kind::moments;
+    if (target.one_channel()) {
+      const Index count = first.rows * tile_lanes;
+      if (first.stride != tile_lanes || second.stride != tile_lanes) return false;
+      return squares ? add_runs({first.data, 0}, 1, count, far_enough, target.first_channel)
+                     : add_runs({first.data, 0}, {second.data, 0}, 1, count, far_enough, target.first_channel);
+    }
+    if (first.rows > guarded_rows) return false;
+    const int channels = std::min(target.period, target.lanes);
+    if (!sums_->has_guesses(target.first_channel, channels)) {
+      alignas(64) Lanes<Magnitude<T>> limits;
+      limits.fill(std::numeric_limits<Magnitude<T>>::max());
+      Extremes<T> extremes[2];
+      scan_tile(first, limits, extremes[0]);
+      if (!squares) scan_tile(second, limits, extremes[1]);
+      raise_guesses(extremes[0], extremes[squares ? 0 : 1], target);
+      if (!sums_->has_guesses(target.first_channel, channels)) return false;
+    }
+    ShortSums& sums = sums_->short_sums();
+    const auto sum = [&](const LaneSums& lanes) {
+      return squares ? sum_lanes(first, lanes) : sum_lanes(first, second, lanes);
+    };
+    const auto at = static_cast<std::size_t>(target.first_channel);
+    if (target.first_lane == 0 && target.lanes == tile_lanes && target.period == tile_lanes) {
+      return sum(
+          {&sums.first_exponents[at], &sums.second_exponents[at], &sums.linear[at], &sums.upper[at], &sums.lower[at]});
+    }
+    Lanes<int> first_exponents;
+    Lanes<int> second_exponents;
+    Lanes<std::int64_t> values[3] = {};
+    for (int i = 0; i < tile_lanes; ++i) {
+      // Lanes that are dropped are watched all the same: guesses of their neighbours will do.
+      const auto channel = static_cast<std::size_t>(target.channel(i < target.lanes ? i : i % channels));
+      first_exponents[static_cast<std::size_t>(i)] = sums.first_exponents[channel];
+      second_exponents[static_cast<std::size_t>(i)] = sums.second_exponents[channel];
+    }
+    if (!sum({first_exponents.data(), second_exponents.data(), values[0].data(), values[1].data(), values[2].data()})) {
+      return false;
+    }
+    for (int i = target.first_lane; i < target.lanes; ++i) {
+      const auto channel = static_cast<std::size_t>(target.channel(i));
+      const auto lane = static_cast<std::size_t>(i);
+      sums.linear[channel] += values[0][lane];
+      sums.upper[channel] += values[1][lane];
+      sums.lower[channel] += values[2][lane];
+    }
+    return true;
+  }
+  return false;
+}
+
 template <typename T>
 void TileAdder<T>::add_to_channel(const Tile<T>& x, Index channel) {
-  add(x, Target{channel, tile_lanes, 0});
+  const Target target = {channel, 0, tile_lanes, 0};
+  if (!add_guarded(x, x, target)) add(x, target);
 }
 template <typename T>
 void TileAdder<T>::add_to_channel(const Tile<T>& dy, const Tile<T>& x, Index channel) {
-  add(dy, x, Target{channel, tile_lanes, 0});
+  const Target target = {channel, 0, tile_lanes, 0};
+  if (!add_guarded(dy, x, target)) add(dy, x, target);
 }
 template <typename T>
-void TileAdder<T>::add_to_channels(const Tile<T>& x, Index first_channel, int lanes, int period) {
-  add(x, Target{first_channel, lanes, period});
+void TileAdder<T>::add_to_channels(const Tile<T>& x, Index first_channel, int first_lane, int lanes, int period) {
+  const Target target = {first_channel, first_lane, lanes, period};
+  if (!add_guarded(x, x, target)) add(x, target);
 }
 template <typename T>
-void TileAdder<T>::add_to_channels(const Tile<T>& dy, const Tile<T>& x, Index first_channel, int lanes, int period) {
-  add(dy, x, Target{first_channel, lanes, period});
+void TileAdder<T>::add_to_channels(const Tile<T>& dy, const Tile<T>& x, Index first_channel, int first_lane, int lanes,
+                                   int period) {
+  const Target target = {first_channel, first_lane, lanes, period};
+  if (!add_guarded(dy, x, target)) add(dy, x, target);
 }
 
 template class TileAdder<float>;

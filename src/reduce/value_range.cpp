@@ -154,7 +154,7 @@ void widen_value_ranges(const TensorView& x, const IndexList& channel_axes, cons
   const Index pieces = partition.pieces();
   const Index tasks = partition.groups() * pieces;
   std::vector<LaneRanges> ranges(static_cast<std::size_t>(tasks), LaneRanges(0));
-  parallel_for(tasks, partition.threads(), [&](Index task) {
+  parallel_for(tasks, partition.threads(), Order::forwards, [&](Index task, int) {
     const Box box = partition.box(task / pieces, task % pieces);
     const auto count = static_cast<Index>(channels_of(nest, box).size());
     ranges[static_cast<std::size_t>(task)] = BoxScanner(nest, box, x, count).run();

@@ -22,6 +22,18 @@ BigInteger::BigInteger(std::int64_t value)
   negative_ = value < 0;
 }
 
+BigInteger::BigInteger(const BigInteger& other) noexcept : size_(other.size_), negative_(other.negative_) {
+  std::copy_n(other.words_.begin(), size_, words_.begin());
+}
+
+BigInteger& BigInteger::operator=(const BigInteger& other) noexcept {
+  if (this == &other) return *this;
+  size_ = other.size_;
+  negative_ = other.negative_;
+  std::copy_n(other.words_.begin(), size_, words_.begin());
+  return *this;
+}
+
 BigInteger::BigInteger(const std::uint64_t* words, int size) : size_(size) {
   negative_ = size > 0 && words[size - 1] >> 63 != 0;
   std::uint64_t carry = negative_ ? 1 : 0;
@@ -72,13 +84,13 @@ int BigInteger::compare_magnitudes(const BigInteger& a, const BigInteger& b) noe
   return 0;
 }
 
-BigInteger operator+(const BigInteger& a, const BigInteger& b) noexcept {
-  const bool swap = BigInteger::compare_magnitudes(a, b) < 0;
+BigInteger BigInteger::add(const BigInteger& a, const BigInteger& b, bool b_negative) noexcept {
+  const bool swap = compare_magnitudes(a, b) < 0;
   const BigInteger& larger = swap ? b : a;
   const BigInteger& smaller = swap ? a : b;
-  const bool subtract = a.negative_ != b.negative_;
+  const bool subtract = a.negative_ != b_negative;
   BigInteger result;
-  result.negative_ = larger.negative_;
+  result.negative_ = swap ? b_negative : a.negative_;
   std::uint64_t carry = 0;
   const auto smaller_size = static_cast<std::size_t>(smaller.size_);
   for (std::size_t i = 0; i < static_cast<std::size_t>(larger.size_); ++i) {
@@ -125,6 +137,10 @@ BigInteger BigInteger::shifted_left(int bits) const noexcept {
   BigInteger result;
   result.negative_ = negative_;
   result.size_ = size_ + words;
+  if (bits % 64 == 0) {
+    std::copy_n(words_.begin(), size_, std::fill_n(result.words_.begin(), words, 0));
+    return result;
+  }
   for (int i = 0; i < result.size_; ++i) result.words_[static_cast<std::size_t>(i)] = bits_from(64 * i - bits);
   result.trim();
   return result;
@@ -135,7 +151,8 @@ bool BigInteger::divide_by(std::uint64_t divisor) noexcept {
   for (auto i = static_cast<std::size_t>(size_); i-- > 0;) {
     const Word128 dividend = (static_cast<Word128>(remainder) << 64) | words_[i];
     words_[i] = static_cast<std::uint64_t>(dividend / divisor);
-    remainder = static_cast<std::uint64_t>(dividend % divisor);
+    // Modulo 2^64, where the remainder is at home: one division less.
+    remainder = static_cast<std::uint64_t>(dividend) - words_[i] * divisor;
   }
   trim();
   return remainder != 0;
@@ -143,23 +160,17 @@ bool BigInteger::divide_by(std::uint64_t divisor) noexcept {
 
 namespace {
 
-// A magnitude cut into an integer of some bits, rounded to nearest even, and the rest.
-struct Rounded {
-  double integer = 0;
-  double rest = 0;  // in units of the integer
-};
-
-// The bits of `quotient` from `unit` upwards, at most 53; `inexact` says that there are more below bit 0.
-Rounded round_at(const BigInteger& quotient, int unit, bool inexact) {
+// The bits of `quotient` from `unit` upwards, at most 53, rounded to nearest even; `inexact` says that there are more
+// below bit 0.
+double round_at(const BigInteger& quotient, int unit, bool inexact) {
   std::uint64_t mantissa = quotient.bit_length() > unit ? quotient.bits_from(unit) : 0;
-  // The 64 bits below decide how it is rounded and what is left; those beyond matter to a tie alone.
+  // The 64 bits below decide; those beyond matter to a tie alone.
   const std::uint64_t below = quotient.bits_from(unit - 64);
-  const bool sticky = inexact || quotient.any_bit_below(unit - 64);
   constexpr std::uint64_t half = std::uint64_t{1} << 63;
-  const bool up = below > half || (below == half && (sticky || (mantissa & 1) != 0));
-  if (!up) return {static_cast<double>(mantissa), static_cast<double>(below) * 0x1p-64};
-  ++mantissa;
-  return {static_cast<double>(mantissa), -static_cast<double>(~below + 1) * 0x1p-64};
+  if (below > half || (below == half && ((mantissa & 1) != 0 || inexact || quotient.any_bit_below(unit - 64)))) {
+    ++mantissa;
+  }
+  return static_cast<double>(mantissa);
 }
 
 constexpr int mantissa_bits = 53;
@@ -170,33 +181,41 @@ constexpr int smallest_exponent = -1074;  // of the lowest bit of a float64
 ScaledNumber divide(const BigInteger& numerator, std::uint64_t first_divisor, std::uint64_t second_divisor,
                     int exponent) {
   if (numerator.is_zero()) return {};
-  // Enough bits that the quotient has at least 128, whatever the divisors.
-  const int shift = std::max(0, 128 + 128 - numerator.bit_length());
-  BigInteger quotient = numerator.shifted_left(shift);
-  bool inexact = quotient.divide_by(first_divisor);
-  inexact = quotient.divide_by(second_divisor) || inexact;
-  const int unit_exponent = exponent - shift;  // of the quotient's lowest bit
+  BigInteger quotient = numerator;
+  int unit_exponent = exponent;  // of the quotient's lowest bit
+  bool inexact = false;
+  const auto bits_of = [](std::uint64_t divisor) { return 64 - std::countl_zero(divisor - 1); };
+  const int divisor_bits = bits_of(first_divisor) + bits_of(second_divisor);
+  if (divisor_bits > 0) {
+    // Whole words, so many that the quotient has at least 118 bits: those rounded at and 64 below.
+    const int missing = divisor_bits + mantissa_bits + 65 - quotient.bit_length();
+    const int shift = missing > 0 ? (missing + 63) / 64 * 64 : 0;
+    if (shift > 0) quotient = quotient.shifted_left(shift);
+    unit_exponent -= shift;
+    if (divisor_bits < 64) {
+      inexact = quotient.divide_by(first_divisor * second_divisor);
+    } else {
+      inexact = quotient.divide_by(first_divisor);
+      inexact = quotient.divide_by(second_divisor) || inexact;
+    }
+  }
   const double sign = quotient.is_negative() ? -1.0 : 1.0;
 
   const int unit = quotient.bit_length() - mantissa_bits;
-  const Rounded rounded = round_at(quotient, unit, inexact);
   ScaledNumber result;
-  result.high = sign * rounded.integer * 0x1p-52;
-  result.low = sign * rounded.rest * 0x1p-52;
+  result.high = sign * round_at(quotient, unit, inexact) * 0x1p-52;
   result.exponent = unit_exponent + unit + mantissa_bits - 1;
   if (std::fabs(result.high) == 2.0) {
     result.high /= 2;
-    result.low /= 2;
     ++result.exponent;
   }
   if (unit_exponent + unit >= smallest_exponent) {
     result.nearest = std::ldexp(result.high, result.exponent);
-    result.residual = std::ldexp(result.low, result.exponent);
-    return result;
+  } else {
+    // Subnormal: fewer bits, rounded once all the same.
+    const double subnormal = round_at(quotient, smallest_exponent - unit_exponent, inexact);
+    result.nearest = std::ldexp(sign * subnormal, smallest_exponent);
   }
-  // Subnormal: fewer bits, rounded once all the same. The residual is below what a float64 can hold.
-  const Rounded subnormal = round_at(quotient, smallest_exponent - unit_exponent, inexact);
-  result.nearest = std::ldexp(sign * subnormal.integer, smallest_exponent);
   return result;
 }
 

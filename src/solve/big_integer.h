@@ -9,6 +9,10 @@ namespace exactnorm {
 class BigInteger {
  public:
   BigInteger() = default;
+  ~BigInteger() = default;
+  // The words in use alone are copied: a small fraction of them all.
+  BigInteger(const BigInteger& other) noexcept;
+  BigInteger& operator=(const BigInteger& other) noexcept;
   explicit BigInteger(std::uint64_t value);
   explicit BigInteger(std::int64_t value);
   /// From two's complement words, least significant first.
@@ -24,8 +28,8 @@ class BigInteger {
   [[nodiscard]] bool any_bit_below(int end) const noexcept;
 
   friend BigInteger operator*(const BigInteger& a, const BigInteger& b) noexcept;
-  friend BigInteger operator+(const BigInteger& a, const BigInteger& b) noexcept;
-  friend BigInteger operator-(const BigInteger& a, const BigInteger& b) noexcept { return a + b.negated(); }
+  friend BigInteger operator+(const BigInteger& a, const BigInteger& b) noexcept { return add(a, b, b.negative_); }
+  friend BigInteger operator-(const BigInteger& a, const BigInteger& b) noexcept { return add(a, b, !b.negative_); }
   [[nodiscard]] BigInteger negated() const noexcept;
   [[nodiscard]] BigInteger shifted_left(int bits) const noexcept;
 
@@ -36,6 +40,8 @@ class BigInteger {
   static constexpr int capacity = 192;
 
   void trim() noexcept;
+  // a and the magnitude of b with another sign, perhaps.
+  static BigInteger add(const BigInteger& a, const BigInteger& b, bool b_negative) noexcept;
   static int compare_magnitudes(const BigInteger& a, const BigInteger& b) noexcept;
 
   std::array<std::uint64_t, capacity> words_;  // those from size_ on are not initialized
@@ -43,15 +49,12 @@ class BigInteger {
   bool negative_ = false;
 };
 
-/// A number as high + low times 2^exponent: 1 <= |high| < 2, or 0, is the number rounded to nearest even, and
-/// low is what that left, rounded too.
+/// A number, rounded to nearest even, as high * 2^exponent: 1 <= |high| < 2, or 0.
 struct ScaledNumber {
   double high = 0;
-  double low = 0;
   int exponent = 0;
-  /// The number rounded once to float64, subnormal or infinite where it has to be; and what that left.
+  /// The number rounded once to float64, subnormal or infinite where it has to be.
   double nearest = 0;
-  double residual = 0;
 };
 
 /// numerator * 2^exponent / (first_divisor * second_divisor), divisors not zero.

@@ -120,8 +120,7 @@ struct Pair {
   V low;
 };
 
-// a + b, for |a| >= |b| or a = 0 or both multiples of a power of two of which a is small enough a multiple: exact in
-// all uses below, where the case is made.
+// a + b exactly, for |a| >= |b| or a = 0 (Dekker).
 HWY_INLINE Pair FastTwoSum(V a, V b) {
   const V sum = hn::Add(a, b);
   return {sum, hn::Sub(b, hn::Sub(sum, a))};
@@ -154,9 +153,16 @@ HWY_INLINE Pair TwoProduct(V a, V b) {
 #endif
 }
 
-// The magnitude of an integer, exactly: two halves of 32 bits, of which the upper is 0 or larger than the lower.
-HWY_INLINE Pair MagnitudeOf(VU magnitude) {
-  return FastTwoSum(hn::Mul(ToNumber(HighHalf(magnitude)), Number(0x1p32)), ToNumber(LowHalf(magnitude)));
+// An integer exactly: two halves of 32 bits, of which the upper is 0 or larger than the lower.
+HWY_INLINE VU Magnitude(VI integer) {
+  const VI sign = hn::BroadcastSignBit(integer);
+  return hn::BitCast(DU(), hn::Sub(hn::Xor(integer, sign), sign));
+}
+HWY_INLINE Pair ToPair(VI integer) {
+  const VU magnitude = Magnitude(integer);
+  const Pair pair = FastTwoSum(hn::Mul(ToNumber(HighHalf(magnitude)), Number(0x1p32)), ToNumber(LowHalf(magnitude)));
+  const V sign = hn::And(hn::BitCast(D(), integer), hn::SignBit(D()));
+  return {hn::Xor(pair.high, sign), hn::Xor(pair.low, sign)};
 }
 
 // Whether all numbers within `error` of the pair's round to pair.high (Ziv, 1991). Rounding is monotonic: it is

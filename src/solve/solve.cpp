@@ -14,15 +14,11 @@ namespace {
 
 constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
 
-BigInteger sum_of(const PartialSums& sums, Index channel, int which) {
-  return {PartialSumsAccess::words(sums, channel, which), format_of(sums.range()).words[which]};
-}
-
 bool has_nonfinite(const PartialSums& sums, Index channel, int operand) {
   return PartialSumsAccess::nonfinite(sums, channel, operand) != 0;
 }
 
-// A finite float64 as integer * 2^exponent.
+// integer * 2^exponent: any finite float64, any sum.
 struct IntegerTimesPower {
   BigInteger integer;
   int exponent = 0;
@@ -33,16 +29,37 @@ IntegerTimesPower split(double value) {
   return {BigInteger(static_cast<std::int64_t>(std::ldexp(fraction, 53))), exponent - 53};
 }
 
-// a * 2^a_exponent + b * 2^b_exponent, with the exponent of the result.
-IntegerTimesPower add(const IntegerTimesPower& a, const IntegerTimesPower& b) {
-  if (a.integer.is_zero()) return b;
+// One of the two sums of a channel. Its lowest words are often zeros: they go into the exponent.
+IntegerTimesPower sum_of(const PartialSums& sums, Index channel, int which) {
+  const SumFormat format = format_of(sums.range());
+  const std::uint64_t* words = PartialSumsAccess::words(sums, channel, which);
+  int zeros = 0;
+  while (zeros < format.words[which] && words[zeros] == 0) ++zeros;
+  return {{words + zeros, format.words[which] - zeros}, format.unit_exponents[which] + 64 * zeros};
+}
+
+// a - b
+IntegerTimesPower subtract(const IntegerTimesPower& a, const IntegerTimesPower& b) {
+  if (a.integer.is_zero()) return {b.integer.negated(), b.exponent};
   if (b.integer.is_zero()) return a;
-  const int exponent = std::min(a.exponent, b.exponent);
-  return {a.integer.shifted_left(a.exponent - exponent) + b.integer.shifted_left(b.exponent - exponent), exponent};
+  if (a.exponent == b.exponent) return {a.integer - b.integer, a.exponent};
+  if (a.exponent < b.exponent) {
+    return {a.integer - b.integer.shifted_left(b.exponent - a.exponent), a.exponent};
+  }
+  return {a.integer.shifted_left(a.exponent - b.exponent) - b.integer, b.exponent};
 }
 
 IntegerTimesPower multiply(const IntegerTimesPower& a, const IntegerTimesPower& b) {
   return {a.integer * b.integer, a.exponent + b.exponent};
+}
+
+IntegerTimesPower multiply(const IntegerTimesPower& a, std::uint64_t factor) {
+  return {a.integer * BigInteger(factor), a.exponent};
+}
+
+// value / (first_divisor * second_divisor)
+ScaledNumber divide(const IntegerTimesPower& value, std::uint64_t first_divisor = 1, std::uint64_t second_divisor = 1) {
+  return divide(value.integer, first_divisor, second_divisor, value.exponent);
 }
 
 constexpr double largest_number = std::numeric_limits<double>::max();
@@ -96,15 +113,13 @@ double inverse_deviation_of(double variance, const Options& options) noexcept {
 
 ChannelStatistics solve_statistics(const PartialSums& sums, Index channel, Index count, const Options& options) {
   if (count == 0 || has_nonfinite(sums, channel, 0)) return {not_a_number, not_a_number, not_a_number, not_a_number};
-  const SumFormat format = format_of(sums.range());
   const auto n = static_cast<std::uint64_t>(count);
-  const BigInteger first = sum_of(sums, channel, 0);
-  const BigInteger second = sum_of(sums, channel, 1);
-  const ScaledNumber mean = divide(first, n, 1, format.unit_exponents[0]);
-  // The unit of the second sum is the square of the first one's: both terms count in it.
-  const BigInteger spread = BigInteger(n) * second - first * first;
-  const ScaledNumber variance = divide(spread, n, n, format.unit_exponents[1]);
-  return {mean.nearest, mean.residual, variance.nearest, inverse_deviation_of_scaled(variance, options)};
+  const IntegerTimesPower first = sum_of(sums, channel, 0);
+  const double mean = divide(first, n).nearest;
+  const double residual = divide(subtract(first, multiply(split(mean), n)), n).nearest;
+  const IntegerTimesPower second = sum_of(sums, channel, 1);
+  const ScaledNumber variance = divide(subtract(multiply(second, n), multiply(first, first)), n, n);
+  return {mean, residual, variance.nearest, inverse_deviation_of_scaled(variance, options)};
 }
 
 ForwardCoefficients solve_forward(const ChannelStatistics& statistics, double gamma, double beta) noexcept {
@@ -113,24 +128,45 @@ ForwardCoefficients solve_forward(const ChannelStatistics& statistics, double ga
   return {statistics.mean, scale, beta - statistics.mean_residual * scale};
 }
 
-ChannelGradients solve_backward(const PartialSums& sums, Index sums_channel, const ChannelStatistics& statistics,
-                                double gamma, Index count, bool frozen, const Options& options) {
-  const SumFormat format = format_of(sums.range());
-  const bool dy_finite = !has_nonfinite(sums, sums_channel, 0);
-  const bool x_finite = !has_nonfinite(sums, sums_channel, 1);
-  const double inverse = statistics.inverse_deviation;
-
-  ChannelGradients gradients;
-  const IntegerTimesPower sum_dy = {sum_of(sums, sums_channel, 0), format.unit_exponents[0]};
-  gradients.dbeta = dy_finite ? divide(sum_dy.integer, 1, 1, sum_dy.exponent).nearest : not_a_number;
-  gradients.dgamma = not_a_number;
-  if (dy_finite && x_finite && std::isfinite(statistics.mean) && std::isfinite(statistics.mean_residual)) {
-    const IntegerTimesPower sum_dy_x = {sum_of(sums, sums_channel, 1), format.unit_exponents[1]};
-    const IntegerTimesPower minus_mean = add(split(-statistics.mean), split(-statistics.mean_residual));
-    const IntegerTimesPower centred = add(sum_dy_x, multiply(minus_mean, sum_dy));
-    const ScaledNumber sum_dy_centred = divide(centred.integer, 1, 1, centred.exponent);
-    gradients.dgamma = std::ldexp(sum_dy_centred.high * inverse, sum_dy_centred.exponent);
+GradientSums gradient_sums(const PartialSums& sums, Index sums_channel, const ChannelStatistics& statistics) {
+  if (has_nonfinite(sums, sums_channel, 0)) return {not_a_number, not_a_number, 0};
+  const IntegerTimesPower sum_dy = sum_of(sums, sums_channel, 0);
+  const double nearest_sum_dy = divide(sum_dy).nearest;
+  if (has_nonfinite(sums, sums_channel, 1) || !std::isfinite(statistics.mean) ||
+      !std::isfinite(statistics.mean_residual)) {
+    return {nearest_sum_dy, not_a_number, 0};
   }
+  const IntegerTimesPower sum_dy_x = sum_of(sums, sums_channel, 1);
+  const IntegerTimesPower mean = subtract(split(statistics.mean), split(-statistics.mean_residual));
+  const ScaledNumber centred = divide(subtract(sum_dy_x, multiply(mean, sum_dy)));
+  return {nearest_sum_dy, centred.high, centred.exponent};
+}
+
+GradientSums gradient_sums(double sum_dy, double centred) noexcept {
+  if (centred == 0) return {sum_dy, 0, 0};
+  constexpr std::uint64_t exponent_bits = std::uint64_t{0x7ff} << 52;
+  constexpr std::uint64_t exponent_of_one = std::uint64_t{1023} << 52;
+  const auto bits = std::bit_cast<std::uint64_t>(centred);
+  const auto exponent = static_cast<int>((bits & exponent_bits) >> 52) - 1023;
+  return {sum_dy, std::bit_cast<double>((bits & ~exponent_bits) | exponent_of_one), exponent};
+}
+
+namespace {
+
+// std::ldexp; for ordinary exponents it is a product, which rounds no more often.
+double times_power_of_two(double value, int exponent) noexcept {
+  if (exponent < -1022 || exponent > 1023) return std::ldexp(value, exponent);
+  return value * std::bit_cast<double>(static_cast<std::uint64_t>(exponent + 1023) << 52);
+}
+
+}  // namespace
+
+ChannelGradients gradients_of(const GradientSums& sums, const ChannelStatistics& statistics, double gamma, Index count,
+                              bool frozen, const Options& options) noexcept {
+  const double inverse = statistics.inverse_deviation;
+  ChannelGradients gradients;
+  gradients.dbeta = sums.sum_dy;
+  gradients.dgamma = times_power_of_two(sums.centred * inverse, sums.exponent);
 
   const double dy_scale = gamma * inverse;
   if (frozen) {
@@ -148,6 +184,11 @@ ChannelGradients solve_backward(const PartialSums& sums, Index sums_channel, con
     gradients.dx = {statistics.mean, inverse, normalized_scale, shift, dy_scale};
   }
   return gradients;
+}
+
+ChannelGradients solve_backward(const PartialSums& sums, Index sums_channel, const ChannelStatistics& statistics,
+                                double gamma, Index count, bool frozen, const Options& options) {
+  return gradients_of(gradient_sums(sums, sums_channel, statistics), statistics, gamma, count, frozen, options);
 }
 
 ChannelStatistics channel_of(const Statistics& statistics, Index channel) noexcept {

@@ -15,7 +15,8 @@ struct ChannelStatistics {
 };
 
 /// Mean and variance of one channel of sums over `count` elements, from the exact sums:
-/// mean = S1 / n, variance = (n * S2 - S1^2) / n^2, each a ratio of integers that is rounded once.
+/// mean = S1 / n, its residual S1 / n - mean, and variance = (n * S2 - S1^2) / n^2, each a ratio of integers that is
+/// rounded once.
 [[nodiscard]] ChannelStatistics solve_statistics(const PartialSums& sums, Index channel, Index count,
                                                  const Options& options);
 
@@ -46,8 +47,25 @@ struct ChannelGradients {
   BackwardCoefficients dx;
 };
 
-/// From the exact sums of dy and dy * x. `frozen`: mean and variance do not depend on x.
-/// The sum of dy * (x - mean) is taken as S2 - mean * S1 in exact arithmetic: no cancellation.
+/// What a backward pass needs of its exact sums, each rounded once: the sum of dy, and that of dy * (x - mean),
+/// which is centred * 2^exponent with 1 <= |centred| < 2, or 0, so that it may exceed float64's range. The latter is
+/// taken as S2 - (mean + mean_residual) * S1 in exact arithmetic: no cancellation.
+struct GradientSums {
+  double sum_dy = 0;
+  double centred = 0;
+  int exponent = 0;
+};
+/// Of a sum of dy * (x - mean) that is a normal number or 0.
+[[nodiscard]] GradientSums gradient_sums(double sum_dy, double centred) noexcept;
+/// From the exact sums of dy and dy * x; NaN where the data or the statistics are not finite.
+[[nodiscard]] GradientSums gradient_sums(const PartialSums& sums, Index sums_channel,
+                                         const ChannelStatistics& statistics);
+
+/// `frozen`: mean and variance do not depend on x.
+[[nodiscard]] ChannelGradients gradients_of(const GradientSums& sums, const ChannelStatistics& statistics, double gamma,
+                                            Index count, bool frozen, const Options& options) noexcept;
+
+/// gradients_of the sums of a channel.
 [[nodiscard]] ChannelGradients solve_backward(const PartialSums& sums, Index sums_channel,
                                               const ChannelStatistics& statistics, double gamma, Index count,
                                               bool frozen, const Options& options);

@@ -1,0 +1,72 @@
+#include "batch_norm/solve_channels.h"
+
+#include <cstdint>
+
+#include "solve/solve_short.h"
+
+namespace exactnorm {
+
+namespace {
+
+bool any_short(const ChannelSums& sums) {
+  for (Index slot = 0; slot < sums.channels(); ++slot) {
+    if (sums.is_short(slot)) return true;
+  }
+  return false;
+}
+
+// Room for one array of the fast solvers' per channel.
+class Columns {
+ public:
+  Columns(std::size_t count, std::size_t channels) : channels_(channels), values_(count * channels) {}
+  [[nodiscard]] double* operator[](std::size_t which) { return values_.data() + which * channels_; }
+
+ private:
+  std::size_t channels_;
+  std::vector<double> values_;
+};
+
+}  // namespace
+
+void solve_channels(ChannelSums& sums, const std::vector<Index>& channels, Index count, const Options& options,
+                    Statistics& statistics) {
+  std::vector<std::uint8_t> solved(channels.size(), 0);
+  Columns columns(4, channels.size());
+  if (any_short(sums)) {
+    (void)solve_short_statistics(sums.short_sums().view(), count, options,
+                                 {columns[0], columns[1], columns[2], columns[3], solved.data()});
+  }
+  for (std::size_t at = 0; at < channels.size(); ++at) {
+    const auto slot = static_cast<Index>(at);
+    if (solved[at] != 0 && sums.is_short(slot)) {
+      set_channel(statistics, channels[at], {columns[0][at], columns[1][at], columns[2][at], columns[3][at]});
+    } else {
+      set_channel(statistics, channels[at], solve_statistics(sums.long_sums_of(slot), slot, count, options));
+    }
+  }
+}
+
+std::vector<GradientSums> gradient_sums_of(ChannelSums& sums, const std::vector<Index>& channels,
+                                           const Statistics& statistics) {
+  std::vector<std::uint8_t> solved(channels.size(), 0);
+  Columns columns(4, channels.size());
+  if (any_short(sums)) {
+    for (std::size_t at = 0; at < channels.size(); ++at) {
+      const auto channel = static_cast<std::size_t>(channels[at]);
+      columns[0][at] = statistics.mean[channel];
+      columns[1][at] = statistics.mean_residual[channel];
+    }
+    (void)solve_short_gradients(sums.short_sums().view(), columns[0], columns[1],
+                                {columns[2], columns[3], solved.data()});
+  }
+  std::vector<GradientSums> result(channels.size());
+  for (std::size_t at = 0; at < channels.size(); ++at) {
+    const auto slot = static_cast<Index>(at);
+    result[at] = solved[at] != 0 && sums.is_short(slot)
+                     ? gradient_sums(columns[2][at], columns[3][at])
+                     : gradient_sums(sums.long_sums_of(slot), slot, channel_of(statistics, channels[at]));
+  }
+  return result;
+}
+
+}  // namespace exactnorm

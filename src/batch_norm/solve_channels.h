@@ -1,0 +1,22 @@
+#pragma once
+
+#include <vector>
+
+#include "combine/channel_sums.h"
+#include "exactnorm/options.h"
+#include "exactnorm/statistics.h"
+#include "solve/solve.h"
+
+// The solve room for a group of channels: many at a time where their sums are short, each by itself where not.
+
+namespace exactnorm {
+
+/// Sets the statistics of `channels`, whose sums over `count` elements each are those of `sums`, in that order.
+void solve_channels(ChannelSums& sums, const std::vector<Index>& channels, Index count, const Options& options,
+                    Statistics& statistics);
+
+/// What a backward pass needs of the sums of `channels`, in that order.
+[[nodiscard]] std::vector<GradientSums> gradient_sums_of(ChannelSums& sums, const std::vector<Index>& channels,
+                                                         const Statistics& statistics);
+
+}  // namespace exactnorm

@@ -1,0 +1,153 @@
+#include "combine/channel_sums.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstdlib>
+
+#include "combine/accumulator.h"
+
+namespace exactnorm {
+
+namespace {
+
+// Elements of a channel whose sums surely fit in the short integers. Each adds less than 2^44 units to the first sum
+// and to the upper part of the second. The lower part takes up to 2^45 more from each number that comes by add(), of
+// which there are at most three per element; it is carried over to the upper part in time.
+constexpr Index most_elements = Index{1} << 18;
+constexpr Index elements_per_carry = Index{1} << 15;
+constexpr int carry_bits = short_upper_unit - short_lower_unit;
+
+// value * 2^shift, or false where that is not an integer of at most 62 bits.
+bool shifted(std::int64_t value, int shift, std::int64_t& result) noexcept {
+  if (value == 0) {
+    result = 0;
+    return true;
+  }
+  if (shift < 0) {
+    if (-shift > std::countr_zero(static_cast<std::uint64_t>(value))) return false;
+    result = value >> -shift;
+    return true;
+  }
+  const auto magnitude = static_cast<std::uint64_t>(value < 0 ? -value : value);
+  if (static_cast<int>(std::bit_width(magnitude)) + shift > 62) return false;
+  result = static_cast<std::int64_t>(static_cast<std::uint64_t>(value) << shift);
+  return true;
+}
+
+}  // namespace
+
+ChannelSums::ChannelSums(Index channels, PartialSums::Kind kind, PartialSums::Range range)
+    : kind_(kind), range_(range), long_sums_(0, kind, range) {
+  short_sums_.resize(channels);
+  has_guess_.assign(static_cast<std::size_t>(channels), 0);
+  is_long_.assign(static_cast<std::size_t>(channels), 0);
+}
+
+PartialSums& ChannelSums::long_sums() {
+  if (long_sums_.channels() != channels()) long_sums_ = PartialSums(channels(), kind_, range_);
+  return long_sums_;
+}
+
+void ChannelSums::move_to_long(Index channel) {
+  const auto at = static_cast<std::size_t>(channel);
+  add_to_long(short_sums_, channel, long_sums(), channel);
+  short_sums_.linear[at] = 0;
+  short_sums_.upper[at] = 0;
+  short_sums_.lower[at] = 0;
+  is_long_[at] = 1;
+}
+
+bool ChannelSums::has_guesses(Index first_channel, Index count) const noexcept {
+  const auto first = has_guess_.begin() + first_channel;
+  return std::find(first, first + count, 0) == first + count;
+}
+
+void ChannelSums::raise_guess(Index channel, int first_exponent, int second_exponent) {
+  const auto at = static_cast<std::size_t>(channel);
+  int& first = short_sums_.first_exponents[at];
+  int& second = short_sums_.second_exponents[at];
+  if (has_guess_[at] == 0) {
+    first = first_exponent;
+    second = second_exponent;
+    has_guess_[at] = 1;
+  } else if (first_exponent > first || second_exponent > second) {
+    if (short_sums_.linear[at] != 0 || short_sums_.upper[at] != 0 || short_sums_.lower[at] != 0) move_to_long(channel);
+    first = std::max(first, first_exponent);
+    second = std::max(second, second_exponent);
+  }
+}
+
+void ChannelSums::make_room(Index count) {
+  since_long_ += count;
+  since_carry_ += count;
+  if (since_long_ > most_elements) {
+    for (Index channel = 0; channel < channels(); ++channel) move_to_long(channel);
+    since_long_ = count;
+    since_carry_ = count;
+  } else if (since_carry_ > elements_per_carry) {
+    for (std::size_t at = 0; at < short_sums_.lower.size(); ++at) {
+      const std::int64_t carry = short_sums_.lower[at] >> carry_bits;
+      short_sums_.upper[at] += carry;
+      short_sums_.lower[at] -= static_cast<std::int64_t>(static_cast<std::uint64_t>(carry) << carry_bits);
+    }
+    since_carry_ = count;
+  }
+}
+
+void ChannelSums::add(Index channel, int which, std::int64_t value, int unit) {
+  const auto at = static_cast<std::size_t>(channel);
+  if (has_guess_[at] != 0) {
+    const int first = short_sums_.first_exponents[at];
+    const int both = first + short_sums_.second_exponents[at];
+    std::int64_t integer = 0;
+    if (which == 0) {
+      if (shifted(value, unit - (first + short_linear_unit), integer)) {
+        short_sums_.linear[at] += integer;
+        return;
+      }
+    } else if (shifted(value, unit - (both + short_upper_unit), integer)) {
+      short_sums_.upper[at] += integer;
+      return;
+    } else if (shifted(value, unit - (both + short_lower_unit), integer)) {
+      const std::int64_t carry = integer >> carry_bits;
+      short_sums_.upper[at] += carry;
+      short_sums_.lower[at] += integer - static_cast<std::int64_t>(static_cast<std::uint64_t>(carry) << carry_bits);
+      return;
+    }
+  }
+  const SumFormat format = format_of(range_);
+  add_scaled(PartialSumsAccess::words(long_sums(), channel, which), format.words[which], value,
+             unit - format.unit_exponents[which]);
+  is_long_[at] = 1;
+}
+
+void ChannelSums::count_nonfinite(Index channel, int operand) {
+  ++PartialSumsAccess::nonfinite(long_sums(), channel, operand);
+  is_long_[static_cast<std::size_t>(channel)] = 1;
+}
+
+void ChannelSums::merge(const ChannelSums& other) {
+  for (Index channel = 0; channel < channels(); ++channel) {
+    const auto at = static_cast<std::size_t>(channel);
+    if (!merge_channel(short_sums_, channel, other.short_sums_, channel)) {
+      add_to_long(other.short_sums_, channel, long_sums(), channel);
+      is_long_[at] = 1;
+    }
+    if (!other.is_short(channel)) {
+      PartialSumsAccess::add_channel(long_sums(), channel, other.long_sums_, channel);
+      is_long_[at] = 1;
+    }
+  }
+}
+
+const PartialSums& ChannelSums::long_sums_of(Index channel) {
+  move_to_long(channel);
+  return long_sums_;
+}
+
+void ChannelSums::add_to(PartialSums& sums, Index to_channel, Index channel) const {
+  add_to_long(short_sums_, channel, sums, to_channel);
+  if (!is_short(channel)) PartialSumsAccess::add_channel(sums, to_channel, long_sums_, channel);
+}
+
+}  // namespace exactnorm
