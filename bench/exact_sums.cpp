@@ -4,17 +4,19 @@
 #include <exactnorm/exactnorm.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
-#include <functional>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "timing.h"
+
 namespace {
 
 using exactnorm::Index;
+using exactnorm::bench::median;
+using exactnorm::bench::milliseconds;
 
 struct PlainSums {
   std::vector<double> sums;
@@ -60,17 +62,6 @@ void plain_sums(const float* x, Index outer, Index channels, Index inner, PlainS
       result.squares[static_cast<std::size_t>(c)] += squares[lane];
     }
   }
-}
-
-double milliseconds(const std::function<void()>& work) {
-  const auto start = std::chrono::steady_clock::now();
-  work();
-  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
 }
 
 bool run(const std::string& name, Index outer, Index channels, Index inner) {

@@ -65,7 +65,8 @@ class BoxReducer {
   }
 
   [[nodiscard]] Tile<T> in_place(std::size_t operand, Index offset, Index rows, Index stride) const {
-    return {static_cast<const T*>(operands_[operand].data) + offset, rows, stride};
+    const T* data = static_cast<const T*>(operands_[operand].data) + offset;
+    return {data, rows, stride, data};
   }
 
   // Vectors run along the elements of one channel.
@@ -232,7 +233,7 @@ class BoxReducer {
     Tiles tiles;
     for (std::size_t j = 0; j < kOperands; ++j) {
       packed[j].put_zeros(rows * tile_lanes - count, count);
-      tiles[j] = {packed[j].data(), rows, tile_lanes};
+      tiles[j] = {packed[j].data(), rows, tile_lanes, packed[j].data()};
     }
     add_to_channel(tiles, channel);
   }
@@ -304,7 +305,11 @@ class BoxReducer {
         rows_packed(start, rows.loop, rows.size, lanes, first_channel);
       }
     });
-    flush_channels(lanes, first_channel);
+    if (joined) {
+      flush_joined(lanes, first_channel);
+    } else {
+      flush_channels(lanes, first_channel);
+    }
   }
 
   // Whether rows of a few channels follow each other without a gap, so that several make a line of lanes.
@@ -331,26 +336,43 @@ class BoxReducer {
       const Index rows = std::min(direct_rows, whole_lines);
       for (std::size_t j = 0; j < kOperands; ++j) {
         tiles[j] = in_place(j, from.offsets[j], rows, line);
+        tiles[j].next = tiles[j].data + rows * line;
         from.offsets[j] += rows * line;
       }
       add(tiles);
       left -= rows * line;
     }
-    // The last line, or all where they have to be converted, with room behind.
-    const Index most = std::min((PackedTile<T>::capacity - tile_lanes) / line, direct_rows) * line;
+    // What is left, or all where it has to be converted, waits in the buffer for more of its kind.
+    const Index most = buffered_lines(line) * line;
     while (left > 0) {
-      const Index count = std::min(left, most);
-      const Index rows = (count + line - 1) / line;
-      Tiles tiles;
+      const Index count = std::min(left, most - packed_count_);
       for (std::size_t j = 0; j < kOperands; ++j) {
-        packed_[j].put(operands_[j], from.offsets[j], count, across.strides[j], 0);
-        packed_[j].put_zeros((rows - 1) * line + tile_lanes - count, count);
-        tiles[j] = {packed_[j].data(), rows, line};
+        packed_[j].put(operands_[j], from.offsets[j], count, across.strides[j], packed_count_);
         from.offsets[j] += count * across.strides[j];
       }
-      add(tiles);
+      packed_count_ += count;
       left -= count;
+      if (packed_count_ == most) flush_joined(channels, first_channel);
     }
+  }
+
+  // Lines of the buffer that are summed together, with room for 32 lanes at the last of them.
+  static Index buffered_lines(Index line) {
+    return std::min((PackedTile<T>::capacity - tile_lanes) / line, direct_rows);
+  }
+
+  void flush_joined(int channels, Index first_channel) {
+    if (packed_count_ == 0) return;
+    const int line = tile_lanes / channels * channels;
+    const Index rows = (packed_count_ + line - 1) / line;
+    Tiles tiles;
+    for (std::size_t j = 0; j < kOperands; ++j) {
+      packed_[j].put_zeros((rows - 1) * line + tile_lanes - packed_count_, packed_count_);
+      tiles[j] = {packed_[j].data(), rows, line, packed_[j].data()};
+    }
+    sums_.make_room(rows * (line / channels));
+    add_to_channels(tiles, 0, line, channels, first_channel);
+    packed_count_ = 0;
   }
 
   void rows_packed(const Position& start, const Loop& loop, Index size, int lanes, Index first_channel) {
@@ -368,7 +390,7 @@ class BoxReducer {
   void flush_channels(int lanes, Index first_channel) {
     if (packed_count_ == 0) return;
     Tiles tiles;
-    for (std::size_t j = 0; j < kOperands; ++j) tiles[j] = {packed_[j].data(), packed_count_, tile_lanes};
+    for (std::size_t j = 0; j < kOperands; ++j) tiles[j] = {packed_[j].data(), packed_count_, tile_lanes, packed_[j].data()};
     sums_.make_room(packed_count_);
     add_to_channels(tiles, 0, lanes, lanes, first_channel);
     packed_count_ = 0;

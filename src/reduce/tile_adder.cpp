@@ -296,24 +296,24 @@ bool TileAdder<T>::add_guarded(const Tile<T>& first, const Tile<T>& second, cons
       return sum(
           {&sums.first_exponents[at], &sums.second_exponents[at], &sums.linear[at], &sums.upper[at], &sums.lower[at]});
     }
-    Lanes<int> first_exponents;
-    Lanes<int> second_exponents;
-    Lanes<std::int64_t> values[3] = {};
-    for (int i = 0; i < tile_lanes; ++i) {
-      // Lanes that are dropped are watched all the same: guesses of their neighbours will do.
-      const auto channel = static_cast<std::size_t>(target.channel(i < target.lanes ? i : i % channels));
-      first_exponents[static_cast<std::size_t>(i)] = sums.first_exponents[channel];
-      second_exponents[static_cast<std::size_t>(i)] = sums.second_exponents[channel];
+    // Lanes of few channels, or some that are dropped: those are watched all the same, under guesses of others.
+    alignas(64) Lanes<int> first_exponents;
+    alignas(64) Lanes<int> second_exponents;
+    alignas(64) Lanes<std::int64_t> values[3] = {};
+    Lanes<std::size_t> channel_of;
+    for (std::size_t i = 0, channel = at; i < tile_lanes; ++i) {
+      channel_of[i] = channel;
+      first_exponents[i] = sums.first_exponents[channel];
+      second_exponents[i] = sums.second_exponents[channel];
+      if (++channel == at + static_cast<std::size_t>(channels)) channel = at;
     }
     if (!sum({first_exponents.data(), second_exponents.data(), values[0].data(), values[1].data(), values[2].data()})) {
       return false;
     }
-    for (int i = target.first_lane; i < target.lanes; ++i) {
-      const auto channel = static_cast<std::size_t>(target.channel(i));
-      const auto lane = static_cast<std::size_t>(i);
-      sums.linear[channel] += values[0][lane];
-      sums.upper[channel] += values[1][lane];
-      sums.lower[channel] += values[2][lane];
+    for (auto i = static_cast<std::size_t>(target.first_lane); i < static_cast<std::size_t>(target.lanes); ++i) {
+      sums.linear[channel_of[i]] += values[0][i];
+      sums.upper[channel_of[i]] += values[1][i];
+      sums.lower[channel_of[i]] += values[2][i];
     }
     return true;
   }
