@@ -198,6 +198,7 @@ class BackwardSolver {
                            double ChannelGradients::*value) {
       if (!output) return;
       std::vector<double> values;
+      values.reserve(solved_.size());
       for (const ChannelGradients& channel : solved_) values.push_back(channel.*value);
       write_parameter(name, *output, axes_, arguments_.x, values);
     };

@@ -26,7 +26,9 @@ void reduce_groups(const LoopNest& nest, const Partition& partition, std::span<c
     parallel_for(partition.groups(), partition.threads(), Order::forwards, [&](Index group, int) {
       const Box box = partition.box(group, 0);
       const std::vector<Index> channels = channels_of(nest, box);
-      ChannelSums sums(static_cast<Index>(channels.size()), kind, range);
+      // One for each thread, whose memory is kept from call to call.
+      thread_local ChannelSums sums(0, kind, range);
+      sums.reset(static_cast<Index>(channels.size()), kind, range);
       reduce_box(nest, box, operands, sums);
       consume(group, channels, sums);
     });
@@ -105,7 +107,7 @@ void map_all(const MapOperands& operands, const IndexList& channel_axes, const C
 }
 
 void reduce_solve_map(std::span<const TensorView> operands, const MapOperands* map, const IndexList& channel_axes,
-                      PartialSums::Kind kind, int threads, const SolveChannels& solve,
+                      PartialSums::Kind kind, int threads, SolveChannels solve,
                       const MapCoefficients& coefficients) {
   const ChannelMap channels = number_channels(channel_axes, operands.front().shape);
   const LoopNest nest = make_loop_nest(operands, channel_axes, channels);

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <functional>
 #include <optional>
 #include <span>
 #include <vector>
@@ -10,6 +9,7 @@
 #include "exactnorm/partial_sums.h"
 #include "exactnorm/tensor.h"
 #include "map/map.h"
+#include "plan/function_view.h"
 #include "plan/loop_nest.h"
 #include "plan/partition.h"
 #include "solve/solve.h"
@@ -35,9 +35,9 @@ void map_all(const MapOperands& operands, const IndexList& channel_axes, const C
 /// The whole walk. For each group of channels: reduces it, calls solve(sums, channels) with their numbers, and, if
 /// `map` is given, maps it, while the group is in cache. The coefficients of channels are there when solve() has
 /// returned.
-using SolveChannels = std::function<void(ChannelSums& sums, const std::vector<Index>& channels)>;
+using SolveChannels = FunctionView<void(ChannelSums& sums, const std::vector<Index>& channels)>;
 void reduce_solve_map(std::span<const TensorView> operands, const MapOperands* map, const IndexList& channel_axes,
-                      PartialSums::Kind kind, int threads, const SolveChannels& solve,
+                      PartialSums::Kind kind, int threads, SolveChannels solve,
                       const MapCoefficients& coefficients);
 
 }  // namespace exactnorm

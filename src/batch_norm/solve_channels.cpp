@@ -15,14 +15,21 @@ bool any_short(const ChannelSums& sums) {
   return false;
 }
 
-// Room for one array of the fast solvers' per channel.
-class Columns {
+// Room for what the fast solvers want and give, kept from call to call by each thread.
+class Room {
  public:
-  Columns(std::size_t count, std::size_t channels) : channels_(channels), values_(count * channels) {}
+  static Room& of(std::size_t channels) {
+    thread_local Room room;
+    room.channels_ = channels;
+    room.values_.resize(4 * channels);
+    room.solved.assign(channels, 0);
+    return room;
+  }
   [[nodiscard]] double* operator[](std::size_t which) { return values_.data() + which * channels_; }
+  std::vector<std::uint8_t> solved;
 
  private:
-  std::size_t channels_;
+  std::size_t channels_ = 0;
   std::vector<double> values_;
 };
 
@@ -30,8 +37,8 @@ class Columns {
 
 void solve_channels(ChannelSums& sums, const std::vector<Index>& channels, Index count, const Options& options,
                     Statistics& statistics) {
-  std::vector<std::uint8_t> solved(channels.size(), 0);
-  Columns columns(4, channels.size());
+  Room& columns = Room::of(channels.size());
+  std::vector<std::uint8_t>& solved = columns.solved;
   if (any_short(sums)) {
     (void)solve_short_statistics(sums.short_sums().view(), count, options,
                                  {columns[0], columns[1], columns[2], columns[3], solved.data()});
@@ -48,8 +55,8 @@ void solve_channels(ChannelSums& sums, const std::vector<Index>& channels, Index
 
 std::vector<GradientSums> gradient_sums_of(ChannelSums& sums, const std::vector<Index>& channels,
                                            const Statistics& statistics) {
-  std::vector<std::uint8_t> solved(channels.size(), 0);
-  Columns columns(4, channels.size());
+  Room& columns = Room::of(channels.size());
+  std::vector<std::uint8_t>& solved = columns.solved;
   if (any_short(sums)) {
     for (std::size_t at = 0; at < channels.size(); ++at) {
       const auto channel = static_cast<std::size_t>(channels[at]);

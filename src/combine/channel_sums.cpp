@@ -36,8 +36,14 @@ bool shifted(std::int64_t value, int shift, std::int64_t& result) noexcept {
 
 }  // namespace
 
-ChannelSums::ChannelSums(Index channels, PartialSums::Kind kind, PartialSums::Range range)
-    : kind_(kind), range_(range), long_sums_(0, kind, range) {
+void ChannelSums::reset(Index channels, PartialSums::Kind kind, PartialSums::Range range) {
+  kind_ = kind;
+  range_ = range;
+  if (long_sums_.channels() != 0 || long_sums_.kind() != kind || long_sums_.range() != range) {
+    long_sums_ = PartialSums(0, kind, range);
+  }
+  since_carry_ = 0;
+  since_long_ = 0;
   short_sums_.resize(channels);
   has_guess_.assign(static_cast<std::size_t>(channels), 0);
   is_long_.assign(static_cast<std::size_t>(channels), 0);

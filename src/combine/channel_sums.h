@@ -15,7 +15,9 @@ namespace exactnorm {
 /// what the short integers count in.
 class ChannelSums {
  public:
-  ChannelSums(Index channels, PartialSums::Kind kind, PartialSums::Range range);
+  ChannelSums(Index channels, PartialSums::Kind kind, PartialSums::Range range) { reset(channels, kind, range); }
+  /// Back to sums of nothing, with the memory kept.
+  void reset(Index channels, PartialSums::Kind kind, PartialSums::Range range);
 
   [[nodiscard]] Index channels() const noexcept { return short_sums_.size(); }
   [[nodiscard]] PartialSums::Kind kind() const noexcept { return kind_; }
@@ -48,12 +50,12 @@ class ChannelSums {
   void move_to_long(Index channel);
   PartialSums& long_sums();
 
-  PartialSums::Kind kind_;
-  PartialSums::Range range_;
+  PartialSums::Kind kind_ = PartialSums::Kind::moments;
+  PartialSums::Range range_ = PartialSums::Range::single;
   ShortSums short_sums_;
   std::vector<std::uint8_t> has_guess_;
   std::vector<std::uint8_t> is_long_;
-  PartialSums long_sums_;  // of no channels until the first is long
+  PartialSums long_sums_ = PartialSums(0);  // of no channels until the first is long
   Index since_carry_ = 0;  // elements of a channel
   Index since_long_ = 0;
 };

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <utility>
 
 namespace exactnorm {
 
@@ -42,7 +43,7 @@ LoopNest make_loop_nest(std::span<const TensorView> operands, const IndexList& c
   LoopNest nest;
   nest.channel_offset = channels.offset;
   const TensorView& first = operands.front();
-  std::vector<Loop> loops;
+  ShortList<Loop> loops;
   for (std::size_t axis = 0; axis < first.rank(); ++axis) {
     Loop loop;
     loop.size = first.shape[axis];
@@ -59,8 +60,11 @@ LoopNest make_loop_nest(std::span<const TensorView> operands, const IndexList& c
       }
     }
     loops.push_back(loop);
+    // Sorted by insertion; those that reach equally far stay in the order of axes.
+    for (std::size_t i = loops.size() - 1; i > 0 && reach(loops[i]) > reach(loops[i - 1]); --i) {
+      std::swap(loops[i], loops[i - 1]);
+    }
   }
-  std::stable_sort(loops.begin(), loops.end(), [](const Loop& a, const Loop& b) { return reach(a) > reach(b); });
   for (const Loop& loop : loops) {
     if (!nest.loops.empty() && can_merge(nest.loops.back(), loop)) {
       Loop& outer = nest.loops.back();

@@ -3,9 +3,9 @@
 #include <array>
 #include <cstddef>
 #include <span>
-#include <vector>
 
 #include "exactnorm/tensor.h"
+#include "plan/short_list.h"
 
 namespace exactnorm {
 
@@ -36,7 +36,7 @@ struct ChannelMap {
 /// Most dense layouts become [outer][channel][inner] or less; other strides are the same with more loops. There is
 /// always one loop at least.
 struct LoopNest {
-  std::vector<Loop> loops;
+  ShortList<Loop> loops;
   std::array<Index, maximum_operands> offsets{};  // elements, from each tensor's address to its first step
   Index channel_offset = 0;
 

@@ -41,7 +41,7 @@ class Stretch {
 
 constexpr Index most_tasks = std::numeric_limits<std::uint32_t>::max();
 
-void run_team(Index count, int team, Order order, const std::function<void(Index, int)>& task) {
+void run_team(Index count, int team, Order order, FunctionView<void(Index, int)> task) {
   std::vector<Stretch> stretches(static_cast<std::size_t>(team));
   for (Index thread = 0; thread < team; ++thread) {
     stretches[static_cast<std::size_t>(thread)].set(count * thread / team, count * (thread + 1) / team);
@@ -69,7 +69,7 @@ void run_team(Index count, int team, Order order, const std::function<void(Index
 
 }  // namespace
 
-void parallel_for(Index count, int threads, Order order, const std::function<void(Index, int)>& task) {
+void parallel_for(Index count, int threads, Order order, FunctionView<void(Index, int)> task) {
   const int team = static_cast<int>(std::min<Index>(threads, count));
   if (team <= 1) {
     for (Index i = 0; i < count; ++i) task(order == Order::forwards ? i : count - 1 - i, 0);

@@ -1,8 +1,7 @@
 #pragma once
 
-#include <functional>
-
 #include "exactnorm/tensor.h"
+#include "plan/function_view.h"
 
 namespace exactnorm {
 
@@ -13,7 +12,7 @@ enum class Order { forwards, backwards };
 /// thread has a stretch of neighbouring tasks of its own, the same at each call, so that it finds in its caches what it
 /// left there; a thread that has done its own takes over what others have before them. The first exception that
 /// a task throws is rethrown here after all have ended.
-void parallel_for(Index count, int threads, Order order, const std::function<void(Index, int)>& task);
+void parallel_for(Index count, int threads, Order order, FunctionView<void(Index, int)> task);
 
 /// Resolves Options::threads: 0 becomes OpenMP's default.
 [[nodiscard]] int resolve_threads(int threads) noexcept;

@@ -105,18 +105,23 @@ Box Partition::box(Index group, Index piece) const {
 }
 
 std::vector<Index> channels_of(const LoopNest& nest, const Box& box) {
-  std::vector<Index> channels = {nest.channel_offset};
+  Index count = 1;
   for (std::size_t i = 0; i < nest.loops.size(); ++i) {
+    if (nest.loops[i].is_channel) count *= box[i].size;
+  }
+  std::vector<Index> channels(static_cast<std::size_t>(count), nest.channel_offset);
+  Index inner = 1;
+  for (std::size_t i = nest.loops.size(); i-- > 0;) {
     const Loop& loop = nest.loops[i];
     if (!loop.is_channel) continue;
-    std::vector<Index> next;
-    next.reserve(channels.size() * static_cast<std::size_t>(box[i].size));
-    for (const Index channel : channels) {
+    // Each step of this loop stands for `inner` channels in a row, again and again.
+    for (std::size_t at = 0; at < channels.size();) {
       for (Index step = 0; step < box[i].size; ++step) {
-        next.push_back(channel + (box[i].begin + step) * loop.channel_stride);
+        const Index number = (box[i].begin + step) * loop.channel_stride;
+        for (Index j = 0; j < inner; ++j) channels[at++] += number;
       }
     }
-    channels = std::move(next);
+    inner *= box[i].size;
   }
   return channels;
 }

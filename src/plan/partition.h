@@ -13,7 +13,7 @@ struct Range {
 };
 
 /// A part of a nest: one range per loop.
-using Box = std::vector<Range>;
+using Box = ShortList<Range>;
 
 /// How a nest is cut for threads and for the cache.
 ///
@@ -38,8 +38,8 @@ class Partition {
  private:
   Partition() = default;
 
-  std::vector<Index> sizes_;
-  std::vector<Index> group_steps_;  // per loop: the size of its parts
+  ShortList<Index> sizes_;
+  ShortList<Index> group_steps_;  // per loop: the size of its parts
   std::size_t piece_loop_ = 0;
   Index groups_ = 1;
   Index pieces_ = 1;

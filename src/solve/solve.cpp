@@ -198,8 +198,8 @@ ChannelStatistics channel_of(const Statistics& statistics, Index channel) noexce
 
 Statistics make_statistics(Index channels, Index count) {
   const auto size = static_cast<std::size_t>(channels);
-  const std::vector<double> empty(size, not_a_number);
-  return {count, empty, empty, empty, empty};
+  const auto empty = [&] { return std::vector<double>(size, not_a_number); };
+  return {count, empty(), empty(), empty(), empty()};
 }
 
 void set_channel(Statistics& statistics, Index channel, const ChannelStatistics& value) noexcept {

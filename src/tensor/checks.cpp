@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cmath>
 #include <cstdint>
+#include <span>
 
 #include "tensor/element_type.h"
 
@@ -86,7 +87,7 @@ struct ByteSizes {
 
 // Whether some choice of coefficients makes sum(coefficient * stride) + offset fall into the window.
 // Depth first, largest stride first; gives up, answering yes, after `budget` steps.
-bool reaches(const std::vector<Term>& terms, std::size_t first, Index offset, const ByteSizes& sizes, int& budget) {
+bool reaches(std::span<const Term> terms, std::size_t first, Index offset, const ByteSizes& sizes, int& budget) {
   if (--budget < 0) return true;
   Index rest = 0;
   for (std::size_t i = first; i < terms.size(); ++i) rest += terms[i].stride * terms[i].range;
@@ -106,13 +107,36 @@ bool reaches(const std::vector<Term>& terms, std::size_t first, Index offset, co
   return false;
 }
 
+// Those of two views.
+struct Terms {
+  std::array<Term, 2 * maximum_rank> values;
+  std::size_t size = 0;
+};
+
+// The bytes from the first to behind the last element of a view that has some, as addresses.
+struct Extent {
+  std::uintptr_t begin;
+  std::uintptr_t end;
+};
+Extent extent_of(const TensorView& x) {
+  Index low = 0;
+  Index high = 1;
+  for (std::size_t i = 0; i < x.rank(); ++i) {
+    const Index reach = (x.shape[i] - 1) * x.strides[i];
+    (reach < 0 ? low : high) += reach;
+  }
+  const auto address = reinterpret_cast<std::uintptr_t>(x.data);
+  const auto size = static_cast<Index>(size_of(x.dtype));
+  return {address + static_cast<std::uintptr_t>(low * size), address + static_cast<std::uintptr_t>(high * size)};
+}
+
 // Appends the terms of one view, with `sign`, moving the offset so that all strides count upwards.
-void append_terms(const TensorView& x, int sign, std::vector<Term>& terms, Index& offset) {
+void append_terms(const TensorView& x, int sign, Terms& terms, Index& offset) {
   for (std::size_t i = 0; i < x.rank(); ++i) {
     if (x.strides[i] == 0 || x.shape[i] == 1) continue;
     const Index stride = sign * x.strides[i] * static_cast<Index>(size_of(x.dtype));
     if (stride < 0) offset += stride * (x.shape[i] - 1);
-    terms.push_back({std::abs(stride), x.shape[i] - 1});
+    terms.values[terms.size++] = {std::abs(stride), x.shape[i] - 1};
   }
 }
 
@@ -122,12 +146,16 @@ constexpr int overlap_budget = 100000;
 
 bool views_overlap(const TensorView& a, const TensorView& b) {
   if (element_count(a.shape) == 0 || element_count(b.shape) == 0) return false;
+  const Extent extent_a = extent_of(a);
+  const Extent extent_b = extent_of(b);
+  if (extent_a.end <= extent_b.begin || extent_b.end <= extent_a.begin) return false;
   const auto address_a = reinterpret_cast<std::uintptr_t>(a.data);
   const auto address_b = reinterpret_cast<std::uintptr_t>(b.data);
   auto offset = static_cast<Index>(address_b - address_a);
-  std::vector<Term> terms;
-  append_terms(b, 1, terms, offset);
-  append_terms(a, -1, terms, offset);
+  Terms room;
+  append_terms(b, 1, room, offset);
+  append_terms(a, -1, room, offset);
+  const std::span<Term> terms(room.values.data(), room.size);
   std::sort(terms.begin(), terms.end(), [](const Term& s, const Term& t) { return s.stride > t.stride; });
   // Terms of one stride, which views of one layout bring, are one term: their coefficients add up.
   std::size_t kept = 0;
@@ -138,10 +166,9 @@ bool views_overlap(const TensorView& a, const TensorView& b) {
       terms[kept++] = term;
     }
   }
-  terms.resize(kept);
   int budget = overlap_budget;
   const ByteSizes sizes{static_cast<Index>(size_of(a.dtype)), static_cast<Index>(size_of(b.dtype))};
-  return reaches(terms, 0, offset, sizes, budget);
+  return reaches(terms.first(kept), 0, offset, sizes, budget);
 }
 
 void check_output(const std::string& name, const TensorView& y) {
@@ -152,10 +179,11 @@ void check_output(const std::string& name, const TensorView& y) {
   if (element_count(y.shape) == 0) return;
   // Sorted by stride, each axis must step over all that the smaller ones span. This refuses a few
   // interlocking views that do not in fact overlap, which nobody writes to.
-  std::vector<Term> terms;
+  Terms room;
   for (std::size_t i = 0; i < y.rank(); ++i) {
-    if (y.shape[i] > 1) terms.push_back({std::abs(y.strides[i]), y.shape[i] - 1});
+    if (y.shape[i] > 1) room.values[room.size++] = {std::abs(y.strides[i]), y.shape[i] - 1};
   }
+  const std::span<Term> terms(room.values.data(), room.size);
   std::sort(terms.begin(), terms.end(), [](const Term& s, const Term& t) { return s.stride < t.stride; });
   Index span = 0;
   for (const Term& term : terms) {
@@ -248,6 +276,12 @@ void walk_parameter(const std::string& name, const TensorView& parameter, const 
     throw Error(name, "has shape " + to_string(parameter.shape) + "; expected one element for each of the " +
                           std::to_string(channels) + " channels");
   }
+  if (axes.size() == 1) {
+    for (Index channel = 0; channel < channels; ++channel) {
+      visit(static_cast<std::size_t>(channel), channel * strides[0]);
+    }
+    return;
+  }
   for (Index channel = 0; channel < channels; ++channel) {
     Index rest = channel;
     Index offset = 0;
@@ -266,8 +300,11 @@ std::vector<double> read_parameter(const std::string& name, const TensorView& pa
                                    const TensorView& x) {
   check_view(name, parameter);
   std::vector<double> values(static_cast<std::size_t>(channel_count(resolved_axes, x)));
-  walk_parameter(name, parameter, resolved_axes, x, [&](std::size_t channel, Index offset) {
-    values[channel] = load_element(parameter.data, parameter.dtype, offset);
+  visit_dtype(parameter.dtype, [&](auto element) {
+    const auto* elements = static_cast<const decltype(element)*>(parameter.data);
+    walk_parameter(name, parameter, resolved_axes, x, [&](std::size_t channel, Index offset) {
+      values[channel] = static_cast<double>(elements[offset]);
+    });
   });
   return values;
 }

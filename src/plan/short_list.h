@@ -1,0 +1,34 @@
+#pragma once
+
+#include <array>
+#include <cstddef>
+
+#include "exactnorm/tensor.h"
+
+namespace exactnorm {
+
+/// At most one value per dimension, kept in place: a call of few elements has no time to allocate.
+template <typename T>
+class ShortList {
+ public:
+  ShortList() = default;
+  explicit ShortList(std::size_t size) : size_(size) {}
+
+  void push_back(const T& value) { values_[size_++] = value; }
+  [[nodiscard]] std::size_t size() const noexcept { return size_; }
+  [[nodiscard]] bool empty() const noexcept { return size_ == 0; }
+  [[nodiscard]] const T* begin() const noexcept { return values_.data(); }
+  [[nodiscard]] const T* end() const noexcept { return values_.data() + size_; }
+  [[nodiscard]] T* begin() noexcept { return values_.data(); }
+  [[nodiscard]] T* end() noexcept { return values_.data() + size_; }
+  [[nodiscard]] const T& operator[](std::size_t i) const noexcept { return values_[i]; }
+  [[nodiscard]] T& operator[](std::size_t i) noexcept { return values_[i]; }
+  [[nodiscard]] const T& back() const noexcept { return values_[size_ - 1]; }
+  [[nodiscard]] T& back() noexcept { return values_[size_ - 1]; }
+
+ private:
+  std::array<T, maximum_rank> values_{};
+  std::size_t size_ = 0;
+};
+
+}  // namespace exactnorm
