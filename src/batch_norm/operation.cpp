@@ -75,6 +75,26 @@ void map_piece(const LoopNest& nest, const Box& box, const MapOperands& operands
   }
 }
 
+// A group whose sums have just been taken: from its end backwards, as that is what is nearest in cache.
+void map_group(const LoopNest& nest, const Box& box, const MapOperands& operands, const MapCoefficients& coefficients) {
+  constexpr Index part_elements = 32768;
+  Index elements = 1;
+  std::size_t cut = box.size();
+  for (std::size_t i = box.size(); i-- > 0;) {
+    elements *= box[i].size;
+    if (!nest.loops[i].is_channel) cut = i;
+  }
+  const Index parts = cut == box.size() ? 1 : std::clamp<Index>(elements / part_elements, 1, box[cut].size);
+  for (Index part = parts; part-- > 0;) {
+    Box piece = box;
+    if (parts > 1) {
+      const Index first = box[cut].size * part / parts;
+      piece[cut] = {box[cut].begin + first, box[cut].size * (part + 1) / parts - first};
+    }
+    map_piece(nest, piece, operands, coefficients);
+  }
+}
+
 }  // namespace
 
 void reduce_all(std::span<const TensorView> operands, const IndexList& channel_axes, const ChannelMap& channels,
@@ -107,8 +127,7 @@ void map_all(const MapOperands& operands, const IndexList& channel_axes, const C
 }
 
 void reduce_solve_map(std::span<const TensorView> operands, const MapOperands* map, const IndexList& channel_axes,
-                      PartialSums::Kind kind, int threads, SolveChannels solve,
-                      const MapCoefficients& coefficients) {
+                      PartialSums::Kind kind, int threads, SolveChannels solve, const MapCoefficients& coefficients) {
   const ChannelMap channels = number_channels(channel_axes, operands.front().shape);
   const LoopNest nest = make_loop_nest(operands, channel_axes, channels);
   const Partition partition = partition_of(nest, operands, threads);
@@ -118,7 +137,7 @@ void reduce_solve_map(std::span<const TensorView> operands, const MapOperands* m
   reduce_groups(nest, partition, operands, kind,
                 [&](Index group, const std::vector<Index>& numbers, ChannelSums& sums) {
                   solve(sums, numbers);
-                  if (together) map_piece(map_nest, partition.box(group, 0), *map, coefficients);
+                  if (together) map_group(map_nest, partition.box(group, 0), *map, coefficients);
                 });
   if (map != nullptr && !together) map_all(*map, channel_axes, channels, threads, coefficients);
 }

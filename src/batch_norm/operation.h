@@ -37,7 +37,6 @@ void map_all(const MapOperands& operands, const IndexList& channel_axes, const C
 /// returned.
 using SolveChannels = FunctionView<void(ChannelSums& sums, const std::vector<Index>& channels)>;
 void reduce_solve_map(std::span<const TensorView> operands, const MapOperands* map, const IndexList& channel_axes,
-                      PartialSums::Kind kind, int threads, SolveChannels solve,
-                      const MapCoefficients& coefficients);
+                      PartialSums::Kind kind, int threads, SolveChannels solve, const MapCoefficients& coefficients);
 
 }  // namespace exactnorm

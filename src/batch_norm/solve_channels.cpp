@@ -43,10 +43,14 @@ void solve_channels(ChannelSums& sums, const std::vector<Index>& channels, Index
     (void)solve_short_statistics(sums.short_sums().view(), count, options,
                                  {columns[0], columns[1], columns[2], columns[3], solved.data()});
   }
+  const double* mean = columns[0];
+  const double* mean_residual = columns[1];
+  const double* variance = columns[2];
+  const double* inverse_deviation = columns[3];
   for (std::size_t at = 0; at < channels.size(); ++at) {
     const auto slot = static_cast<Index>(at);
     if (solved[at] != 0 && sums.is_short(slot)) {
-      set_channel(statistics, channels[at], {columns[0][at], columns[1][at], columns[2][at], columns[3][at]});
+      set_channel(statistics, channels[at], {mean[at], mean_residual[at], variance[at], inverse_deviation[at]});
     } else {
       set_channel(statistics, channels[at], solve_statistics(sums.long_sums_of(slot), slot, count, options));
     }

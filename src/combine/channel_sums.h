@@ -56,7 +56,7 @@ class ChannelSums {
   std::vector<std::uint8_t> has_guess_;
   std::vector<std::uint8_t> is_long_;
   PartialSums long_sums_ = PartialSums(0);  // of no channels until the first is long
-  Index since_carry_ = 0;  // elements of a channel
+  Index since_carry_ = 0;                   // elements of a channel
   Index since_long_ = 0;
 };
 

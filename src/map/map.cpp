@@ -13,12 +13,6 @@ namespace exactnorm {
 CoefficientTable::CoefficientTable(Index channels)
     : channels_(channels), values_(static_cast<std::size_t>(5 * channels)) {}
 
-void CoefficientTable::set(Index channel, const ForwardCoefficients& coefficients) noexcept {
-  column(0)[channel] = coefficients.mean;
-  column(1)[channel] = coefficients.scale;
-  column(2)[channel] = coefficients.shift;
-}
-
 void CoefficientTable::set(Index channel, const BackwardCoefficients& coefficients) noexcept {
   column(0)[channel] = coefficients.mean;
   column(1)[channel] = coefficients.x_scale;

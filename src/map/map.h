@@ -15,7 +15,11 @@ namespace exactnorm {
 class CoefficientTable {
  public:
   explicit CoefficientTable(Index channels);
-  void set(Index channel, const ForwardCoefficients& coefficients) noexcept;
+  void set(Index channel, const ForwardCoefficients& coefficients) noexcept {
+    column(0)[channel] = coefficients.mean;
+    column(1)[channel] = coefficients.scale;
+    column(2)[channel] = coefficients.shift;
+  }
   void set(Index channel, const BackwardCoefficients& coefficients) noexcept;
 
   /// As the kernels take them, from channel 0 on.

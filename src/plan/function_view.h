@@ -14,8 +14,8 @@ template <typename Result, typename... Arguments>
 class FunctionView<Result(Arguments...)> {
  public:
   template <typename Function>
-    requires(!std::is_same_v<std::remove_cvref_t<Function>, FunctionView> && std::is_object_v<Function>)
-  FunctionView(const Function& function)  // NOLINT(google-explicit-constructor): stands for the function
+  requires(!std::is_same_v<std::remove_cvref_t<Function>, FunctionView> && std::is_object_v<Function>)
+      FunctionView(const Function& function)  // NOLINT(google-explicit-constructor): stands for the function
       : function_(std::addressof(function)), call_([](const void* called, Arguments... arguments) -> Result {
           return (*static_cast<const Function*>(called))(std::forward<Arguments>(arguments)...);
         }) {}

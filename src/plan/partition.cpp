@@ -114,6 +114,15 @@ std::vector<Index> channels_of(const LoopNest& nest, const Box& box) {
   for (std::size_t i = nest.loops.size(); i-- > 0;) {
     const Loop& loop = nest.loops[i];
     if (!loop.is_channel) continue;
+    if (box[i].size == count) {  // the only one of more than one step
+      Index number = nest.channel_offset + box[i].begin * loop.channel_stride;
+      for (Index& channel : channels) {
+        channel += number - nest.channel_offset;
+        number += loop.channel_stride;
+      }
+      inner *= count;
+      continue;
+    }
     // Each step of this loop stands for `inner` channels in a row, again and again.
     for (std::size_t at = 0; at < channels.size();) {
       for (Index step = 0; step < box[i].size; ++step) {

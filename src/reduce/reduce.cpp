@@ -390,7 +390,8 @@ class BoxReducer {
   void flush_channels(int lanes, Index first_channel) {
     if (packed_count_ == 0) return;
     Tiles tiles;
-    for (std::size_t j = 0; j < kOperands; ++j) tiles[j] = {packed_[j].data(), packed_count_, tile_lanes, packed_[j].data()};
+    for (std::size_t j = 0; j < kOperands; ++j)
+      tiles[j] = {packed_[j].data(), packed_count_, tile_lanes, packed_[j].data()};
     sums_.make_room(packed_count_);
     add_to_channels(tiles, 0, lanes, lanes, first_channel);
     packed_count_ = 0;

@@ -122,12 +122,6 @@ ChannelStatistics solve_statistics(const PartialSums& sums, Index channel, Index
   return {mean, residual, variance.nearest, inverse_deviation_of_scaled(variance, options)};
 }
 
-ForwardCoefficients solve_forward(const ChannelStatistics& statistics, double gamma, double beta) noexcept {
-  // Finite, so that a constant channel, where it meets 0, is beta.
-  const double scale = std::clamp(gamma * statistics.inverse_deviation, -largest_number, largest_number);
-  return {statistics.mean, scale, beta - statistics.mean_residual * scale};
-}
-
 GradientSums gradient_sums(const PartialSums& sums, Index sums_channel, const ChannelStatistics& statistics) {
   if (has_nonfinite(sums, sums_channel, 0)) return {not_a_number, not_a_number, 0};
   const IntegerTimesPower sum_dy = sum_of(sums, sums_channel, 0);
@@ -191,23 +185,10 @@ ChannelGradients solve_backward(const PartialSums& sums, Index sums_channel, con
   return gradients_of(gradient_sums(sums, sums_channel, statistics), statistics, gamma, count, frozen, options);
 }
 
-ChannelStatistics channel_of(const Statistics& statistics, Index channel) noexcept {
-  const auto at = static_cast<std::size_t>(channel);
-  return {statistics.mean[at], statistics.mean_residual[at], statistics.variance[at], statistics.inverse_deviation[at]};
-}
-
 Statistics make_statistics(Index channels, Index count) {
   const auto size = static_cast<std::size_t>(channels);
   const auto empty = [&] { return std::vector<double>(size, not_a_number); };
   return {count, empty(), empty(), empty(), empty()};
-}
-
-void set_channel(Statistics& statistics, Index channel, const ChannelStatistics& value) noexcept {
-  const auto at = static_cast<std::size_t>(channel);
-  statistics.mean[at] = value.mean;
-  statistics.mean_residual[at] = value.mean_residual;
-  statistics.variance[at] = value.variance;
-  statistics.inverse_deviation[at] = value.inverse_deviation;
 }
 
 }  // namespace exactnorm

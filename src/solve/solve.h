@@ -1,5 +1,9 @@
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
+#include <limits>
+
 #include "exactnorm/options.h"
 #include "exactnorm/partial_sums.h"
 #include "exactnorm/statistics.h"
@@ -29,8 +33,13 @@ struct ForwardCoefficients {
   double scale = 0;
   double shift = 0;
 };
-[[nodiscard]] ForwardCoefficients solve_forward(const ChannelStatistics& statistics, double gamma,
-                                                double beta) noexcept;
+[[nodiscard]] inline ForwardCoefficients solve_forward(const ChannelStatistics& statistics, double gamma,
+                                                       double beta) noexcept {
+  constexpr double largest = std::numeric_limits<double>::max();
+  // Finite, so that a constant channel, where it meets 0, is beta.
+  const double scale = std::clamp(gamma * statistics.inverse_deviation, -largest, largest);
+  return {statistics.mean, scale, beta - statistics.mean_residual * scale};
+}
 
 /// dx = (dy + (((x - mean) * x_scale) * normalized_scale + shift)) * dy_scale, where the inner product is the
 /// normalized x: of ordinary size, whatever that of x is.
@@ -71,9 +80,18 @@ struct GradientSums {
                                               bool frozen, const Options& options);
 
 /// One channel of a Statistics.
-[[nodiscard]] ChannelStatistics channel_of(const Statistics& statistics, Index channel) noexcept;
+[[nodiscard]] inline ChannelStatistics channel_of(const Statistics& statistics, Index channel) noexcept {
+  const auto at = static_cast<std::size_t>(channel);
+  return {statistics.mean[at], statistics.mean_residual[at], statistics.variance[at], statistics.inverse_deviation[at]};
+}
 /// A Statistics of `channels` channels, all NaN.
 [[nodiscard]] Statistics make_statistics(Index channels, Index count);
-void set_channel(Statistics& statistics, Index channel, const ChannelStatistics& value) noexcept;
+inline void set_channel(Statistics& statistics, Index channel, const ChannelStatistics& value) noexcept {
+  const auto at = static_cast<std::size_t>(channel);
+  statistics.mean[at] = value.mean;
+  statistics.mean_residual[at] = value.mean_residual;
+  statistics.variance[at] = value.variance;
+  statistics.inverse_deviation[at] = value.inverse_deviation;
+}
 
 }  // namespace exactnorm

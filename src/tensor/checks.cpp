@@ -302,9 +302,8 @@ std::vector<double> read_parameter(const std::string& name, const TensorView& pa
   std::vector<double> values(static_cast<std::size_t>(channel_count(resolved_axes, x)));
   visit_dtype(parameter.dtype, [&](auto element) {
     const auto* elements = static_cast<const decltype(element)*>(parameter.data);
-    walk_parameter(name, parameter, resolved_axes, x, [&](std::size_t channel, Index offset) {
-      values[channel] = static_cast<double>(elements[offset]);
-    });
+    walk_parameter(name, parameter, resolved_axes, x,
+                   [&](std::size_t channel, Index offset) { values[channel] = static_cast<double>(elements[offset]); });
   });
   return values;
 }
