@@ -1,0 +1,305 @@
+// The sums of one pass under a guess, against integers.
+#include "reduce/guarded_sums.h"
+
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "support/integer.h"
+#include "support/random.h"
+#include "support/short_sums.h"
+
+namespace exactnorm::testing {
+namespace {
+
+// The bounds are written here once more, by themselves: a number under the guess e is zero or from 2^(e - 20)
+// to below 2^(e + 1), where subnormal numbers have the unit of the smallest normal ones.
+constexpr int allowed_bits = 20;
+constexpr int lowest_normal = -126;
+constexpr int highest = 127;
+
+float bits_of(std::uint32_t bits) { return std::bit_cast<float>(bits); }
+float power(int exponent) { return std::ldexp(1.0F, exponent); }
+bool allows_subnormals(int exponent) { return exponent - allowed_bits < lowest_normal; }
+float largest_of(int exponent) { return std::nextafter(power(exponent + 1), 0.0F); }
+float smallest_of(int exponent) {
+  return allows_subnormals(exponent) ? std::numeric_limits<float>::denorm_min() : power(exponent - allowed_bits);
+}
+
+float random_value(Random& random, int exponent) {
+  if (random.chance(0.05)) return random.chance(0.5) ? 0.0F : -0.0F;
+  const int low = allows_subnormals(exponent) ? -149 : exponent - allowed_bits;
+  const auto mantissa = static_cast<float>((1 << 23) + random.between(0, (1 << 23) - 1));
+  const float magnitude = std::ldexp(mantissa, static_cast<int>(random.between(low, exponent)) - 23);
+  return random.chance(0.5) ? magnitude : -magnitude;
+}
+
+// What no guess of this exponent lets pass.
+std::vector<float> refused_values(int exponent) {
+  std::vector<float> values = {
+      INFINITY,           -INFINITY, bits_of(0x7fffffff), bits_of(0xffffffff), bits_of(0x7fc00000), bits_of(0xffc00000),
+      bits_of(0x7f800001)};
+  if (exponent < highest) {
+    values.insert(values.end(), {power(exponent + 1), -power(exponent + 1), std::numeric_limits<float>::max()});
+  }
+  if (!allows_subnormals(exponent)) {
+    const float below = std::nextafter(smallest_of(exponent), 0.0F);
+    values.insert(values.end(), {below, -below, std::numeric_limits<float>::denorm_min()});
+  }
+  return values;
+}
+
+// In the units of ShortSums: 2^(e-43) and, for products, 2^(e+f-87).
+struct Exact {
+  Integer linear = 0;
+  Integer products = 0;
+
+  void add(float a, int a_exponent, float b, int b_exponent, Index times = 1) {
+    const Integer integer = in_units(static_cast<double>(a), a_exponent - 43);
+    linear += integer * times;
+    products += integer * in_units(static_cast<double>(b), b_exponent - 43) * 2 * times;
+  }
+};
+Integer products_of(std::int64_t upper, std::int64_t lower) { return (Integer(upper) << 45U) + lower; }
+
+// Sums are added to what is there.
+constexpr RunSums before = {12345, -678, 91011};
+
+void expect_exact(const RunSums& sums, const Exact& exact) {
+  EXPECT_EQ(sums.linear - before.linear, exact.linear);
+  EXPECT_EQ(products_of(sums.upper, sums.lower) - products_of(before.upper, before.lower), exact.products);
+}
+void expect_untouched(const RunSums& sums) {
+  EXPECT_EQ(sums.linear, before.linear);
+  EXPECT_EQ(sums.upper, before.upper);
+  EXPECT_EQ(sums.lower, before.lower);
+}
+
+TEST(SumRuns, IsExact) {
+  Random random(301);
+  for (int i = 0; i < 300 && !HasFailure(); ++i) {
+    const bool gradients = random.chance(0.5);
+    const bool long_runs = i % 20 == 0;
+    const Index count = long_runs ? (i % 40 == 0 ? 4096 : 10000) : random.between(1, 200);
+    const Index runs = long_runs ? random.between(1, 4) : random.between(1, 40);
+    const Index ahead = random.between(0, 1) * far_enough + random.between(0, 40);
+    int exponents[2];
+    Runs operands[2];
+    std::vector<float> values[2];
+    for (std::size_t j = 0; j < 2; ++j) {
+      exponents[j] = static_cast<int>(random.chance(0.2) ? random.between(lowest_normal, -100)
+                                                         : random.between(lowest_normal, highest));
+      const Index stride = runs == 1 && random.chance(0.5) ? 0 : count + random.between(0, 1) * random.between(0, 50);
+      // What lies between the runs would be refused.
+      values[j].assign(static_cast<std::size_t>((runs - 1) * stride + count), bits_of(0x7fc00000));
+      for (Index run = 0; run < runs; ++run) {
+        std::generate_n(values[j].begin() + run * stride, count, [&] { return random_value(random, exponents[j]); });
+      }
+      operands[j] = {values[j].data(), stride};
+    }
+    const std::size_t second = gradients ? 1 : 0;
+    Exact exact;
+    for (Index run = 0; run < runs; ++run) {
+      for (Index k = 0; k < count; ++k) {
+        exact.add(operands[0].data[run * operands[0].stride + k], exponents[0],
+                  operands[second].data[run * operands[second].stride + k], exponents[second]);
+      }
+    }
+    on_every_target([&] {
+      RunSums sums = before;
+      ASSERT_TRUE(gradients ? sum_runs(operands[0], operands[1], runs, count, ahead, exponents[0], exponents[1], sums)
+                            : sum_runs(operands[0], runs, count, ahead, exponents[0], sums));
+      expect_exact(sums, exact);
+    });
+  }
+}
+
+// The sums that come nearest to the limits of the accumulators: one number all over, for more rows than fit.
+TEST(SumRuns, IsExactAtItsLimits) {
+  Random random(302);
+  constexpr Index count = 32 * guarded_rows + 61;
+  constexpr Index runs = 2;
+  std::vector<float> x(count * runs);
+  std::vector<float> dy(count * runs);
+  for (int exponent = lowest_normal; exponent <= highest && !HasFailure(); ++exponent) {
+    const int dy_exponent = static_cast<int>(random.between(lowest_normal, highest));
+    const float numbers[] = {largest_of(exponent),
+                             -largest_of(exponent),
+                             smallest_of(exponent),
+                             -smallest_of(exponent),
+                             std::nextafter(smallest_of(exponent), INFINITY),
+                             random_value(random, exponent)};
+    for (const float number : numbers) {
+      const float dy_number =
+          std::array{largest_of(dy_exponent), -largest_of(dy_exponent), smallest_of(dy_exponent),
+                     random_value(random, dy_exponent)}[static_cast<std::size_t>(random.between(0, 3))];
+      std::fill(x.begin(), x.end(), number);
+      std::fill(dy.begin(), dy.end(), dy_number);
+      Exact moments;
+      Exact gradients;
+      moments.add(number, exponent, number, exponent, count * runs);
+      gradients.add(dy_number, dy_exponent, number, exponent, count * runs);
+      on_every_target([&] {
+        RunSums sums = before;
+        EXPECT_TRUE(sum_runs({x.data(), count}, runs, count, 0, exponent, sums)) << exponent << " " << number;
+        expect_exact(sums, moments);
+        sums = before;
+        EXPECT_TRUE(sum_runs({dy.data(), count}, {x.data(), count}, runs, count, 0, dy_exponent, exponent, sums));
+        expect_exact(sums, gradients);
+      });
+    }
+  }
+}
+
+TEST(SumRuns, RefusesAWrongGuess) {
+  Random random(303);
+  constexpr Index runs = 3;
+  for (const int exponent : {lowest_normal, -107, -106, 0, 126, highest}) {
+    for (const Index count : {1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 23, 31, 32, 33, 47, 48, 49, 63, 77}) {
+      std::vector<float> x(static_cast<std::size_t>(runs * count));
+      std::generate(x.begin(), x.end(), [&] { return random_value(random, exponent); });
+      const std::vector<float> dy = x;
+      on_every_target([&] {
+        RunSums sums = before;
+        ASSERT_TRUE(sum_runs({x.data(), count}, runs, count, 0, exponent, sums));
+        sums = before;
+        for (Index i = 0; i < count; ++i) {
+          for (const float wrong : refused_values(exponent)) {
+            float& element = x[static_cast<std::size_t>(i + count * random.between(0, runs - 1))];
+            const float right = element;
+            element = wrong;
+            const Runs good = {dy.data(), count};
+            const Runs bad = {x.data(), count};
+            EXPECT_FALSE(sum_runs(bad, runs, count, 0, exponent, sums)) << wrong << " at " << i << " of " << count;
+            EXPECT_FALSE(sum_runs(bad, good, runs, count, 0, exponent, exponent, sums)) << wrong << " at " << i;
+            EXPECT_FALSE(sum_runs(good, bad, runs, count, 0, exponent, exponent, sums)) << wrong << " at " << i;
+            element = right;
+          }
+        }
+        expect_untouched(sums);
+      });
+    }
+  }
+}
+
+// A page between two that may not be read.
+class FencedPage {
+ public:
+  FencedPage() : page_(static_cast<std::size_t>(sysconf(_SC_PAGESIZE))) {
+    memory_ = mmap(nullptr, 3 * page_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory_ == MAP_FAILED || mprotect(begin(), page_, PROT_READ | PROT_WRITE) != 0) std::abort();
+  }
+  FencedPage(const FencedPage&) = delete;
+  FencedPage& operator=(const FencedPage&) = delete;
+  ~FencedPage() { (void)munmap(memory_, 3 * page_); }
+
+  [[nodiscard]] float* begin() const { return static_cast<float*>(memory_) + page_ / sizeof(float); }
+  [[nodiscard]] float* end() const { return begin() + page_ / sizeof(float); }
+
+ private:
+  std::size_t page_;
+  void* memory_ = nullptr;
+};
+
+TEST(SumRuns, ReadsNothingElse) {
+  Random random(304);
+  const FencedPage page;
+  for (Index count = 1; count <= 70; ++count) {
+    for (float* const x : {page.begin(), page.end() - count}) {
+      std::generate_n(x, count, [&] { return random_value(random, 3); });
+      Exact exact;
+      for (Index i = 0; i < count; ++i) exact.add(x[i], 3, x[i], 3);
+      on_every_target([&] {
+        RunSums sums = before;
+        EXPECT_TRUE(sum_runs({x, 0}, 1, count, far_enough, 3, sums));
+        expect_exact(sums, exact);
+        sums = before;
+        EXPECT_TRUE(sum_runs({x, 0}, {x, 0}, 1, count, far_enough, 3, 3, sums));
+        expect_exact(sums, exact);
+      });
+    }
+  }
+}
+
+// 32 lanes with guesses of their own.
+struct LaneTest {
+  std::vector<float> values[2];
+  int exponents[2][tile_lanes] = {};
+  Tile<float> tiles[2];
+  std::int64_t sums[3][tile_lanes] = {};
+
+  void shape(std::size_t operand, Index rows, Index stride) {
+    values[operand].assign(static_cast<std::size_t>((rows - 1) * stride + tile_lanes), bits_of(0x7fc00000));
+    tiles[operand] = {values[operand].data(), rows, stride, values[operand].data()};
+  }
+  float& at(std::size_t operand, Index row, std::size_t lane) {
+    return values[operand][static_cast<std::size_t>(row * tiles[operand].stride) + lane];
+  }
+  bool sum(bool gradients) {
+    for (std::size_t lane = 0; lane < tile_lanes; ++lane) {
+      sums[0][lane] = before.linear;
+      sums[1][lane] = before.upper;
+      sums[2][lane] = before.lower;
+    }
+    const LaneSums lanes = {exponents[0], exponents[gradients ? 1 : 0], sums[0], sums[1], sums[2]};
+    return gradients ? sum_lanes(tiles[0], tiles[1], lanes) : sum_lanes(tiles[0], lanes);
+  }
+  [[nodiscard]] RunSums of(std::size_t lane) const { return {sums[0][lane], sums[1][lane], sums[2][lane]}; }
+};
+
+// Numbers of all kinds, or one number per lane all over, at the limits.
+TEST(SumLanes, IsExactAndRefusesWrongGuesses) {
+  Random random(305);
+  for (int i = 0; i < 160 && !HasFailure(); ++i) {
+    const Index rows = std::array{1, 2, 127, 128}[static_cast<std::size_t>(i % 4)];
+    const bool gradients = i % 3 == 0;
+    const bool at_limits = i % 8 >= 4;
+    LaneTest test;
+    for (const std::size_t j : {0U, 1U}) {
+      test.shape(j, rows, tile_lanes + random.between(0, 2) * random.between(0, 40));
+      for (std::size_t lane = 0; lane < tile_lanes; ++lane) {
+        const int exponent = static_cast<int>(random.between(lowest_normal, random.chance(0.3) ? -100 : highest));
+        test.exponents[j][lane] = exponent;
+        const float limit = random.chance(0.7) ? largest_of(exponent) : smallest_of(exponent);
+        const float number = random.chance(0.5) ? limit : -limit;
+        for (Index row = 0; row < rows; ++row) {
+          test.at(j, row, lane) = at_limits ? number : random_value(random, exponent);
+        }
+      }
+    }
+    const std::size_t second = gradients ? 1 : 0;
+    std::array<Exact, tile_lanes> exact;
+    for (std::size_t lane = 0; lane < tile_lanes; ++lane) {
+      for (Index row = 0; row < rows; ++row) {
+        exact[lane].add(test.at(0, row, lane), test.exponents[0][lane], test.at(second, row, lane),
+                        test.exponents[second][lane]);
+      }
+    }
+    on_every_target([&] {
+      ASSERT_TRUE(test.sum(gradients));
+      for (std::size_t lane = 0; lane < tile_lanes; ++lane) expect_exact(test.of(lane), exact[lane]);
+      for (std::size_t wrong_lane = 0; wrong_lane < tile_lanes; ++wrong_lane) {
+        const std::size_t operand = gradients && random.chance(0.5) ? 1 : 0;
+        for (const float wrong : refused_values(test.exponents[operand][wrong_lane])) {
+          float& element = test.at(operand, random.chance(0.5) ? rows - 1 : random.between(0, rows - 1), wrong_lane);
+          const float right = element;
+          element = wrong;
+          EXPECT_FALSE(test.sum(gradients)) << wrong << " in lane " << wrong_lane;
+          element = right;
+          for (std::size_t lane = 0; lane < tile_lanes; ++lane) expect_untouched(test.of(lane));
+        }
+      }
+    });
+  }
+}
+
+}  // namespace
+}  // namespace exactnorm::testing
