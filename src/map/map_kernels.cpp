@@ -216,6 +216,9 @@ HWY_INLINE void MapColumns(MapPointers<T> at, Index rows, const RowStrides& stri
   const Coefficients first = LoadCoefficients<kWithGradient>(c);
   const Coefficients second = LoadCoefficients<kWithGradient>(c.from(width));
   for (Index row = 0; row < rows; ++row) {
+    // The same columns of the rows that come after these.
+    hwy::Prefetch(at.x + rows * strides.x);
+    if constexpr (kWithGradient) hwy::Prefetch(at.dy + rows * strides.dy);
     const V a = Compute<kWithGradient>(at.x, at.dy, first);
     const V b = Compute<kWithGradient>(at.x + width, kWithGradient ? at.dy + width : nullptr, second);
     StoreValues<kStreamed>(a, at.out);
@@ -243,10 +246,12 @@ template <bool kWithGradient, bool kStreamed, typename T>
 HWY_INLINE void MapRowsAs(MapPointers<T> at, Index rows, Index columns, const RowStrides& strides,
                           const MapCoefficients& coefficients) {
   const auto width = static_cast<Index>(hn::Lanes(D()));
-  // Memory is read best in its own order, as long as the coefficients stay in L1 cache. Where they do not, they are
-  // loaded once for some rows, which are long enough then to be streams of their own.
+  // Coefficients are loaded once for some rows. Where memory is the bottleneck it wants to be written in its own order,
+  // unless rows lie close together, or are long enough to be streams of their own.
+  constexpr Index few_columns = 128;
   constexpr Index many_columns = 1024;
-  const Index rows_at_once = columns >= many_columns ? 4 : 1;
+  const bool one_by_one = kStreamed && columns > few_columns && columns < many_columns;
+  const Index rows_at_once = one_by_one ? 1 : 4;
   for (Index done = 0; done < rows; done += rows_at_once) {
     const Index size = std::min(rows_at_once, rows - done);
     Index column = 0;

@@ -45,7 +45,7 @@ class AcrossChannels : private BoxReducer<T, kOperands> {
   using typename Base::Tiles;
 
   // Rows are taken some at a time: so many elements that they and the next ones fit in L2 cache.
-  static constexpr Index chunk_elements = 65536;
+  static constexpr Index chunk_elements = 65536 / static_cast<Index>(kOperands);
   static constexpr Index packed_rows = PackedTile<T>::capacity / tile_lanes;
   static_assert(packed_rows <= maximum_tile_rows);
 
