@@ -10,6 +10,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <limits>
 #include <vector>
 
@@ -44,9 +45,10 @@ float random_value(Random& random, int exponent) {
 
 // What no guess of this exponent lets pass.
 std::vector<float> refused_values(int exponent) {
-  std::vector<float> values = {
-      INFINITY,           -INFINITY, bits_of(0x7fffffff), bits_of(0xffffffff), bits_of(0x7fc00000), bits_of(0xffc00000),
-      bits_of(0x7f800001)};
+  std::vector<float> values;
+  for (const std::uint32_t bits : {0x7f800000U, 0xff800000U, 0x7fffffffU, 0xffffffffU, 0x7fc00000U, 0xffc00000U}) {
+    values.push_back(bits_of(bits));
+  }
   if (exponent < highest) {
     values.insert(values.end(), {power(exponent + 1), -power(exponent + 1), std::numeric_limits<float>::max()});
   }
@@ -61,7 +63,6 @@ std::vector<float> refused_values(int exponent) {
 struct Exact {
   Integer linear = 0;
   Integer products = 0;
-
   void add(float a, int a_exponent, float b, int b_exponent, Index times = 1) {
     const Integer integer = in_units(static_cast<double>(a), a_exponent - 43);
     linear += integer * times;
@@ -78,9 +79,7 @@ void expect_exact(const RunSums& sums, const Exact& exact) {
   EXPECT_EQ(products_of(sums.upper, sums.lower) - products_of(before.upper, before.lower), exact.products);
 }
 void expect_untouched(const RunSums& sums) {
-  EXPECT_EQ(sums.linear, before.linear);
-  EXPECT_EQ(sums.upper, before.upper);
-  EXPECT_EQ(sums.lower, before.lower);
+  EXPECT_TRUE(sums.linear == before.linear && sums.upper == before.upper && sums.lower == before.lower);
 }
 
 TEST(SumRuns, IsExact) {
@@ -131,13 +130,9 @@ TEST(SumRuns, IsExactAtItsLimits) {
   std::vector<float> dy(count * runs);
   for (int exponent = lowest_normal; exponent <= highest && !HasFailure(); ++exponent) {
     const int dy_exponent = static_cast<int>(random.between(lowest_normal, highest));
-    const float numbers[] = {largest_of(exponent),
-                             -largest_of(exponent),
-                             smallest_of(exponent),
-                             -smallest_of(exponent),
-                             std::nextafter(smallest_of(exponent), INFINITY),
-                             random_value(random, exponent)};
-    for (const float number : numbers) {
+    const float smallest_number = smallest_of(exponent);
+    for (const float number : {largest_of(exponent), -largest_of(exponent), smallest_number, -smallest_number,
+                               std::nextafter(smallest_number, INFINITY), random_value(random, exponent)}) {
       const float dy_number =
           std::array{largest_of(dy_exponent), -largest_of(dy_exponent), smallest_of(dy_exponent),
                      random_value(random, dy_exponent)}[static_cast<std::size_t>(random.between(0, 3))];
@@ -168,7 +163,7 @@ TEST(SumRuns, RefusesAWrongGuess) {
       std::generate(x.begin(), x.end(), [&] { return random_value(random, exponent); });
       const std::vector<float> dy = x;
       on_every_target([&] {
-        RunSums sums = before;
+        RunSums sums;
         ASSERT_TRUE(sum_runs({x.data(), count}, runs, count, 0, exponent, sums));
         sums = before;
         for (Index i = 0; i < count; ++i) {
@@ -235,7 +230,6 @@ struct LaneTest {
   int exponents[2][tile_lanes] = {};
   Tile<float> tiles[2];
   std::int64_t sums[3][tile_lanes] = {};
-
   void shape(std::size_t operand, Index rows, Index stride) {
     values[operand].assign(static_cast<std::size_t>((rows - 1) * stride + tile_lanes), bits_of(0x7fc00000));
     tiles[operand] = {values[operand].data(), rows, stride, values[operand].data()};

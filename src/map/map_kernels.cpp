@@ -39,7 +39,8 @@ HWY_INLINE void StoreValues(V values, float* to) {
   for (std::size_t i = 0; i < hn::Lanes(D()); ++i) to[i] = static_cast<float>(lanes[i]);
 #else
   const hn::Rebind<float, D> narrow;
-  if constexpr (kStreamed) {
+  // Half a vector cannot be streamed.
+  if constexpr (kStreamed && hn::MaxLanes(narrow) >= 4) {
     hn::Stream(hn::DemoteTo(narrow, values), narrow, to);
   } else {
     hn::StoreU(hn::DemoteTo(narrow, values), narrow, to);
@@ -112,9 +113,9 @@ HWY_INLINE void MapRun(const MapPointers<T>& at, Index count, const Coefficients
   const Index last = count - width;
   const V last_value = Compute<kWithGradient>(at.x + last, kWithGradient ? at.dy + last : nullptr, c);
   Index done = 0;
-  if (store == Store::streamed && count >= 8 * width) {
+  constexpr auto line = static_cast<Index>(streamed_alignment / sizeof(T));
+  if (store == Store::streamed && count >= 2 * line) {
     // Whole lines only: a line that is streamed in part, and shared with the next run, costs more than it saves.
-    constexpr auto line = static_cast<Index>(streamed_alignment / sizeof(T));
     const auto beyond = static_cast<Index>(reinterpret_cast<std::uintptr_t>(at.out) % streamed_alignment);
     const Index head = (streamed_alignment - beyond) % streamed_alignment / static_cast<Index>(sizeof(T));
     if (head != 0) (void)MapVectors<kWithGradient, false>(at, 0, (head + width - 1) / width * width, c);
