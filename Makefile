@@ -11,7 +11,7 @@ RUN_CLANG_TIDY ?= $(call first_of,run-clang-tidy-14 run-clang-tidy)
 release = build/release
 sources = find $(wildcard bench examples include src tests) -name '*.cpp' -o -name '*.h'
 
-.PHONY: help build demo test format format-check tidy lint install clean
+.PHONY: help build demo test bench format format-check tidy lint install clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -33,6 +33,14 @@ test: ## install what testing needs, build, and run all tests
 	cmake --build $(release) --parallel $(BUILD_JOBS)
 	ctest --test-dir $(release) --output-on-failure
 	.venv/bin/python -m pytest tests/python -q
+
+bench: ## install what the benchmarks need, measure all (15 minutes), and write docs/performance.md
+	scripts/setup_bench
+	cmake --preset release -DEXACTNORM_BUILD_TESTS=ON -DEXACTNORM_BUILD_BENCHMARKS=ON \
+	  -DEXACTNORM_ONEDNN_ROOT=$(CURDIR)/.venv-bench/onednn \
+	  -DEXACTNORM_ONEDNN_GOMP_ROOT=$(CURDIR)/.venv-bench/onednn-gomp
+	cmake --build $(release) --parallel $(BUILD_JOBS)
+	.venv-bench/bin/python bench/report.py
 
 format: ## format the sources in place
 	$(sources) | xargs $(CLANG_FORMAT) -i

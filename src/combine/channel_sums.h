@@ -36,7 +36,7 @@ class ChannelSums {
   void add(Index channel, int which, std::int64_t value, int unit);
   void count_nonfinite(Index channel, int operand);
 
-  /// Adds the sums of the same channels over other elements.
+  /// Adds the sums of the same channels over other elements. Guesses are lost: nothing is added by add() afterwards.
   void merge(const ChannelSums& other);
 
   /// Whether the short integers are all there is of a channel.

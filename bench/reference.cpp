@@ -1,0 +1,188 @@
+#include "reference.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+
+#include "channel_groups.h"
+
+namespace exactnorm::bench {
+namespace {
+
+// The promise for float32 is 1.001 * 2^-24 of the largest term. That for float64, 8 * 2^-53, is finer than what
+// this reference, which rounds to 64 bits at every step, can judge on millions of elements.
+template <typename T>
+constexpr long double promised = std::is_same_v<T, float> ? 2 * 0x1p-24L : 1e-13L;
+constexpr long double comparable = 1e-3L;
+// Of the sum of all absolute terms: sums of random signs are small beside it.
+constexpr long double comparable_sum = 1e-4L;
+constexpr long double reference_sum = 1e-16L;
+
+std::size_t at_index(Index i) { return static_cast<std::size_t>(i); }
+
+template <typename T>
+bool is_near(T value, long double expected, long double tolerance) {
+  // Not the other way round: NaN is not near.
+  return std::fabs(static_cast<long double>(value) - expected) <=
+         tolerance + static_cast<long double>(std::numeric_limits<T>::min());
+}
+
+}  // namespace
+
+template <typename T>
+Reference<T>::Reference(const Case& of, const Tensors<T>& tensors, const Parameters<T>& parameters, int threads)
+    : operation_(of.operation),
+      count_(static_cast<long double>(tensors.placement.per_channel())),
+      gamma_(parameters.gamma),
+      beta_(parameters.beta),
+      channels_(parameters.gamma.size()),
+      threads_(threads) {
+  if (operation_ == Operation::inference) {
+    for (std::size_t c = 0; c < channels_.size(); ++c) {
+      channels_[c].mean = parameters.mean[c];
+      channels_[c].inverse_deviation =
+          1 / std::sqrt(static_cast<long double>(parameters.variance[c]) + static_cast<long double>(epsilon));
+    }
+  }
+  find_moments(tensors);
+  if (operation_ == Operation::backward) find_gradients(tensors);
+}
+
+template <typename T>
+void Reference<T>::find_moments(const Tensors<T>& tensors) {
+  const Placement& at = tensors.placement;
+  const T* x = tensors.x.template as<T>();
+  for_channel_groups(at, threads_, [&](Index first, Index count) {
+    Channel* const group = channels_.data() + first;
+    if (operation_ != Operation::inference) {
+      std::array<long double, group_size> sums{};
+      for_pixels(at, first, [&](Index, Index, Index, Index offset) {
+        for (Index c = 0; c < count; ++c) sums[at_index(c)] += x[offset + c];
+      });
+      for (Index c = 0; c < count; ++c) group[c].mean = sums[at_index(c)] / count_;
+    }
+    std::array<long double, group_size> squares{};
+    for_pixels(at, first, [&](Index, Index, Index, Index offset) {
+      for (Index c = 0; c < count; ++c) {
+        const long double centered = x[offset + c] - group[c].mean;
+        squares[at_index(c)] += centered * centered;
+        group[c].largest_centered = std::max(group[c].largest_centered, std::fabs(centered));
+      }
+    });
+    if (operation_ == Operation::inference) return;
+    for (Index c = 0; c < count; ++c) {
+      group[c].inverse_deviation = 1 / std::sqrt(squares[at_index(c)] / count_ + static_cast<long double>(epsilon));
+    }
+  });
+}
+
+template <typename T>
+void Reference<T>::find_gradients(const Tensors<T>& tensors) {
+  const Placement& at = tensors.placement;
+  const T* x = tensors.x.template as<T>();
+  const T* dy = tensors.dy.template as<T>();
+  for_channel_groups(at, threads_, [&](Index first, Index count) {
+    std::array<Channel, group_size> group{};
+    std::copy_n(channels_.data() + first, count, group.data());
+    for_pixels(at, first, [&](Index, Index, Index, Index offset) {
+      for (Index c = 0; c < count; ++c) {
+        Channel& channel = group[at_index(c)];
+        const long double gradient = dy[offset + c];
+        const long double product = gradient * (x[offset + c] - channel.mean);
+        channel.sum_of_dy += gradient;
+        channel.sum_of_products += product;
+        channel.size_of_dy += std::fabs(gradient);
+        channel.size_of_products += std::fabs(product);
+        channel.largest_dy = std::max(channel.largest_dy, std::fabs(gradient));
+      }
+    });
+    std::copy_n(group.data(), count, channels_.data() + first);
+  });
+}
+
+template <typename T>
+typename Reference<T>::Expected Reference<T>::expected_y(std::size_t c, T x, Standard standard) const {
+  const Channel& channel = channels_[c];
+  const long double scale = gamma_[c] * channel.inverse_deviation;
+  const long double scaled = (x - channel.mean) * scale;
+  const long double beta = beta_[c];
+  const long double y = scaled + beta;
+  const long double tolerance =
+      standard == Standard::promised
+          ? promised<T> * std::max({std::fabs(y), std::fabs(beta), std::fabs(scaled)})
+          : comparable * std::max(std::fabs(scale) * channel.largest_centered, std::fabs(beta));
+  return {y, tolerance};
+}
+
+template <typename T>
+typename Reference<T>::Expected Reference<T>::expected_dx(std::size_t c, T x, T dy, Standard standard) const {
+  const Channel& channel = channels_[c];
+  const long double scale = gamma_[c] * channel.inverse_deviation;
+  const long double shift = channel.sum_of_dy / count_;
+  const long double slope = channel.inverse_deviation * channel.inverse_deviation * channel.sum_of_products / count_;
+  const long double centered = x - channel.mean;
+  const long double largest =
+      standard == Standard::promised
+          ? promised<T> *
+                std::max({std::fabs(static_cast<long double>(dy)), std::fabs(shift), std::fabs(slope * centered)}) * 2
+          : comparable * (channel.largest_dy + std::fabs(slope) * channel.largest_centered);
+  return {scale * (dy - shift - centered * slope), std::fabs(scale) * largest};
+}
+
+template <typename T>
+std::string Reference<T>::problem_of_sums(const Tensors<T>& tensors, Standard standard) const {
+  for (std::size_t c = 0; c < channels_.size(); ++c) {
+    const Channel& channel = channels_[c];
+    const auto tolerance = [&](long double sum, long double size) {
+      return standard == Standard::promised ? promised<T> * std::fabs(sum) + reference_sum * size
+                                            : comparable_sum * size;
+    };
+    const long double r = channel.inverse_deviation;
+    if (!is_near(tensors.dbeta[c], channel.sum_of_dy, tolerance(channel.sum_of_dy, channel.size_of_dy))) {
+      return fmt::format("dbeta of channel {} is {}; expected {}", c, tensors.dbeta[c],
+                         static_cast<double>(channel.sum_of_dy));
+    }
+    if (!is_near(tensors.dgamma[c], r * channel.sum_of_products,
+                 r * tolerance(channel.sum_of_products, channel.size_of_products))) {
+      return fmt::format("dgamma of channel {} is {}; expected {}", c, tensors.dgamma[c],
+                         static_cast<double>(r * channel.sum_of_products));
+    }
+  }
+  return {};
+}
+
+template <typename T>
+std::string Reference<T>::problem_of(const Tensors<T>& tensors, Standard standard) const {
+  const bool is_backward = operation_ == Operation::backward;
+  const Placement& at = tensors.placement;
+  const T* x = tensors.x.template as<T>();
+  const T* dy = is_backward ? tensors.dy.template as<T>() : nullptr;
+  const T* output = tensors.output.template as<T>();
+  std::string problem = is_backward ? problem_of_sums(tensors, standard) : std::string();
+  for_channel_groups(at, threads_, [&](Index first, Index count) {
+    std::string found;
+    for_pixels(at, first, [&](Index n, Index h, Index w, Index offset) {
+      for (Index i = offset; i < offset + count; ++i) {
+        const Index c = first + i - offset;
+        const Expected expected =
+            is_backward ? expected_dx(at_index(c), x[i], dy[i], standard) : expected_y(at_index(c), x[i], standard);
+        if (is_near(output[i], expected.value, expected.tolerance) || !found.empty()) continue;
+        found =
+            fmt::format("{} at n {}, c {}, h {}, w {} is {}; expected {} within {:.1e}", is_backward ? "dx" : "y", n, c,
+                        h, w, output[i], static_cast<double>(expected.value), static_cast<double>(expected.tolerance));
+      }
+    });
+    if (found.empty()) return;
+#pragma omp critical(exactnorm_bench_problem)
+    problem = found;
+  });
+  return problem;
+}
+
+template class Reference<float>;
+template class Reference<double>;
+
+}  // namespace exactnorm::bench

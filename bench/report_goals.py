@@ -1,0 +1,198 @@
+"""What the library wants to be, and whether the measured rows say that it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from report_results import (
+    Results,
+    Row,
+    beside_fastest,
+    geometric_mean,
+    is_large,
+    number,
+    peer_text,
+    ratio_text,
+    ratios,
+    shape_text,
+)
+
+TRAINING_STEP = ["training", "backward"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    measured: str
+    is_met: bool | None = None
+
+    @property
+    def text(self) -> str:
+        return {True: "met", False: "missed", None: "-"}[self.is_met]
+
+
+NOT_MEASURED = Verdict("not measured")
+
+
+@dataclass(frozen=True)
+class Goal:
+    work: str
+    against: str
+    goal: str
+    judge: Callable[[Results], Verdict]
+
+
+def onednn_rows(results: Results, subject: str, **wanted: Any) -> list[Row]:
+    """There are several builds of oneDNN; each row is beside the one that is fastest there."""
+    return beside_fastest(results.peer_rows(subject, **wanted))
+
+
+def blocked_rows(results: Results) -> list[Row]:
+    """For each operation and shape the better of our plain layouts beside the peer's blocked one."""
+    best: dict[tuple[str, tuple[int, ...]], Row] = {}
+    for row in onednn_rows(results, "blocked"):
+        key = (row["op"], tuple(row["shape"]))
+        if key not in best or row["ratio_to_peer"] > best[key]["ratio_to_peer"]:
+            best[key] = row
+    return list(best.values())
+
+
+def _all_of(parts: dict[str, Verdict]) -> Verdict:
+    """Met if all are; where one was not measured, the others can only miss the goal."""
+    verdicts = [verdict.is_met for verdict in parts.values()]
+    text = "; ".join(f"{name} {verdict.measured}" for name, verdict in parts.items())
+    return Verdict(text, False if False in verdicts else None if None in verdicts else True)
+
+
+def _mean_at_least(rows: list[Row], least: float) -> Verdict:
+    if not rows:
+        return NOT_MEASURED
+    mean = geometric_mean(ratios(rows))
+    return Verdict(ratio_text(mean), mean >= least)
+
+
+def _onednn_training_step(layout: str, least: float) -> Callable[[Results], Verdict]:
+    return lambda results: _mean_at_least(onednn_rows(results, "onednn", op=TRAINING_STEP, layout=layout), least)
+
+
+def _blocked(results: Results) -> Verdict:
+    return _mean_at_least(blocked_rows(results), 1.1)
+
+
+def _no_row_slower(rows: list[Row]) -> Verdict:
+    if not rows:
+        return NOT_MEASURED
+    mean, slowest = geometric_mean(ratios(rows)), min(ratios(rows))
+    return Verdict(f"{ratio_text(mean)}, slowest row {ratio_text(slowest)}", mean >= 1 and slowest >= 1)
+
+
+def _inference(results: Results) -> Verdict:
+    subjects = {"nchw": "onednn", "nhwc": "onednn", "nc": "dense"}
+    return _all_of(
+        {
+            layout: _no_row_slower(onednn_rows(results, subject, op="inference", layout=layout))
+            for layout, subject in subjects.items()
+        }
+    )
+
+
+def _beside_allocating_peer(rows: list[Row], least: float) -> Verdict:
+    verdict = _mean_at_least(rows, least)
+    if not rows:
+        return verdict
+    allocating = geometric_mean(ratios(rows, "ratio_to_peer_allocating"))
+    return Verdict(f"{verdict.measured} ({ratio_text(allocating)} if ours allocates too)", verdict.is_met)
+
+
+def _pytorch_training_step(results: Results) -> Verdict:
+    return _all_of(
+        {
+            layout: _beside_allocating_peer(results.rows("pytorch", op="training+backward", layout=layout), least)
+            for layout, least in [("nchw", 3), ("nhwc", 2)]
+        }
+    )
+
+
+def _notebook(peer: str, least: float) -> Callable[[Results], Verdict]:
+    def judge(results: Results) -> Verdict:
+        rows = results.rows("notebook", lambda row: row["peer"]["name"] == peer)
+        return _all_of(
+            {
+                name: _beside_allocating_peer([row for row in rows if row["layout"] == layout], least)
+                for layout, name in [("hwcn", "`(h, w, c, m)`"), ("cn", "`(hidden, m)`")]
+            }
+        )
+
+    return judge
+
+
+def _limit(operations: list[str], layouts: list[str], most: float) -> Callable[[Results], Verdict]:
+    def judge(results: Results) -> Verdict:
+        rows = [
+            row
+            for subject in ("onednn", "sizes")
+            for row in results.rows(
+                subject, is_large, op=operations, layout=layouts, threads=results.all_threads, dtype="float32"
+            )
+        ]
+        if not rows:
+            return NOT_MEASURED
+        worst = max(ratios(rows, "ratio_to_limit"))
+        mean = geometric_mean(ratios(rows, "ratio_to_limit"))
+        return Verdict(f"{ratio_text(worst)} at worst, {ratio_text(mean)} in the mean", worst <= most)
+
+    return judge
+
+
+def rows_beside_best_peer(results: Results) -> list[Row]:
+    """For each operation, layout and shape the row of the peer that is fastest on that very memory."""
+    subjects = ("onednn", "dense", "pytorch", "compile", "onnxruntime", "notebook", "dense_python")
+    return beside_fastest(row for subject in subjects for row in results.peer_rows(subject))
+
+
+def _best_peer(results: Results) -> Verdict:
+    rows = rows_beside_best_peer(results)
+    if not rows:
+        return NOT_MEASURED
+    worst = min(rows, key=lambda row: row["ratio_to_peer"])
+    slow = sum(row["ratio_to_peer"] < 0.9 for row in rows)
+    where = f"{worst['op']}, {worst['layout']}, {shape_text(worst['shape'])}, {peer_text(worst)}"
+    text = f"slowest {ratio_text(worst['ratio_to_peer'])} ({where}); {slow} of {len(rows)} below 0.9x"
+    return Verdict(text, slow == 0)
+
+
+def _small(results: Results) -> Verdict:
+    rows = results.rows("small")
+    if not rows:
+        return NOT_MEASURED
+    microseconds = {row["op"]: row["milliseconds"]["exactnorm"] * 1000 for row in rows}
+    text = ", ".join(f"{operation} {number(value)}" for operation, value in microseconds.items())
+    return Verdict(f"{text} microseconds", max(microseconds.values()) <= 2)
+
+
+GOALS = [
+    Goal("training and backward, nchw", "oneDNN, nchw", "2.5x", _onednn_training_step("nchw", 2.5)),
+    Goal("training and backward, nhwc", "oneDNN, nhwc", "1.4x", _onednn_training_step("nhwc", 1.4)),
+    Goal("training and backward, nchw or nhwc, the better", "oneDNN, nChw16c", "1.1x", _blocked),
+    Goal("inference, each layout", "oneDNN, the same layout", "1.0x, and no row slower", _inference),
+    Goal(
+        "training+backward as users call it",
+        "PyTorch, contiguous and channels last",
+        "3x and 2x",
+        _pytorch_training_step,
+    ),
+    Goal("`(h, w, c, m)` and `(hidden, m)`", "PyTorch on that memory", "15x", _notebook("PyTorch", 15)),
+    Goal("`(h, w, c, m)` and `(hidden, m)`", "the notebook's NumPy", "10x", _notebook("NumPy", 10)),
+    Goal("training, nchw, over 64 MB", "a copy", "at most 1.25x its time", _limit(["training"], ["nchw"], 1.25)),
+    Goal("training, nhwc, over 64 MB", "a copy", "at most 1.9x its time", _limit(["training"], ["nhwc"], 1.9)),
+    Goal(
+        "backward, nchw, over 64 MB", "two reads and a write", "at most 1.3x its time",
+        _limit(["backward"], ["nchw"], 1.3),
+    ),
+    Goal(
+        "inference, over 64 MB", "a copy", "at most 1.05x its time", _limit(["inference"], ["nchw", "nhwc"], 1.05)
+    ),
+    Goal("every shape and layout below", "the fastest peer there", "no row slower than 0.9x", _best_peer),
+    Goal("`(32, 64)`, nc, one thread", "the clock", "at most 2 microseconds a call", _small),
+]  # fmt: skip

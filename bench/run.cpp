@@ -1,0 +1,222 @@
+#include "run.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <exception>
+#include <functional>
+
+#include "exactnorm/exactnorm.h"
+#include "other_load.h"
+#include "reference.h"
+#include "stream_limits.h"
+
+namespace exactnorm::bench {
+namespace {
+
+// The rest is for the system and for other programs.
+constexpr double usable_share = 0.8;
+// In processors.
+constexpr double bearable_load = 0.1;
+
+/// The library's call on the tensors of a case, with all that it needs.
+template <typename T>
+class OurCall {
+ public:
+  OurCall(const Case& measured, Tensors<T>& tensors, const Parameters<T>& parameters, int threads)
+      : operation_(measured.operation) {
+    const MutableLayoutView x = library_view(tensors.placement, tensors.x.template as<T>(), dtype_of<T>());
+    options_.channel_axes = x.channel_axes;
+    options_.epsilon = epsilon;
+    options_.threads = threads;
+    x_ = x.view;
+    output_ = library_view(tensors.placement, tensors.output.template as<T>(), dtype_of<T>()).view;
+    const IndexList channels = {tensors.placement.channels};
+    affine_ = {view(parameters.gamma, channels), view(parameters.beta, channels)};
+    if (operation_ == Operation::inference) {
+      statistics_ = given_statistics(view(parameters.mean, channels), view(parameters.variance, channels), options_);
+    }
+    if (operation_ == Operation::backward) {
+      dy_ = library_view(tensors.placement, tensors.dy.template as<T>(), dtype_of<T>()).view;
+      gradients_ = {output_, mutable_view(tensors.dgamma, channels), mutable_view(tensors.dbeta, channels)};
+      statistics_ = training(x_, output_, affine_, options_);
+    }
+  }
+
+  void run() {
+    switch (operation_) {
+      case Operation::training:
+        statistics_ = training(x_, output_, affine_, options_);
+        break;
+      case Operation::inference:
+        inference(x_, statistics_, output_, affine_, options_);
+        break;
+      case Operation::backward:
+        backward(dy_, x_, statistics_, affine_.gamma, gradients_, options_);
+        break;
+    }
+  }
+
+  [[nodiscard]] const Statistics& statistics() const noexcept { return statistics_; }
+
+ private:
+  Operation operation_;
+  Options options_;
+  TensorView x_;
+  TensorView dy_;
+  MutableTensorView output_;
+  Affine affine_;
+  Gradients gradients_;
+  Statistics statistics_;
+};
+
+/// The peer's call, likewise.
+class TheirCall {
+ public:
+  TheirCall(const Case& measured, Tensors<float>& tensors, const Parameters<float>& parameters,
+            const Statistics& statistics, Peer& peer)
+      : parameters_(parameters) {
+    if (measured.operation == Operation::backward) {
+      parameters_.mean.assign(statistics.mean.begin(), statistics.mean.end());
+      parameters_.variance.assign(statistics.variance.begin(), statistics.variance.end());
+    }
+    call_ = peer.prepare({measured.operation, tensors.placement, tensors.x.as<float>(), tensors.dy.as<float>(),
+                          tensors.output.as<float>(), parameters_.gamma.data(), parameters_.beta.data(),
+                          parameters_.mean.data(), parameters_.variance.data(), tensors.dgamma.data(),
+                          tensors.dbeta.data()});
+  }
+
+  void run() { call_->run(); }
+  [[nodiscard]] std::string implementation() const { return call_->implementation(); }
+
+ private:
+  Parameters<float> parameters_;
+  std::unique_ptr<PeerCall> call_;
+};
+
+/// The least that the operation has to move, dense whatever the layout.
+void move_bytes(Operation operation, const Memory& x, const Memory& dy, const Memory& output, std::size_t bytes,
+                Store store, int threads) {
+  if (operation == Operation::backward) {
+    stream_combine(x.as<void>(), dy.as<void>(), output.as<void>(), bytes, store, threads);
+  } else {
+    stream_copy(x.as<void>(), output.as<void>(), bytes, store, threads);
+  }
+}
+
+/// Empty where the answer of `call` is right.
+template <typename T, typename Call>
+std::string problem_with(Call& call, Tensors<T>& tensors, const Reference<T>& reference, Standard standard) {
+  tensors.forget_outputs();
+  call.run();
+  return reference.problem_of(tensors, standard);
+}
+
+std::string label_of(const Peer& peer) {
+  const PeerDescription description = peer.description();
+  return description.name + " " + description.version;
+}
+
+/// Those peers' calls that work, each with its row, which has no times yet. What does not work is a remark.
+struct TheirCalls {
+  std::vector<std::unique_ptr<TheirCall>> calls;
+  std::vector<Row::PeerRow> rows;
+  std::vector<std::string> remarks;
+  bool is_wrong = false;
+};
+
+TheirCalls prepare_peers(const Case& measured, const Peers& peers, Tensors<float>& tensors,
+                         const Parameters<float>& parameters, const Statistics& statistics,
+                         const Reference<float>& reference) {
+  TheirCalls result;
+  for (const std::unique_ptr<Peer>& peer : peers) {
+    try {
+      auto call = std::make_unique<TheirCall>(measured, tensors, parameters, statistics, *peer);
+      if (const std::string problem = problem_with(*call, tensors, reference, Standard::comparable); !problem.empty()) {
+        result.remarks.push_back(label_of(*peer) + " is wrong: " + problem);
+        result.is_wrong = true;
+        continue;
+      }
+      result.rows.push_back({peer->description(), tensors.placement.layout, call->implementation(), {}});
+      result.calls.push_back(std::move(call));
+    } catch (const std::exception& error) {
+      result.remarks.push_back(fmt::format("{} cannot do this: {}", label_of(*peer), error.what()));
+    }
+  }
+  return result;
+}
+
+template <typename T>
+Outcome run_case_as(const Case& measured, const Peers& peers, const std::string& peer_layout, int threads,
+                    const Effort& effort) {
+  const Placement placement = place(measured.layout, measured.shape);
+  const Placement peer_placement = peer_layout.empty() ? placement : place(peer_layout, measured.shape);
+  const bool needs_other_tensors = !peers.empty() && peer_placement.layout != placement.layout;
+  const std::size_t bytes =
+      memory_of(measured, placement) + (needs_other_tensors ? memory_of(measured, peer_placement) : 0);
+  if (static_cast<double>(bytes) > usable_share * static_cast<double>(available_memory())) {
+    return {{}, {fmt::format("left out: its tensors need {:.1f} GB of memory", static_cast<double>(bytes) / 1e9)}};
+  }
+
+  Tensors<T> tensors(measured, placement, threads);
+  const Parameters<T> parameters = make_parameters<T>(placement.channels);
+  const Reference<T> reference(measured, tensors, parameters, threads);
+  OurCall<T> ours(measured, tensors, parameters, threads);
+  if (const std::string problem = problem_with(ours, tensors, reference, Standard::promised); !problem.empty()) {
+    return {{}, {"exactnorm is wrong: " + problem}, true};
+  }
+  std::optional<Tensors<T>> other_tensors;
+  if (needs_other_tensors) other_tensors.emplace(measured, peer_placement, threads);
+  TheirCalls theirs;
+  if constexpr (std::is_same_v<T, float>) {
+    theirs = prepare_peers(measured, peers, other_tensors ? *other_tensors : tensors, parameters, ours.statistics(),
+                           reference);
+  } else {
+    for (const auto& peer : peers) theirs.remarks.push_back(label_of(*peer) + " cannot do this: it has no float64");
+  }
+  if (theirs.is_wrong) return {{}, theirs.remarks, true};
+
+  const Index tensor_bytes = placement.elements() * static_cast<Index>(sizeof(T));
+  const auto move = [&](Store store) {
+    move_bytes(measured.operation, tensors.x, tensors.dy, tensors.output, static_cast<std::size_t>(tensor_bytes), store,
+               threads);
+  };
+  std::vector<std::function<void()>> contenders = {[&] { ours.run(); }, [&] { move(Store::ordinary); },
+                                                   [&] { move(Store::nontemporal); }};
+  for (const auto& call : theirs.calls) contenders.emplace_back([&call] { call->run(); });
+  const OtherLoad others;
+  const std::vector<std::vector<double>> samples = measure_in_turn(contenders, effort);
+  const double other_load = others.processors();
+  if (other_load > bearable_load) {
+    theirs.remarks.push_back(
+        fmt::format("times may be too long: other programs used {:.1f} processors meanwhile", other_load));
+  }
+  for (std::size_t i = 0; i < theirs.rows.size(); ++i) theirs.rows[i].milliseconds = samples[3 + i];
+  return {Row{measured, tensor_bytes, samples[0], samples[1], samples[2], other_load, std::move(theirs.rows)},
+          theirs.remarks};
+}
+
+}  // namespace
+
+const Row::PeerRow* Row::best_peer() const {
+  const auto best = std::min_element(peers.begin(), peers.end(), [](const PeerRow& a, const PeerRow& b) {
+    return median(a.milliseconds) < median(b.milliseconds);
+  });
+  return best == peers.end() ? nullptr : &*best;
+}
+
+const std::vector<double>& Row::limit() const {
+  return median(copy) < median(copy_nontemporal) ? copy : copy_nontemporal;
+}
+
+double Row::bytes_moved() const {
+  return static_cast<double>(bytes_per_tensor) * (measured.operation == Operation::backward ? 3 : 2);
+}
+
+Outcome run_case(const Case& measured, const Peers& peers, const std::string& peer_layout, int threads,
+                 const Effort& effort) {
+  return measured.dtype == DType::float32 ? run_case_as<float>(measured, peers, peer_layout, threads, effort)
+                                          : run_case_as<double>(measured, peers, peer_layout, threads, effort);
+}
+
+}  // namespace exactnorm::bench

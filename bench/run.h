@@ -1,0 +1,53 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "peer.h"
+#include "problem.h"
+#include "timing.h"
+
+namespace exactnorm::bench {
+
+/// What everybody took, in milliseconds per call, one value per round.
+struct Row {
+  Case measured;
+  Index bytes_per_tensor = 0;
+  std::vector<double> ours;
+  std::vector<double> copy;
+  std::vector<double> copy_nontemporal;
+
+  struct PeerRow {
+    PeerDescription description;
+    std::string layout;
+    std::string implementation;
+    std::vector<double> milliseconds;
+  };
+  /// Processors that other programs used meanwhile.
+  double other_load = 0;
+  /// Those that can do this.
+  std::vector<PeerRow> peers;
+
+  /// The fastest; null where there is none.
+  [[nodiscard]] const PeerRow* best_peer() const;
+  [[nodiscard]] const std::vector<double>& limit() const;
+  /// That the limit moves.
+  [[nodiscard]] double bytes_moved() const;
+};
+
+/// What came of a case: a row, unless an answer was wrong; and what else there is to say.
+struct Outcome {
+  std::optional<Row> row;
+  std::vector<std::string> remarks;
+  bool is_wrong = false;
+};
+
+using Peers = std::vector<std::unique_ptr<Peer>>;
+
+/// Checks all answers, then measures. An empty `peer_layout` is that of the case.
+[[nodiscard]] Outcome run_case(const Case& measured, const Peers& peers, const std::string& peer_layout, int threads,
+                               const Effort& effort);
+
+}  // namespace exactnorm::bench
