@@ -89,7 +89,7 @@ def shape_text(shape: list[int]) -> str:
 
 
 def is_onednn(row: Row) -> bool:
-    return row["peer"]["name"].startswith("onednn")
+    return row["peer"]["name"].lower().startswith("onednn")
 
 
 def peer_text(row: Row) -> str:

@@ -252,7 +252,8 @@ HWY_INLINE void MapRowsAs(MapPointers<T> at, Index rows, Index columns, const Ro
   constexpr Index few_columns = 128;
   constexpr Index many_columns = 1024;
   const bool one_by_one = kStreamed && columns > few_columns && columns < many_columns;
-  const Index rows_at_once = one_by_one ? 1 : 4;
+  const bool keep = columns <= 2 * width;  // in registers
+  const Index rows_at_once = keep ? rows : (one_by_one ? 1 : 4);
   for (Index done = 0; done < rows; done += rows_at_once) {
     const Index size = std::min(rows_at_once, rows - done);
     Index column = 0;

@@ -9,7 +9,8 @@ namespace {
 // Bytes that the neighbouring channels of a group should span at least: a page. With less, several groups
 // would fetch the same cache lines, or step from page to page for a few lines each.
 constexpr Index group_bytes = 4096;
-// Rows of channels that lie side by side are best left whole, unless they are this long, or few.
+// Rows of channels that lie side by side are best left whole, unless they are this long, or few: where threads have
+// neighbouring parts of a row, the hardware's prefetchers fetch what another processor is about to write.
 constexpr Index longest_row = 8192;
 constexpr Index few_rows = 128;
 // Elements of a group beside which what it costs to start one is small.
@@ -62,7 +63,7 @@ Partition::Partition(const LoopNest& nest, std::size_t element_size, int threads
     piece_loop_ = longest_reduced;
     // Some for each thread, so that one that is held up can be helped out; small enough that the last of
     // them are in cache when the map comes back to them.
-    const Index wanted = std::max(ceil_divide(8 * threads_, groups_), ceil_divide(elements, groups_ * memory_piece));
+    const Index wanted = std::max(ceil_divide(2 * threads_, groups_), ceil_divide(elements, groups_ * memory_piece));
     pieces_ = threads_ == 1 ? 1 : std::min(wanted, sizes_[longest_reduced]);
   }
 }

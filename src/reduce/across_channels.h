@@ -77,8 +77,13 @@ class AcrossChannels : private BoxReducer<T, kOperands> {
           for (std::size_t j = 0; j < kOperands; ++j) {
             const Index stride = rows.loop.strides[j];
             tiles[j] = in_place(j, start.offsets[j] + done * stride + base, size, stride);
-            // The rows that come next, in the order of memory.
-            tiles[j].next = tiles[j].data - base + rows_at_once * stride + first * size;
+            // The rows that come next: in the order of memory, if they are whole, else those of these channels.
+            if (stride == channels) {
+              tiles[j].next = tiles[j].data - base + rows_at_once * stride + first * size;
+            } else {
+              tiles[j].next = tiles[j].data + rows_at_once * stride;
+              tiles[j].next_stride = stride;
+            }
           }
           add_to_channels(tiles, static_cast<int>(first - base), tile_lanes, tile_lanes, number + base);
         }

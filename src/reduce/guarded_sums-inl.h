@@ -51,7 +51,7 @@ struct Chain {
   V lower;
 
   HWY_INLINE void Add(V a, V b) {
-    // An addition, which keeps clear of the units that are busy with the others.
+    // As a multiplication, since the units for additions are the busier ones. Exact either way.
     linear = hn::MulAdd(a, hn::Set(D(), 1.0), linear);
     const V next = hn::MulAdd(a, b, upper);
     const V taken = hn::Sub(next, upper);
@@ -301,11 +301,12 @@ HWY_INLINE VInteger LaneAnchors(VInteger exponents, int unit) {
 }
 
 // Into L2 cache: rows that are a power of two apart would drive each other out of L1.
-HWY_INLINE void AskFor(const float* next, Index row) {
+HWY_INLINE void AskForNext(const Tile<float>& tile, Index row) {
   constexpr int read = 0;
   constexpr int second_level = 2;
-  __builtin_prefetch(next + row * tile_lanes, read, second_level);
-  __builtin_prefetch(next + row * tile_lanes + tile_lanes / 2, read, second_level);
+  const float* next = tile.next + row * tile.next_stride;
+  __builtin_prefetch(next, read, second_level);
+  __builtin_prefetch(next + tile_lanes / 2, read, second_level);
 }
 
 // kStep lanes.
@@ -331,8 +332,8 @@ HWY_INLINE bool SumColumns(const Tile<float>& a, const Tile<float>& b, const Lan
   const float* b_row = b.data + lane;
   for (Index row = 0; row < a.rows; ++row) {
     if (lane == 0) {
-      AskFor(a.next, row);
-      if constexpr (!kSquares) AskFor(b.next, row);
+      AskForNext(a, row);
+      if constexpr (!kSquares) AskForNext(b, row);
     }
     WatchStep(a_guards[0], a_guards[1], a_row);
     if constexpr (!kSquares) WatchStep(b_guards[0], b_guards[1], b_row);

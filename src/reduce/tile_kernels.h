@@ -38,7 +38,9 @@ struct Tile {
   const T* data = nullptr;
   Index rows = 0;
   Index stride = tile_lanes;  // elements from one row to the next
-  const T* next = nullptr;    // what to ask memory for while the tile is read: 32 elements with each row
+  // What to ask memory for while the tile is read: 32 elements with each row, these being so far apart.
+  const T* next = nullptr;
+  Index next_stride = tile_lanes;
 };
 
 /// Per lane: the largest magnitude that does not exceed `limits`, and the smallest such one that is not zero
