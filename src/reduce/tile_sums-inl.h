@@ -11,6 +11,7 @@
 #include <hwy/highway.h>
 
 #include "reduce/tile_kernels.h"
+#include "simd/product_error-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace exactnorm::HWY_NAMESPACE {
@@ -110,24 +111,6 @@ struct Rung {
     return hn::MulSub(a, b, taken);
   }
 };
-
-// a * b = product + error, exactly (Veltkamp and Dekker, 1971, where there is no fused multiply-add).
-HWY_INLINE V ProductError(V a, V b, V product) {
-#if HWY_NATIVE_FMA
-  return hn::MulSub(a, b, product);
-#else
-  const V splitter = hn::Set(D(), 134217729.0);  // 2^27 + 1
-  const V a_scaled = hn::Mul(a, splitter);
-  const V b_scaled = hn::Mul(b, splitter);
-  const V a_high = hn::Sub(a_scaled, hn::Sub(a_scaled, a));
-  const V b_high = hn::Sub(b_scaled, hn::Sub(b_scaled, b));
-  const V a_low = hn::Sub(a, a_high);
-  const V b_low = hn::Sub(b, b_high);
-  const V first = hn::Sub(hn::Mul(a_high, b_high), product);
-  const V second = hn::Add(first, hn::Mul(a_high, b_low));
-  return hn::Add(hn::Add(second, hn::Mul(a_low, b_high)), hn::Mul(a_low, b_low));
-#endif
-}
 
 // Sums over one vector's width of lanes, for float32 values.
 //

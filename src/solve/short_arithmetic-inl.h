@@ -12,6 +12,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "simd/product_error-inl.h"
+
 HWY_BEFORE_NAMESPACE();
 namespace exactnorm::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
@@ -134,23 +136,10 @@ HWY_INLINE Pair TwoSum(V a, V b) {
   return {sum, hn::Add(hn::Sub(a, a_part), hn::Sub(b, b_part))};
 }
 
-// a * b exactly (Veltkamp and Dekker, 1971, where there is no fused multiply-add).
+// a * b exactly.
 HWY_INLINE Pair TwoProduct(V a, V b) {
   const V product = hn::Mul(a, b);
-#if HWY_NATIVE_FMA
-  return {product, hn::MulSub(a, b, product)};
-#else
-  const V splitter = Number(134217729.0);  // 2^27 + 1
-  const V a_scaled = hn::Mul(a, splitter);
-  const V b_scaled = hn::Mul(b, splitter);
-  const V a_high = hn::Sub(a_scaled, hn::Sub(a_scaled, a));
-  const V b_high = hn::Sub(b_scaled, hn::Sub(b_scaled, b));
-  const V a_low = hn::Sub(a, a_high);
-  const V b_low = hn::Sub(b, b_high);
-  const V first = hn::Sub(hn::Mul(a_high, b_high), product);
-  const V second = hn::Add(first, hn::Mul(a_high, b_low));
-  return {product, hn::Add(hn::Add(second, hn::Mul(a_low, b_high)), hn::Mul(a_low, b_low))};
-#endif
+  return {product, ProductError(a, b, product)};
 }
 
 // An integer exactly: two halves of 32 bits, of which the upper is 0 or larger than the lower.
