@@ -51,16 +51,15 @@ void reduce_groups(const LoopNest& nest, const Partition& partition, std::span<c
     reduce_box(nest, partition.box(group, task % partition.pieces()), operands, sums);
   });
   parallel_for(groups, partition.threads(), Order::forwards, [&](Index group, int) {
-    ChannelSums* merged = nullptr;
-    for (ChannelSums& part : parts[static_cast<std::size_t>(group)]) {
-      if (part.channels() == 0) continue;
-      if (merged == nullptr) {
-        merged = &part;
-      } else {
-        merged->merge(part);
-      }
+    // Every group has a piece, and so a thread that had one.
+    auto part = parts[static_cast<std::size_t>(group)].begin();
+    while (part->channels() == 0) ++part;
+    ChannelSums& merged = *part;
+    const auto end = parts[static_cast<std::size_t>(group)].end();
+    for (++part; part != end; ++part) {
+      if (part->channels() != 0) merged.merge(*part);
     }
-    consume(group, channels[static_cast<std::size_t>(group)], *merged);
+    consume(group, channels[static_cast<std::size_t>(group)], merged);
   });
 }
 
