@@ -11,6 +11,7 @@
 #include "support/oracle.h"
 #include "support/random.h"
 #include "support/tensor.h"
+#include "tensor/element_type.h"
 
 namespace exactnorm::testing {
 namespace {
@@ -136,6 +137,8 @@ void check_gradients(const Case& test) {
   const Statistics statistics = training(x.view(), y.view(), {}, options);
   const bool single = test.out_dtype == DType::float32;
   const Real unit(single ? 0x1.0001p-24 : 0x1p-53);
+  // float32 numbers are computed with in float32, others in float64.
+  const bool all_single = single && dtype_fits_float32(test.x_dtype) && dtype_fits_float32(test.dy_dtype);
   const Real step(single ? 0x1p-149 : 0x1p-1074);
   for (const bool frozen : {false, true}) {
     SCOPED_TRACE(frozen ? "frozen" : "batch");
@@ -154,14 +157,15 @@ void check_gradients(const Case& test) {
     expect_close("dgamma", dgamma.get(0), exact.dgamma, abs(exact.dgamma) * 0x1p-50 + mean_error + Real(0x1p-1074));
     for (std::size_t i = 0; i < test.x.size(); ++i) {
       expect_close("dx", dx.get(static_cast<Index>(i)), exact.dx[i],
-                   abs(exact.dx[i]) * unit + exact.dx_scale[i] * 0x1p-48 + step);
+                   abs(exact.dx[i]) * unit + exact.dx_scale[i] * 0x1p-48 + step +
+                       (all_single && !frozen ? Real(5 * unit * exact.dx_rest[i] + step) : Real(0)));
       if (::testing::Test::HasFatalFailure()) return;
     }
   }
 }
 
 Case random_case(Random& random, double ratio, double deviation) {
-  const auto floating = [&] { return random.chance(0.5) ? DType::float32 : DType::float64; };
+  const auto floating = [&] { return random.chance(0.7) ? DType::float32 : DType::float64; };
   Case test;
   test.x_dtype = floating();
   test.dy_dtype = floating();

@@ -11,6 +11,7 @@
 #include "support/oracle.h"
 #include "support/random.h"
 #include "support/tensor.h"
+#include "tensor/element_type.h"
 
 namespace exactnorm::testing {
 namespace {
@@ -25,11 +26,10 @@ struct Case {
 
 // The largest errors met.
 struct Worst {
-  double relative = 0;     // in 2^-24 (float32) or 2^-53 (float64) of max(|y|, |beta|, |y - beta|)
-  double last_places = 0;  // of a float32 y that is not small beside gamma and beta
+  double relative = 0;  // in 2^-24 (float32) or 2^-53 (float64) of max(|y|, |beta|, |y - beta|)
 
   void record(const char* name) const {
-    std::printf("%s: at most %.6f of the bound's unit, %.6f units in the last place\n", name, relative, last_places);
+    std::printf("%s: at most %.6f of the bound's unit\n", name, relative);
     ::testing::Test::RecordProperty(name, std::to_string(relative));
   }
 };
@@ -38,7 +38,9 @@ template <typename T>
 void check_forward(Case test, Worst& worst) {
   constexpr bool single = std::is_same_v<T, float>;
   const double unit = single ? 0x1p-24 : 0x1p-53;
-  const double bound = single ? 1 : 8;
+  // float32 numbers are computed with in float32, others in float64.
+  const bool all_single = single && dtype_fits_float32(test.x_dtype);
+  const double bound = all_single ? 4 + 0x1p-20 : (single ? 1.001 : 8);
   const auto count = static_cast<Index>(test.x.size());
   test.options.channel_axes = {};
   const Tensor x(test.x_dtype, {count}, test.x);
@@ -55,18 +57,13 @@ void check_forward(Case test, Worst& worst) {
     const Real subnormal_step(std::numeric_limits<T>::denorm_min());
     const Real error = abs(Real(computed) - right);
     const Real scale = scale_of(right, test.beta);
-    const Real allowed =
-        bound * unit * scale + (scale < Real(std::numeric_limits<T>::min()) ? subnormal_step : Real(0));
+    const Real allowed = bound * unit * scale + (all_single ? Real(0x1p-43 * std::fabs(test.gamma)) : Real(0)) +
+                         (scale < Real(std::numeric_limits<T>::min()) ? subnormal_step : Real(0));
     ASSERT_LE(error, allowed) << "element " << i << " is " << computed << " instead of " << right.str(20) << " with x "
                               << test.x[static_cast<std::size_t>(i)] << " gamma " << test.gamma << " beta " << test.beta
                               << " epsilon " << test.options.epsilon;
     if (scale < Real(std::numeric_limits<T>::min())) continue;
     worst.relative = std::max(worst.relative, Real(error / scale / unit).template convert_to<double>());
-    if (single && abs(right) >= 0x1p-20 * std::max(std::fabs(test.gamma), std::fabs(test.beta))) {
-      const double last_places = error_in_ulps(static_cast<float>(computed), right);
-      ASSERT_LE(last_places, 0.501) << computed << " instead of " << right.str(20);
-      worst.last_places = std::max(worst.last_places, last_places);
-    }
   }
 }
 

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 #include <vector>
 
 #include "support/random.h"
@@ -51,24 +52,52 @@ class Output {
 
 struct Table {
   std::vector<double> columns[5];
+  std::vector<float> single_columns[5];
 
+  // Numbers of their own in both, so that it shows which were used; a few channels need float64.
   Table(Random& random, Index channels) {
     for (auto& column : columns) {
       for (Index i = 0; i < channels; ++i) column.push_back(random.of_exponent(-3, 3));
     }
+    for (auto& column : single_columns) {
+      for (Index i = 0; i < channels; ++i) column.push_back(static_cast<float>(random.of_exponent(-3, 3)));
+    }
+    if (random.chance(0.7)) return;
+    for (float& mean : single_columns[0]) {
+      if (random.chance(0.1)) mean = std::numeric_limits<float>::quiet_NaN();
+    }
   }
   // Exactly as long as the channels are.
   [[nodiscard]] MapCoefficients view(bool with_dy) const {
-    return {columns[0].data(), columns[1].data(), columns[2].data(), with_dy ? columns[3].data() : nullptr,
-            with_dy ? columns[4].data() : nullptr};
+    return {columns[0].data(),
+            columns[1].data(),
+            columns[2].data(),
+            with_dy ? columns[3].data() : nullptr,
+            with_dy ? columns[4].data() : nullptr,
+            {single_columns[0].data(), single_columns[1].data(), single_columns[2].data(), single_columns[3].data(),
+             with_dy ? single_columns[4].data() : nullptr}};
   }
   [[nodiscard]] double at(std::size_t column, Index channel) const {
     return columns[column][static_cast<std::size_t>(channel)];
+  }
+  [[nodiscard]] float single_at(std::size_t column, Index channel) const {
+    return single_columns[column][static_cast<std::size_t>(channel)];
   }
 };
 
 template <typename T>
 T formula(T x, const T* dy, const Table& table, Index channel) {
+  if constexpr (std::is_same_v<T, float>) {
+    const float mean = table.single_at(0, channel);
+    const float scale = table.single_at(1, channel);
+    const float scale_rest = table.single_at(2, channel);
+    const float shift = table.single_at(3, channel);
+    if (!std::isnan(mean)) {
+      const float difference = x - mean;
+      if (dy == nullptr) return std::fma(difference, scale, std::fma(difference, scale_rest, shift));
+      return std::fma(*dy, scale, std::fma(*dy, scale_rest, std::fma(difference, table.single_at(4, channel), shift)));
+    }
+  }
   const double scaled = (static_cast<double>(x) - table.at(0, channel)) * table.at(1, channel);
   if (dy == nullptr) return static_cast<T>(scaled + table.at(2, channel));
   const double inner = scaled * table.at(3, channel) + table.at(2, channel);

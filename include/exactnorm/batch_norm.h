@@ -27,10 +27,11 @@ namespace exactnorm {
 /// becomes NaN throughout, others are not touched. An empty batch writes nothing and returns NaN.
 /// int64 input beyond 2^53 is rounded to float64 first. x may have one value per channel: y is beta.
 ///
-/// Accuracy: mean and variance are exact, rounded once to float64. A float32 y is within
-/// 1.001 * 2^-24 * max(|y|, |beta|, |y - beta|) of the exact result, a float64 one within 8 * 2^-53 times
-/// that, as long as y is not subnormal, |gamma| * inverse_deviation is an ordinary float64 (2^-1022 to 2^1023)
-/// and no x - mean exceeds float64: always so for float32 input and ordinary gamma.
+/// Accuracy: mean and variance are exact, rounded once to float64. A float32 y of a float32 x is within
+/// 4 * 2^-24 * max(|y|, |beta|, |y - beta|) + 2^-43 * |gamma| of the exact result, one of a float64 x within
+/// 1.001 * 2^-24 times that maximum, and a float64 y within 8 * 2^-53 times it, as long as y is not subnormal, |gamma|
+/// * inverse_deviation is an ordinary float64 (2^-1022 to 2^1023) and no x - mean exceeds float64: always so for
+/// float32 input and ordinary gamma.
 Statistics training(const TensorView& x, const MutableTensorView& y, const Affine& affine = {},
                     const Options& options = {});
 
@@ -63,7 +64,9 @@ struct Gradients {
 ///   k      = r^2 (epsilon beside the variance), or r / sqrt(variance) (epsilon beside the deviation)
 ///
 /// `statistics` is what `training` returned for this x; with an epsilon added to the deviation, a constant
-/// channel has no derivative there and k is taken as 0. The sums are exact, and rounded once.
+/// channel has no derivative there and k is taken as 0. The sums are exact, and rounded once. A float32 dx of float32
+/// dy and x is within 2^-24 * (|dx| + 5 * rest) of the exact result, where rest is the sum of the magnitudes of the
+/// last two terms of dx; in float64, rest has no part in it.
 void backward(const TensorView& dy, const TensorView& x, const Statistics& statistics,
               const std::optional<TensorView>& gamma, const Gradients& gradients, const Options& options = {});
 

@@ -11,7 +11,16 @@
 namespace exactnorm {
 
 CoefficientTable::CoefficientTable(Index channels)
-    : channels_(channels), values_(static_cast<std::size_t>(5 * channels)) {}
+    : stride_((channels + 63) / 64 * 64 + 48),
+      values_(static_cast<std::size_t>(5 * stride_)),
+      single_values_(static_cast<std::size_t>(5 * stride_)) {}
+
+void CoefficientTable::set(Index channel, const ForwardCoefficients& coefficients) noexcept {
+  column(0)[channel] = coefficients.mean;
+  column(1)[channel] = coefficients.scale;
+  column(2)[channel] = coefficients.shift;
+  set(channel, single(coefficients));
+}
 
 void CoefficientTable::set(Index channel, const BackwardCoefficients& coefficients) noexcept {
   column(0)[channel] = coefficients.mean;
@@ -19,21 +28,39 @@ void CoefficientTable::set(Index channel, const BackwardCoefficients& coefficien
   column(2)[channel] = coefficients.shift;
   column(3)[channel] = coefficients.normalized_scale;
   column(4)[channel] = coefficients.dy_scale;
+  set(channel, single(coefficients));
+}
+
+void CoefficientTable::set(Index channel, const SingleCoefficients& coefficients) noexcept {
+  single_column(0)[channel] = coefficients.mean;
+  single_column(1)[channel] = coefficients.scale;
+  single_column(2)[channel] = coefficients.scale_rest;
+  single_column(3)[channel] = coefficients.shift;
+  single_column(4)[channel] = coefficients.x_scale;
 }
 
 MapCoefficients CoefficientTable::view() const noexcept {
-  const auto column = [&](Index which) { return values_.data() + which * channels_; };
-  return {column(0), column(1), column(2), column(3), column(4)};
+  const auto column = [&](Index which) { return values_.data() + which * stride_; };
+  const auto single = [&](Index which) { return single_values_.data() + which * stride_; };
+  return {column(0), column(1), column(2),
+          column(3), column(4), {single(0), single(1), single(2), single(3), single(4)}};
 }
 
 CoefficientTable gather(const MapCoefficients& coefficients, const std::vector<Index>& channels) {
   CoefficientTable gathered(static_cast<Index>(channels.size()));
   const double* const sources[] = {coefficients.mean, coefficients.x_scale, coefficients.shift,
                                    coefficients.normalized_scale, coefficients.dy_scale};
-  Index which = 0;
-  for (const double* from : sources) {
-    double* to = gathered.column(which++);
-    for (const Index channel : channels) *to++ = from[channel];
+  const SingleColumns& single = coefficients.single;
+  const float* const single_sources[] = {single.mean, single.scale, single.scale_rest, single.shift, single.x_scale};
+  for (Index which = 0; which < 5; ++which) {
+    const double* from = sources[which];
+    const float* single_from = single_sources[which];
+    double* to = gathered.column(which);
+    float* single_to = gathered.single_column(which);
+    for (const Index channel : channels) {
+      *to++ = from[channel];
+      *single_to++ = single_from[channel];
+    }
   }
   return gathered;
 }

@@ -7,6 +7,7 @@
 #include "map/map_kernels.h"
 #include "plan/loop_nest.h"
 #include "plan/partition.h"
+#include "solve/single.h"
 #include "solve/solve.h"
 
 namespace exactnorm {
@@ -15,11 +16,7 @@ namespace exactnorm {
 class CoefficientTable {
  public:
   explicit CoefficientTable(Index channels);
-  void set(Index channel, const ForwardCoefficients& coefficients) noexcept {
-    column(0)[channel] = coefficients.mean;
-    column(1)[channel] = coefficients.scale;
-    column(2)[channel] = coefficients.shift;
-  }
+  void set(Index channel, const ForwardCoefficients& coefficients) noexcept;
   void set(Index channel, const BackwardCoefficients& coefficients) noexcept;
 
   /// As the kernels take them, from channel 0 on.
@@ -27,10 +24,16 @@ class CoefficientTable {
 
  private:
   friend CoefficientTable gather(const MapCoefficients& coefficients, const std::vector<Index>& channels);
-  [[nodiscard]] double* column(Index which) noexcept { return values_.data() + which * channels_; }
+  [[nodiscard]] double* column(Index which) noexcept { return values_.data() + which * stride_; }
+  [[nodiscard]] float* single_column(Index which) noexcept { return single_values_.data() + which * stride_; }
+  void set(Index channel, const SingleCoefficients& coefficients) noexcept;
 
-  Index channels_;
-  std::vector<double> values_;  // five columns
+  // From column to column. Not a power of two, as many numbers of channels are: the columns' entries for one channel
+  // would compete for few places in the cache.
+  Index stride_;
+  // Five columns each.
+  std::vector<double> values_;
+  std::vector<float> single_values_;
 };
 
 /// Those of the listed channels, in that order.

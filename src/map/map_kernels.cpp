@@ -11,84 +11,63 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
+#include "map/map_arithmetic-inl.h"
+
 HWY_BEFORE_NAMESPACE();
 namespace exactnorm::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-inline constexpr std::size_t kMostLanes = 32;
-using D = hn::CappedTag<double, kMostLanes>;
-using V = hn::Vec<D>;
-
-HWY_INLINE V LoadValues(const double* from) { return hn::LoadU(D(), from); }
-HWY_INLINE V LoadValues(const float* from) { return hn::PromoteTo(D(), hn::LoadU(hn::Rebind<float, D>(), from)); }
-
-template <bool kStreamed>
-HWY_INLINE void StoreValues(V values, double* to) {
+template <bool kStreamed, typename T>
+HWY_INLINE void StoreValues(Vector<T> values, T* to) {
   if constexpr (kStreamed) {
-    hn::Stream(values, D(), to);
+    hn::Stream(values, Tag<T>(), to);
   } else {
-    hn::StoreU(values, D(), to);
+    hn::StoreU(values, Tag<T>(), to);
   }
 }
-template <bool kStreamed>
-HWY_INLINE void StoreValues(V values, float* to) {
-#if HWY_TARGET == HWY_SCALAR || HWY_TARGET == HWY_EMU128
-  // These targets' DemoteTo turns infinity into the largest float32; the language's conversion does not.
-  HWY_ALIGN double lanes[kMostLanes];
-  hn::Store(values, D(), lanes);
-  for (std::size_t i = 0; i < hn::Lanes(D()); ++i) to[i] = static_cast<float>(lanes[i]);
+
+template <bool kWithGradient, typename T>
+HWY_INLINE Vector<T> Compute(const T* x, const T* dy, const Arithmetic<kWithGradient, T>& arithmetic) {
+  const Tag<T> d;
+  return arithmetic(hn::LoadU(d, x), kWithGradient ? hn::LoadU(d, dy) : hn::Zero(d));
+}
+
+// Fewer elements than a vector has: nothing beyond them is read or written.
+template <typename T>
+HWY_INLINE Vector<T> LoadFew(const T* from, Index count) {
+  const Tag<T> d;
+#if HWY_MEM_OPS_MIGHT_FAULT
+  HWY_ALIGN T lanes[kMostLanes] = {};
+  std::copy_n(from, count, lanes);
+  return hn::Load(d, lanes);
 #else
-  const hn::Rebind<float, D> narrow;
-  // Half a vector cannot be streamed.
-  if constexpr (kStreamed && hn::MaxLanes(narrow) >= 4) {
-    hn::Stream(hn::DemoteTo(narrow, values), narrow, to);
-  } else {
-    hn::StoreU(hn::DemoteTo(narrow, values), narrow, to);
-  }
+  return hn::MaskedLoad(hn::FirstN(d, static_cast<std::size_t>(count)), d, from);
+#endif
+}
+template <typename T>
+HWY_INLINE void StoreFew(Vector<T> values, Index count, T* to) {
+  const Tag<T> d;
+#if HWY_MEM_OPS_MIGHT_FAULT
+  HWY_ALIGN T lanes[kMostLanes];
+  hn::Store(values, d, lanes);
+  std::copy_n(lanes, count, to);
+#else
+  hn::BlendedStore(values, hn::FirstN(d, static_cast<std::size_t>(count)), d, to);
 #endif
 }
 
-struct Coefficients {
-  V mean;
-  V x_scale;
-  V shift;
-  V normalized_scale;
-  V dy_scale;
-};
-
 template <bool kWithGradient, typename T>
-HWY_INLINE V Compute(const T* x, const T* dy, const Coefficients& c) {
-  V value = hn::Mul(hn::Sub(LoadValues(x), c.mean), c.x_scale);
-  if constexpr (kWithGradient) value = hn::Mul(value, c.normalized_scale);
-  value = hn::Add(value, c.shift);
-  if constexpr (kWithGradient) value = hn::Mul(hn::Add(LoadValues(dy), value), c.dy_scale);
-  return value;
-}
-
-// Fewer elements than a vector has: through a buffer, so that nothing beyond them is read or written.
-template <bool kWithGradient, typename T>
-HWY_INLINE void MapFew(const MapPointers<T>& at, Index count, const Coefficients& c) {
-  T x[kMostLanes] = {};
-  T dy[kMostLanes] = {};
-  std::copy_n(at.x, count, x);
-  if constexpr (kWithGradient) std::copy_n(at.dy, count, dy);
-  StoreValues<false>(Compute<kWithGradient>(x, dy, c), x);
-  std::copy_n(x, count, at.out);
-}
-
-template <bool kWithGradient>
-HWY_INLINE Coefficients SetCoefficients(const MapCoefficients& c) {
-  const D d;
-  return {hn::Set(d, *c.mean), hn::Set(d, *c.x_scale), hn::Set(d, *c.shift),
-          hn::Set(d, kWithGradient ? *c.normalized_scale : 0.0), hn::Set(d, kWithGradient ? *c.dy_scale : 0.0)};
+HWY_INLINE void MapFew(const MapPointers<T>& at, Index count, const Arithmetic<kWithGradient, T>& arithmetic) {
+  const Vector<T> x = LoadFew(at.x, count);
+  StoreFew(arithmetic(x, kWithGradient ? LoadFew(at.dy, count) : x), count, at.out);
 }
 
 // Elements from `done` on, while there are whole vectors; returns the first element that was left.
 template <bool kWithGradient, bool kStreamed, typename T>
-HWY_INLINE Index MapVectors(const MapPointers<T>& at, Index done, Index count, const Coefficients& c) {
-  const auto width = static_cast<Index>(hn::Lanes(D()));
+HWY_INLINE Index MapVectors(const MapPointers<T>& at, Index done, Index count, const Arithmetic<kWithGradient, T>& c) {
+  const auto width = static_cast<Index>(hn::Lanes(Tag<T>()));
   const auto one = [&](Index i) HWY_ATTR {
-    const V value = Compute<kWithGradient>(at.x + i, kWithGradient ? at.dy + i : nullptr, c);
+    const Vector<T> value = Compute(at.x + i, kWithGradient ? at.dy + i : nullptr, c);
     StoreValues<kStreamed>(value, at.out + i);
   };
   for (; done + 4 * width <= count; done += 4 * width) {
@@ -102,16 +81,16 @@ HWY_INLINE Index MapVectors(const MapPointers<T>& at, Index done, Index count, c
 }
 
 template <bool kWithGradient, typename T>
-HWY_INLINE void MapRun(const MapPointers<T>& at, Index count, const Coefficients& c, Store store) {
-  const auto width = static_cast<Index>(hn::Lanes(D()));
+HWY_INLINE void MapRun(const MapPointers<T>& at, Index count, const Arithmetic<kWithGradient, T>& c, Store store) {
+  const auto width = static_cast<Index>(hn::Lanes(Tag<T>()));
   if (count < width) {
-    MapFew<kWithGradient>(at, count, c);
+    MapFew(at, count, c);
     return;
   }
   // The last elements are a whole vector that overlaps the one before. It is computed first, since the
   // stores may overwrite what it reads.
   const Index last = count - width;
-  const V last_value = Compute<kWithGradient>(at.x + last, kWithGradient ? at.dy + last : nullptr, c);
+  const Vector<T> last_value = Compute(at.x + last, kWithGradient ? at.dy + last : nullptr, c);
   Index done = 0;
   constexpr auto line = static_cast<Index>(streamed_alignment / sizeof(T));
   if (store == Store::streamed && count >= 2 * line) {
@@ -136,7 +115,7 @@ class OpenLine {
 
   // The first elements of a run, as many as the line still takes.
   template <bool kWithGradient>
-  HWY_INLINE Index Close(const MapPointers<T>& at, const Coefficients& c) {
+  HWY_INLINE Index Close(const MapPointers<T>& at, const Arithmetic<kWithGradient, T>& c) {
     const Index count = size - filled_;
     HWY_ALIGN T line[size];
     (void)MapVectors<kWithGradient, false>(MapPointers<T>{at.x, at.dy, line}, 0, size, c);
@@ -149,7 +128,7 @@ class OpenLine {
   }
   // The last elements of a run.
   template <bool kWithGradient>
-  HWY_INLINE void Open(const MapPointers<T>& at, Index run, Index count, const Coefficients& c) {
+  HWY_INLINE void Open(const MapPointers<T>& at, Index run, Index count, const Arithmetic<kWithGradient, T>& c) {
     HWY_ALIGN T line[size];
     const Index from = run - size;
     const MapPointers<T> last = {at.x + from, kWithGradient ? at.dy + from : nullptr, line};
@@ -165,6 +144,11 @@ class OpenLine {
   HWY_ALIGN T line_[size];
 };
 
+template <bool kWithGradient, typename T>
+HWY_INLINE Arithmetic<kWithGradient, T> ArithmeticOfRun(const MapCoefficients& coefficients, Index channel) {
+  return {Columns<T>(coefficients), channel, Channels::one, AreSingle<T>(coefficients, channel, channel + 1)};
+}
+
 // Runs that follow each other without a gap, each of some lines.
 template <bool kWithGradient, typename T>
 HWY_INLINE void StreamRuns(MapPointers<T> at, Index runs, const RowStrides& strides, Index count,
@@ -172,7 +156,7 @@ HWY_INLINE void StreamRuns(MapPointers<T> at, Index runs, const RowStrides& stri
   constexpr Index line = OpenLine<T>::size;
   OpenLine<T> open;
   for (Index run = 0; run < runs; ++run) {
-    const Coefficients c = SetCoefficients<kWithGradient>(coefficients.from(same_channel ? 0 : run));
+    const Arithmetic c = ArithmeticOfRun<kWithGradient, T>(coefficients, same_channel ? 0 : run);
     Index done = 0;
     if (open.filled() != 0) {
       done = open.template Close<kWithGradient>(at, c);
@@ -197,48 +181,58 @@ HWY_INLINE void MapRunsAs(MapPointers<T> at, Index runs, const RowStrides& strid
     return;
   }
   for (Index run = 0; run < runs; ++run) {
-    MapRun<kWithGradient>(at, count, SetCoefficients<kWithGradient>(coefficients.from(same_channel ? 0 : run)), store);
+    MapRun(at, count, ArithmeticOfRun<kWithGradient, T>(coefficients, same_channel ? 0 : run), store);
     at = at.moved(strides.x, strides.dy, strides.out);
   }
 }
 
-template <bool kWithGradient>
-HWY_INLINE Coefficients LoadCoefficients(const MapCoefficients& c) {
-  const D d;
-  return {hn::LoadU(d, c.mean), hn::LoadU(d, c.x_scale), hn::LoadU(d, c.shift),
-          kWithGradient ? hn::LoadU(d, c.normalized_scale) : hn::Zero(d),
-          kWithGradient ? hn::LoadU(d, c.dy_scale) : hn::Zero(d)};
+// Some vectors of the columns, of `kRows` rows: coefficients are loaded once.
+template <bool kWithGradient, bool kStreamed, int kRows, typename T>
+HWY_INLINE void MapColumns(const MapPointers<T>& at, Index columns, const RowStrides strides,
+                           const MapCoefficients& coefficients, Index channel, bool all_single) {
+  const auto width = static_cast<Index>(hn::Lanes(Tag<T>()));
+  const Columns<T> from(coefficients);
+  MapPointers<T> rows[kRows];
+  for (int row = 0; row < kRows; ++row) rows[row] = at.moved(row * strides.x, row * strides.dy, row * strides.out);
+  for (Index column = 0; column < columns; column += width) {
+    const Arithmetic<kWithGradient, T> c(from, channel + column, Channels::each, all_single);
+    for (int row = 0; row < kRows; ++row) {
+      // The same columns of the rows that come after these.
+      hwy::Prefetch(rows[row].x + kRows * strides.x + column);
+      if constexpr (kWithGradient) hwy::Prefetch(rows[row].dy + kRows * strides.dy + column);
+      const Vector<T> value = Compute(rows[row].x + column, kWithGradient ? rows[row].dy + column : nullptr, c);
+      StoreValues<kStreamed>(value, rows[row].out + column);
+    }
+  }
 }
 
-// Two vectors' width of all rows.
-template <bool kWithGradient, bool kStreamed, typename T>
-HWY_INLINE void MapColumns(MapPointers<T> at, Index rows, const RowStrides& strides, const MapCoefficients& c) {
-  const auto width = static_cast<Index>(hn::Lanes(D()));
-  const Coefficients first = LoadCoefficients<kWithGradient>(c);
-  const Coefficients second = LoadCoefficients<kWithGradient>(c.from(width));
+// One or two vectors' width of all rows, with coefficients in registers.
+template <bool kWithGradient, bool kStreamed, int kVectors, typename T>
+HWY_INLINE void MapNarrowRows(MapPointers<T> at, Index rows, const RowStrides strides,
+                              const MapCoefficients& coefficients, bool all_single) {
+  const auto width = static_cast<Index>(hn::Lanes(Tag<T>()));
+  const Arithmetic<kWithGradient, T> first(Columns<T>(coefficients), 0, Channels::each, all_single);
+  const Arithmetic<kWithGradient, T> last(Columns<T>(coefficients), (kVectors - 1) * width, Channels::each, all_single);
   for (Index row = 0; row < rows; ++row) {
-    // The same columns of the rows that come after these.
-    hwy::Prefetch(at.x + rows * strides.x);
-    if constexpr (kWithGradient) hwy::Prefetch(at.dy + rows * strides.dy);
-    const V a = Compute<kWithGradient>(at.x, at.dy, first);
-    const V b = Compute<kWithGradient>(at.x + width, kWithGradient ? at.dy + width : nullptr, second);
+    const Vector<T> a = Compute(at.x, at.dy, first);
+    if constexpr (kVectors > 1) {
+      const Vector<T> b = Compute(at.x + width, kWithGradient ? at.dy + width : nullptr, last);
+      StoreValues<kStreamed>(b, at.out + width);
+    }
     StoreValues<kStreamed>(a, at.out);
-    StoreValues<kStreamed>(b, at.out + width);
     at = at.moved(strides.x, strides.dy, strides.out);
   }
 }
 
 // Fewer columns than a vector has.
 template <bool kWithGradient, typename T>
-HWY_INLINE void MapFewColumns(MapPointers<T> at, Index rows, Index columns, const RowStrides& strides,
-                              const MapCoefficients& coefficients) {
-  double values[5][kMostLanes] = {};
-  const double* sources[5] = {coefficients.mean, coefficients.x_scale, coefficients.shift,
-                              coefficients.normalized_scale, coefficients.dy_scale};
-  for (int j = 0; j < (kWithGradient ? 5 : 3); ++j) std::copy_n(sources[j], columns, values[j]);
-  const Coefficients c = LoadCoefficients<kWithGradient>({values[0], values[1], values[2], values[3], values[4]});
+HWY_INLINE void MapFewColumns(MapPointers<T> at, Index rows, Index columns, const RowStrides strides,
+                              const MapCoefficients& coefficients, Index channel, bool all_single) {
+  const PaddedCoefficients<kWithGradient, T> padded(coefficients, channel, columns);
+  const MapCoefficients of_columns = padded.view();
+  const Arithmetic<kWithGradient, T> c(Columns<T>(of_columns), 0, Channels::each, all_single);
   for (Index row = 0; row < rows; ++row) {
-    MapFew<kWithGradient>(at, columns, c);
+    MapFew(at, columns, c);
     at = at.moved(strides.x, strides.dy, strides.out);
   }
 }
@@ -246,25 +240,35 @@ HWY_INLINE void MapFewColumns(MapPointers<T> at, Index rows, Index columns, cons
 template <bool kWithGradient, bool kStreamed, typename T>
 HWY_INLINE void MapRowsAs(MapPointers<T> at, Index rows, Index columns, const RowStrides& strides,
                           const MapCoefficients& coefficients) {
-  const auto width = static_cast<Index>(hn::Lanes(D()));
-  // Coefficients are loaded once for some rows. Where memory is the bottleneck it wants to be written in its own order,
-  // unless rows lie close together, or are long enough to be streams of their own.
-  constexpr Index few_columns = 128;
-  constexpr Index many_columns = 1024;
-  const bool one_by_one = kStreamed && columns > few_columns && columns < many_columns;
-  const bool keep = columns <= 2 * width;  // in registers
-  const Index rows_at_once = keep ? rows : (one_by_one ? 1 : 4);
-  for (Index done = 0; done < rows; done += rows_at_once) {
-    const Index size = std::min(rows_at_once, rows - done);
-    Index column = 0;
-    for (; column + 2 * width <= columns; column += 2 * width) {
-      MapColumns<kWithGradient, kStreamed>(at.moved(column, column, column), size, strides, coefficients.from(column));
+  const auto width = static_cast<Index>(hn::Lanes(Tag<T>()));
+  const bool all_single = AreSingle<T>(coefficients, 0, columns);
+  const Index whole = columns / width * width;
+  if (whole == width) {
+    MapNarrowRows<kWithGradient, kStreamed, 1>(at, rows, strides, coefficients, all_single);
+  } else if (whole == 2 * width) {
+    MapNarrowRows<kWithGradient, kStreamed, 2>(at, rows, strides, coefficients, all_single);
+  } else {
+    // Coefficients of one block stay in L1 beside what is read and written.
+    constexpr Index block_columns = 2048 / static_cast<Index>(sizeof(T));
+    // Streams want memory in its own order, and a second input fills the cache sooner.
+    constexpr int rows_at_once = kStreamed || kWithGradient ? 2 : 4;
+    for (Index column = 0; column < whole; column += block_columns) {
+      const Index size = std::min(block_columns, whole - column);
+      MapPointers<T> block = at.moved(column, column, column);
+      Index row = 0;
+      for (; row + rows_at_once <= rows; row += rows_at_once) {
+        MapColumns<kWithGradient, kStreamed, rows_at_once>(block, size, strides, coefficients, column, all_single);
+        block = block.moved(rows_at_once * strides.x, rows_at_once * strides.dy, rows_at_once * strides.out);
+      }
+      for (; row < rows; ++row) {
+        MapColumns<kWithGradient, kStreamed, 1>(block, size, strides, coefficients, column, all_single);
+        block = block.moved(strides.x, strides.dy, strides.out);
+      }
     }
-    for (; column < columns; column += width) {
-      const Index few = std::min(width, columns - column);
-      MapFewColumns<kWithGradient>(at.moved(column, column, column), size, few, strides, coefficients.from(column));
-    }
-    at = at.moved(size * strides.x, size * strides.dy, size * strides.out);
+  }
+  if (whole < columns) {
+    MapFewColumns<kWithGradient>(at.moved(whole, whole, whole), rows, columns - whole, strides, coefficients, whole,
+                                 all_single);
   }
 }
 

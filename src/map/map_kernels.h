@@ -3,12 +3,29 @@
 #include "exactnorm/tensor.h"
 
 // The vector code of the map room. For each element, in float64, each operation rounded by itself (a
-// fused multiply-add would give other bits on processors that have it), then rounded to the output:
+// fused multiply-add would give other bits on processors that have it):
 //
 //     out = (x - mean) * x_scale + shift                                            forward
 //     out = (dy + (((x - mean) * x_scale) * normalized_scale + shift)) * dy_scale   backward, where dy is given
+//
+// Where all elements are float32, in float32, each product added without a rounding of its own (solve/single.h, which
+// has the error bounds), on all processors alike:
+//
+//     out = d * scale + (d * scale_rest + shift), d = x - mean                      forward
+//     out = dy * scale + (dy * scale_rest + (d * x_scale + shift))                  backward
+//
+// unless a channel's coefficients are beyond that: then as in float64, and rounded to float32.
 
 namespace exactnorm {
+
+/// Float32 coefficients of consecutive channels.
+struct SingleColumns {
+  const float* mean = nullptr;  // NaN: those in float64 serve
+  const float* scale = nullptr;
+  const float* scale_rest = nullptr;
+  const float* shift = nullptr;
+  const float* x_scale = nullptr;  // looked at only where dy is given
+};
 
 /// Coefficients of consecutive channels.
 struct MapCoefficients {
@@ -18,10 +35,18 @@ struct MapCoefficients {
   // Looked at only where dy is given:
   const double* normalized_scale = nullptr;
   const double* dy_scale = nullptr;
+  // Looked at only where elements are float32:
+  SingleColumns single;
 
   /// The same from channel `channel` on.
   [[nodiscard]] MapCoefficients from(Index channel) const {
-    return {mean + channel, x_scale + channel, shift + channel, normalized_scale + channel, dy_scale + channel};
+    return {mean + channel,
+            x_scale + channel,
+            shift + channel,
+            normalized_scale + channel,
+            dy_scale + channel,
+            {single.mean + channel, single.scale + channel, single.scale_rest + channel, single.shift + channel,
+             single.x_scale + channel}};
   }
 };
 

@@ -32,13 +32,14 @@ struct ForwardCoefficients {
   double mean = 0;
   double scale = 0;
   double shift = 0;
+  double variance = 0;  // of x, or 0: how much of the mean matters is measured by it
 };
 [[nodiscard]] inline ForwardCoefficients solve_forward(const ChannelStatistics& statistics, double gamma,
                                                        double beta) noexcept {
   constexpr double largest = std::numeric_limits<double>::max();
   // Finite, so that a constant channel, where it meets 0, is beta.
   const double scale = std::clamp(gamma * statistics.inverse_deviation, -largest, largest);
-  return {statistics.mean, scale, beta - statistics.mean_residual * scale};
+  return {statistics.mean, scale, beta - statistics.mean_residual * scale, statistics.variance};
 }
 
 /// dx = (dy + (((x - mean) * x_scale) * normalized_scale + shift)) * dy_scale, where the inner product is the

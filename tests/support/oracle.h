@@ -77,6 +77,7 @@ struct ExactGradients {
   Real dbeta;
   std::vector<Real> dx;
   std::vector<Real> dx_scale;  // per element: the sum of the magnitudes of the terms of dx
+  std::vector<Real> dx_rest;   // the same without the term of dy
 
   ExactGradients(const std::vector<double>& dy, const std::vector<double>& x, double gamma, const Options& options,
                  bool frozen = false) {
@@ -95,7 +96,8 @@ struct ExactGradients {
       const Real by_variance =
           frozen ? Real(0) : Real(factor * channel.derivative * (Real(x[i]) - channel.mean) * centred / count);
       dx.push_back(direct - by_mean - by_variance);
-      dx_scale.push_back(abs(direct) + abs(by_mean) + abs(by_variance));
+      dx_rest.push_back(abs(by_mean) + abs(by_variance));
+      dx_scale.push_back(abs(direct) + dx_rest.back());
     }
   }
 };

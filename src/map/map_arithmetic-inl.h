@@ -1,0 +1,199 @@
+// Per-target code: included once for each instruction set by map_kernels.cpp. The formulas of map_kernels.h, a vector
+// at a time.
+
+#if defined(EXACTNORM_MAP_MAP_ARITHMETIC_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef EXACTNORM_MAP_MAP_ARITHMETIC_INL_H_
+#undef EXACTNORM_MAP_MAP_ARITHMETIC_INL_H_
+#else
+#define EXACTNORM_MAP_MAP_ARITHMETIC_INL_H_
+#endif
+
+#include <hwy/highway.h>
+
+#include <algorithm>
+#include <type_traits>
+
+#include "map/map_kernels.h"
+#include "simd/fused_multiply_add-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace exactnorm::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+inline constexpr std::size_t kMostLanes = 32;
+template <typename T>
+using Tag = hn::CappedTag<T, kMostLanes>;
+template <typename T>
+using Vector = hn::Vec<Tag<T>>;
+
+// Whether a vector's coefficients are one channel's, or those of as many channels as it has lanes.
+enum class Channels { one, each };
+
+template <typename T>
+HWY_INLINE Vector<T> LoadColumn(const T* column, Channels channels) {
+  return channels == Channels::one ? hn::Set(Tag<T>(), *column) : hn::LoadU(Tag<T>(), column);
+}
+
+// Whether arithmetic in float32, where it is T's, serves all channels from `at` to before `end`.
+template <typename T>
+HWY_INLINE bool AreSingle(const MapCoefficients& coefficients, Index at, Index end) {
+  if constexpr (std::is_same_v<T, double>) return false;
+  const float* mean = coefficients.single.mean;
+  return std::none_of(mean + at, mean + end, [](float value) { return value != value; });
+}
+
+// Where coefficients lie, for a kernel to keep: addresses in memory might change with each store, as far as a
+// compiler knows.
+template <typename T>
+struct Columns;
+template <>
+struct Columns<double> : MapCoefficients {
+  HWY_INLINE explicit Columns(const MapCoefficients& from) : MapCoefficients(from) {}
+};
+template <>
+struct Columns<float> {
+  HWY_INLINE explicit Columns(const MapCoefficients& from) : single(from.single), all(from) {}
+  SingleColumns single;
+  const MapCoefficients& all;
+};
+
+template <bool kWithGradient, typename T>
+class Arithmetic;
+
+template <bool kWithGradient>
+class Arithmetic<kWithGradient, double> {
+ public:
+  // Of channel `at`, or of those from `at` on.
+  HWY_INLINE Arithmetic(const Columns<double>& from, Index at, Channels channels, bool /*all_single*/)
+      : mean_(LoadColumn(from.mean + at, channels)),
+        x_scale_(LoadColumn(from.x_scale + at, channels)),
+        shift_(LoadColumn(from.shift + at, channels)),
+        normalized_scale_(kWithGradient ? LoadColumn(from.normalized_scale + at, channels) : mean_),
+        dy_scale_(kWithGradient ? LoadColumn(from.dy_scale + at, channels) : mean_) {}
+
+  HWY_INLINE Vector<double> operator()(Vector<double> x, Vector<double> dy) const {
+    Vector<double> value = hn::Mul(hn::Sub(x, mean_), x_scale_);
+    if constexpr (kWithGradient) value = hn::Mul(value, normalized_scale_);
+    value = hn::Add(value, shift_);
+    if constexpr (kWithGradient) value = hn::Mul(hn::Add(dy, value), dy_scale_);
+    return value;
+  }
+
+ private:
+  Vector<double> mean_;
+  Vector<double> x_scale_;
+  Vector<double> shift_;
+  Vector<double> normalized_scale_;
+  Vector<double> dy_scale_;
+};
+
+// A vector of float32 in float64 arithmetic.
+template <bool kWithGradient>
+HWY_NOINLINE void MapInDouble(const float* x, const float* dy, const MapCoefficients& coefficients, Index at,
+                              Channels channels, float* to) {
+  const Tag<double> d;
+  const hn::Rebind<float, Tag<double>> narrow;
+  for (std::size_t i = 0; i < hn::Lanes(Tag<float>()); i += hn::Lanes(d)) {
+    const Index from = channels == Channels::one ? at : at + static_cast<Index>(i);
+    const Arithmetic<kWithGradient, double> arithmetic(Columns<double>(coefficients), from, channels, false);
+    const auto promoted = [&](const float* values) HWY_ATTR { return hn::PromoteTo(d, hn::LoadU(narrow, values + i)); };
+    const Vector<double> value = arithmetic(promoted(x), kWithGradient ? promoted(dy) : hn::Zero(d));
+#if HWY_TARGET == HWY_SCALAR || HWY_TARGET == HWY_EMU128
+    // These targets' DemoteTo turns infinity into the largest float32; the language's conversion does not.
+    HWY_ALIGN double lanes[kMostLanes];
+    hn::Store(value, d, lanes);
+    for (std::size_t j = 0; j < hn::Lanes(d); ++j) to[i + j] = static_cast<float>(lanes[j]);
+#else
+    hn::StoreU(hn::DemoteTo(narrow, value), narrow, to + i);
+#endif
+  }
+}
+
+template <bool kWithGradient>
+class Arithmetic<kWithGradient, float> {
+ public:
+  // Of channel `at`, or of those from `at` on. `all_single`: of no channel the mean is NaN.
+  HWY_INLINE Arithmetic(const Columns<float>& from, Index at, Channels channels, bool all_single)
+      : mean_(LoadColumn(from.single.mean + at, channels)),
+        scale_(LoadColumn(from.single.scale + at, channels)),
+        scale_rest_(LoadColumn(from.single.scale_rest + at, channels)),
+        shift_(LoadColumn(from.single.shift + at, channels)),
+        x_scale_(kWithGradient ? LoadColumn(from.single.x_scale + at, channels) : mean_),
+        all_single_(all_single),
+        channels_(channels),
+        at_(at),
+        coefficients_(from.all) {}
+
+  HWY_INLINE Vector<float> operator()(Vector<float> x, Vector<float> dy) const {
+    const Vector<float> difference = hn::Sub(x, mean_);
+    Vector<float> value = shift_;
+    if constexpr (kWithGradient) {
+      value = FusedMultiplyAdd(difference, x_scale_, value);
+      value = FusedMultiplyAdd(dy, scale_rest_, value);
+      value = FusedMultiplyAdd(dy, scale_, value);
+    } else {
+      value = FusedMultiplyAdd(difference, scale_rest_, value);
+      value = FusedMultiplyAdd(difference, scale_, value);
+    }
+    if (HWY_UNLIKELY(!all_single_)) value = hn::IfThenElse(hn::Eq(mean_, mean_), value, InDouble(x, dy));
+    return value;
+  }
+
+ private:
+  HWY_INLINE Vector<float> InDouble(Vector<float> x, Vector<float> dy) const {
+    const Tag<float> d;
+    HWY_ALIGN float lanes[2][kMostLanes];
+    hn::Store(x, d, lanes[0]);
+    hn::Store(dy, d, lanes[1]);
+    MapInDouble<kWithGradient>(lanes[0], lanes[1], coefficients_, at_, channels_, lanes[0]);
+    return hn::Load(d, lanes[0]);
+  }
+
+  Vector<float> mean_;
+  Vector<float> scale_;
+  Vector<float> scale_rest_;
+  Vector<float> shift_;
+  Vector<float> x_scale_;
+  bool all_single_;
+  Channels channels_;
+  Index at_;
+  const MapCoefficients& coefficients_;
+};
+
+// Coefficients of fewer channels than a vector has lanes, with zeros after them.
+template <bool kWithGradient, typename T>
+class PaddedCoefficients {
+ public:
+  PaddedCoefficients(const MapCoefficients& from, Index at, Index channels) {
+    const auto pad = [at, channels](auto& to, const auto* column) {
+      std::copy_n(column + at, channels, to);
+      std::fill(to + channels, to + hn::Lanes(Tag<T>()), 0);
+    };
+    if constexpr (std::is_same_v<T, float>) {
+      pad(single_[0], from.single.mean);
+      pad(single_[1], from.single.scale);
+      pad(single_[2], from.single.scale_rest);
+      pad(single_[3], from.single.shift);
+      if constexpr (kWithGradient) pad(single_[4], from.single.x_scale);
+      if (AreSingle<T>(from, at, at + channels)) return;
+    }
+    pad(values_[0], from.mean);
+    pad(values_[1], from.x_scale);
+    pad(values_[2], from.shift);
+    if constexpr (kWithGradient) pad(values_[3], from.normalized_scale);
+    if constexpr (kWithGradient) pad(values_[4], from.dy_scale);
+  }
+  [[nodiscard]] MapCoefficients view() const {
+    return {values_[0], values_[1], values_[2],
+            values_[3], values_[4], {single_[0], single_[1], single_[2], single_[3], single_[4]}};
+  }
+
+ private:
+  double values_[5][kMostLanes];
+  float single_[5][kMostLanes];
+};
+
+}  // namespace exactnorm::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // EXACTNORM_MAP_MAP_ARITHMETIC_INL_H_
