@@ -1,6 +1,7 @@
 #include "exactnorm/batch_norm.h"
 
 #include <array>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -64,12 +65,6 @@ void check_statistics(const Statistics& statistics, Index channels) {
   }
 }
 
-void set_forward(CoefficientTable& table, Index channel, const ChannelStatistics& statistics,
-                 const Parameters& parameters) {
-  const auto at = static_cast<std::size_t>(channel);
-  table.set(channel, solve_forward(statistics, parameters.gamma[at], parameters.beta[at]));
-}
-
 }  // namespace
 
 Statistics training(const TensorView& x, const MutableTensorView& y, const Affine& affine, const Options& options) {
@@ -88,7 +83,7 @@ Statistics training(const TensorView& x, const MutableTensorView& y, const Affin
       operands, &map, axes, PartialSums::Kind::moments, options.threads,
       [&](ChannelSums& sums, const std::vector<Index>& numbers) {
         solve_channels(sums, numbers, count, options, statistics);
-        for (const Index channel : numbers) set_forward(table, channel, channel_of(statistics, channel), parameters);
+        set_forward(table, numbers, statistics, parameters.gamma, parameters.beta);
       },
       table.view());
   return statistics;
@@ -102,9 +97,7 @@ void inference(const TensorView& x, const Statistics& statistics, const MutableT
   if (element_count(x.shape) == 0) return;
   const Index channels = channel_count(axes, x);
   CoefficientTable table(channels);
-  for (Index channel = 0; channel < channels; ++channel) {
-    set_forward(table, channel, channel_of(statistics, channel), parameters);
-  }
+  set_forward(table, all_channels(channels), statistics, parameters.gamma, parameters.beta);
   map_all(map_operands(x, std::nullopt, y), axes, number_channels(axes, x.shape), options.threads, table.view());
 }
 
@@ -165,24 +158,32 @@ class BackwardSolver {
         axes_(axes),
         frozen_(frozen),
         gamma_(parameter_or("gamma", arguments.gamma, 1.0, axes, arguments.x)),
-        solved_(gamma_.size()),
+        dgamma_(gamma_.size()),
+        dbeta_(gamma_.size()),
         table_(static_cast<Index>(gamma_.size())) {}
 
   void solve(ChannelSums& sums, const std::vector<Index>& channels) {
     const std::vector<GradientSums> gradients = gradient_sums_of(sums, channels, arguments_.statistics);
     for (std::size_t at = 0; at < channels.size(); ++at) solve(gradients[at], channels[at]);
+    finish(channels);
   }
 
+  // To be followed by finish().
   void solve(const GradientSums& sums, Index channel) {
     const auto at = static_cast<std::size_t>(channel);
-    solved_[at] = gradients_of(sums, channel_of(arguments_.statistics, channel), gamma_[at],
-                               arguments_.statistics.count, frozen_, arguments_.options);
-    const BackwardCoefficients& dx = solved_[at].dx;
+    const ChannelGradients solved = gradients_of(sums, channel_of(arguments_.statistics, channel), gamma_[at],
+                                                 arguments_.statistics.count, frozen_, arguments_.options);
+    dgamma_[at] = solved.dgamma;
+    dbeta_[at] = solved.dbeta;
     if (frozen_) {  // dx = dy * dy_scale: dy takes the place of x, which is not read
-      table_.set(channel, ForwardCoefficients{0, dx.dy_scale, 0});
+      table_.set(channel, ForwardCoefficients{0, solved.dx.dy_scale, 0, 0});
     } else {
-      table_.set(channel, dx);
+      table_.set(channel, solved.dx);
     }
+  }
+
+  void finish(std::span<const Index> channels) {
+    frozen_ ? table_.finish_forward(channels) : table_.finish_backward(channels);
   }
 
   [[nodiscard]] MapCoefficients coefficients() const { return table_.view(); }
@@ -194,16 +195,9 @@ class BackwardSolver {
   }
 
   void write_parameters() const {
-    const auto write = [&](const char* name, const std::optional<MutableTensorView>& output,
-                           double ChannelGradients::*value) {
-      if (!output) return;
-      std::vector<double> values;
-      values.reserve(solved_.size());
-      for (const ChannelGradients& channel : solved_) values.push_back(channel.*value);
-      write_parameter(name, *output, axes_, arguments_.x, values);
-    };
-    write("dgamma", arguments_.gradients.dgamma, &ChannelGradients::dgamma);
-    write("dbeta", arguments_.gradients.dbeta, &ChannelGradients::dbeta);
+    const Gradients& gradients = arguments_.gradients;
+    if (gradients.dgamma) write_parameter("dgamma", *gradients.dgamma, axes_, arguments_.x, dgamma_);
+    if (gradients.dbeta) write_parameter("dbeta", *gradients.dbeta, axes_, arguments_.x, dbeta_);
   }
 
  private:
@@ -211,7 +205,8 @@ class BackwardSolver {
   IndexList axes_;
   bool frozen_;
   std::vector<double> gamma_;
-  std::vector<ChannelGradients> solved_;
+  std::vector<double> dgamma_;
+  std::vector<double> dbeta_;
   CoefficientTable table_;
 };
 
@@ -229,6 +224,7 @@ void run_backward(const BackwardArguments& arguments, bool frozen) {
     // dx = gamma * inverse_deviation * dy needs no sums.
     if (map) {
       for (Index channel = 0; channel < channels; ++channel) solver.solve(GradientSums{}, channel);
+      solver.finish(all_channels(channels));
       map_all(*map, axes, number_channels(axes, arguments.x.shape), arguments.options.threads, solver.coefficients());
     }
   } else if (count > 0) {
@@ -272,6 +268,7 @@ void backward_from_sums(const TensorView& dy, const TensorView& x, const Statist
   for (Index channel = 0; sums.count() > 0 && channel < channels; ++channel) {
     solver.solve(gradient_sums(sums, channel, channel_of(statistics, channel)), channel);
   }
+  solver.finish(all_channels(channels));
   if (gradients.dx && element_count(x.shape) > 0) {
     map_all(*solver.map(), axes, number_channels(axes, x.shape), options.threads, solver.coefficients());
   }

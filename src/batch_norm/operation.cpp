@@ -1,6 +1,7 @@
 #include "batch_norm/operation.h"
 
 #include <algorithm>
+#include <numeric>
 #include <vector>
 
 #include "plan/cache_size.h"
@@ -64,13 +65,10 @@ void reduce_groups(const LoopNest& nest, const Partition& partition, std::span<c
 }
 
 void map_piece(const LoopNest& nest, const Box& box, const MapOperands& operands, const MapCoefficients& coefficients) {
-  const std::vector<Index> channels = channels_of(nest, box);
-  const bool consecutive = std::adjacent_find(channels.begin(), channels.end(),
-                                              [](Index a, Index b) { return b != a + 1; }) == channels.end();
-  if (consecutive) {
-    map_box(nest, box, operands, coefficients.from(channels.front()));
+  if (const std::optional<Index> first = first_of_consecutive(nest, box)) {
+    map_box(nest, box, operands, coefficients.from(*first));
   } else {
-    map_box(nest, box, operands, gather(coefficients, channels).view());
+    map_box(nest, box, operands, gather(coefficients, channels_of(nest, box)).view());
   }
 }
 
@@ -114,6 +112,21 @@ MapOperands map_operands(const TensorView& x, const std::optional<TensorView>& d
   const Index all = bytes(x.dtype) + bytes(out.dtype) + (dy ? bytes(dy->dtype) : 0);
   const bool in_place = out.data == x.data || (dy && out.data == dy->data);
   return {x, dy, out, !in_place && all > last_level_cache_size() ? Store::streamed : Store::cached};
+}
+
+std::vector<Index> all_channels(Index count) {
+  std::vector<Index> channels(static_cast<std::size_t>(count));
+  std::iota(channels.begin(), channels.end(), 0);
+  return channels;
+}
+
+void set_forward(CoefficientTable& table, std::span<const Index> channels, const Statistics& statistics,
+                 const std::vector<double>& gamma, const std::vector<double>& beta) {
+  for (const Index channel : channels) {
+    const auto at = static_cast<std::size_t>(channel);
+    table.set(channel, solve_forward(channel_of(statistics, channel), gamma[at], beta[at]));
+  }
+  table.finish_forward(channels);
 }
 
 void map_all(const MapOperands& operands, const IndexList& channel_axes, const ChannelMap& channels, int threads,

@@ -28,6 +28,13 @@ void reduce_all(std::span<const TensorView> operands, const IndexList& channel_a
 [[nodiscard]] MapOperands map_operands(const TensorView& x, const std::optional<TensorView>& dy,
                                        const MutableTensorView& out);
 
+/// 0 to count - 1.
+[[nodiscard]] std::vector<Index> all_channels(Index count);
+
+/// Sets the coefficients of y for `channels`; gamma and beta have one element for each channel of `statistics`.
+void set_forward(CoefficientTable& table, std::span<const Index> channels, const Statistics& statistics,
+                 const std::vector<double>& gamma, const std::vector<double>& beta);
+
 /// Maps all channels: the map room alone. `coefficients` are those of all channels by their numbers.
 void map_all(const MapOperands& operands, const IndexList& channel_axes, const ChannelMap& channels, int threads,
              const MapCoefficients& coefficients);

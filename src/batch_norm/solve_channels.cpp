@@ -1,5 +1,6 @@
 #include "batch_norm/solve_channels.h"
 
+#include <algorithm>
 #include <cstdint>
 
 #include "solve/solve_short.h"
@@ -39,20 +40,22 @@ void solve_channels(ChannelSums& sums, const std::vector<Index>& channels, Index
                     Statistics& statistics) {
   Room& columns = Room::of(channels.size());
   std::vector<std::uint8_t>& solved = columns.solved;
-  if (any_short(sums)) {
-    (void)solve_short_statistics(sums.short_sums().view(), count, options,
-                                 {columns[0], columns[1], columns[2], columns[3], solved.data()});
-  }
-  const double* mean = columns[0];
-  const double* mean_residual = columns[1];
-  const double* variance = columns[2];
-  const double* inverse_deviation = columns[3];
+  const bool consecutive = std::adjacent_find(channels.begin(), channels.end(),
+                                              [](Index a, Index b) { return b != a + 1; }) == channels.end();
+  // Into their places at once where these lie side by side.
+  const auto place = [&](std::vector<double>& values, std::size_t column) {
+    return consecutive && !channels.empty() ? values.data() + channels.front() : columns[column];
+  };
+  const ShortStatistics to = {place(statistics.mean, 0), place(statistics.mean_residual, 1),
+                              place(statistics.variance, 2), place(statistics.inverse_deviation, 3), solved.data()};
+  if (any_short(sums)) (void)solve_short_statistics(sums.short_sums().view(), count, options, to);
   for (std::size_t at = 0; at < channels.size(); ++at) {
     const auto slot = static_cast<Index>(at);
-    if (solved[at] != 0 && sums.is_short(slot)) {
-      set_channel(statistics, channels[at], {mean[at], mean_residual[at], variance[at], inverse_deviation[at]});
-    } else {
+    if (solved[at] == 0 || !sums.is_short(slot)) {
       set_channel(statistics, channels[at], solve_statistics(sums.long_sums_of(slot), slot, count, options));
+    } else if (!consecutive) {
+      set_channel(statistics, channels[at],
+                  {to.mean[at], to.mean_residual[at], to.variance[at], to.inverse_deviation[at]});
     }
   }
 }

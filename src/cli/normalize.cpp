@@ -159,10 +159,7 @@ class Normalization {
     const ChannelMap whole = number_channels(axes_, input_.shape());
     std::vector<std::byte> buffer;
     CoefficientTable table(channels_);
-    for (Index channel = 0; channel < channels_; ++channel) {
-      const auto at = static_cast<std::size_t>(channel);
-      table.set(channel, solve_forward(channel_of(statistics_, channel), gamma_[at], beta_[at]));
-    }
+    set_forward(table, all_channels(channels_), statistics_, gamma_, beta_);
     blocks.for_each(progress, [&](const FileBlock& block) {
       buffer.resize(static_cast<std::size_t>(element_count(block.x.shape)) * size_of(output_dtype()));
       const MutableTensorView y = {buffer.data(), output_dtype(), block.x.shape, block.x.strides};

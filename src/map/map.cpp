@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "plan/walk.h"
+#include "solve/single.h"
 #include "tensor/element_type.h"
 #include "tensor/packed_tile.h"
 
@@ -15,28 +16,25 @@ CoefficientTable::CoefficientTable(Index channels)
       values_(static_cast<std::size_t>(5 * stride_)),
       single_values_(static_cast<std::size_t>(5 * stride_)) {}
 
-void CoefficientTable::set(Index channel, const ForwardCoefficients& coefficients) noexcept {
-  column(0)[channel] = coefficients.mean;
-  column(1)[channel] = coefficients.scale;
-  column(2)[channel] = coefficients.shift;
-  set(channel, single(coefficients));
-}
-
-void CoefficientTable::set(Index channel, const BackwardCoefficients& coefficients) noexcept {
-  column(0)[channel] = coefficients.mean;
-  column(1)[channel] = coefficients.x_scale;
-  column(2)[channel] = coefficients.shift;
-  column(3)[channel] = coefficients.normalized_scale;
-  column(4)[channel] = coefficients.dy_scale;
-  set(channel, single(coefficients));
-}
-
-void CoefficientTable::set(Index channel, const SingleCoefficients& coefficients) noexcept {
-  single_column(0)[channel] = coefficients.mean;
-  single_column(1)[channel] = coefficients.scale;
-  single_column(2)[channel] = coefficients.scale_rest;
-  single_column(3)[channel] = coefficients.shift;
-  single_column(4)[channel] = coefficients.x_scale;
+void CoefficientTable::finish(std::span<const Index> channels, bool with_gradient) {
+  // Stretches of neighbours at a time.
+  for (std::size_t begin = 0; begin < channels.size();) {
+    std::size_t end = begin + 1;
+    while (end < channels.size() && channels[end] == channels[end - 1] + 1) ++end;
+    const Index first = channels[begin];
+    const auto count = static_cast<Index>(end - begin);
+    const SingleTargets to = {single_column(0) + first, single_column(1) + first, single_column(2) + first,
+                              single_column(3) + first, single_column(4) + first};
+    if (with_gradient) {
+      solve_single(BackwardColumns{column(0) + first, column(1) + first, column(2) + first, column(3) + first,
+                                   column(4) + first},
+                   count, to);
+    } else {
+      solve_single(ForwardColumns{column(0) + first, column(1) + first, column(2) + first, column(3) + first}, count,
+                   to);
+    }
+    begin = end;
+  }
 }
 
 MapCoefficients CoefficientTable::view() const noexcept {

@@ -1,13 +1,13 @@
 #pragma once
 
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "exactnorm/tensor.h"
 #include "map/map_kernels.h"
 #include "plan/loop_nest.h"
 #include "plan/partition.h"
-#include "solve/single.h"
 #include "solve/solve.h"
 
 namespace exactnorm {
@@ -16,8 +16,23 @@ namespace exactnorm {
 class CoefficientTable {
  public:
   explicit CoefficientTable(Index channels);
-  void set(Index channel, const ForwardCoefficients& coefficients) noexcept;
-  void set(Index channel, const BackwardCoefficients& coefficients) noexcept;
+  void set(Index channel, const ForwardCoefficients& coefficients) noexcept {
+    column(0)[channel] = coefficients.mean;
+    column(1)[channel] = coefficients.scale;
+    column(2)[channel] = coefficients.shift;
+    column(3)[channel] = coefficients.variance;  // which only finish() reads
+  }
+  void set(Index channel, const BackwardCoefficients& coefficients) noexcept {
+    column(0)[channel] = coefficients.mean;
+    column(1)[channel] = coefficients.x_scale;
+    column(2)[channel] = coefficients.shift;
+    column(3)[channel] = coefficients.normalized_scale;
+    column(4)[channel] = coefficients.dy_scale;
+  }
+  /// To be called when `channels` have been set, all in the same way, and before they are used. Other threads may
+  /// set other channels meanwhile.
+  void finish_forward(std::span<const Index> channels) { finish(channels, false); }
+  void finish_backward(std::span<const Index> channels) { finish(channels, true); }
 
   /// As the kernels take them, from channel 0 on.
   [[nodiscard]] MapCoefficients view() const noexcept;
@@ -26,7 +41,7 @@ class CoefficientTable {
   friend CoefficientTable gather(const MapCoefficients& coefficients, const std::vector<Index>& channels);
   [[nodiscard]] double* column(Index which) noexcept { return values_.data() + which * stride_; }
   [[nodiscard]] float* single_column(Index which) noexcept { return single_values_.data() + which * stride_; }
-  void set(Index channel, const SingleCoefficients& coefficients) noexcept;
+  void finish(std::span<const Index> channels, bool with_gradient);
 
   // From column to column. Not a power of two, as many numbers of channels are: the columns' entries for one channel
   // would compete for few places in the cache.

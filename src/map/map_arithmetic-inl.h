@@ -39,7 +39,16 @@ template <typename T>
 HWY_INLINE bool AreSingle(const MapCoefficients& coefficients, Index at, Index end) {
   if constexpr (std::is_same_v<T, double>) return false;
   const float* mean = coefficients.single.mean;
-  return std::none_of(mean + at, mean + end, [](float value) { return value != value; });
+  const Tag<float> d;
+  const auto width = static_cast<Index>(hn::Lanes(d));
+  hn::Mask<Tag<float>> is_number = hn::Eq(hn::Zero(d), hn::Zero(d));
+  for (; at + width <= end; at += width) {
+    const Vector<float> means = hn::LoadU(d, mean + at);
+    is_number = hn::And(is_number, hn::Eq(means, means));
+  }
+  bool single = hn::AllTrue(d, is_number);
+  for (; at < end; ++at) single = single && mean[at] == mean[at];
+  return single;
 }
 
 // Where coefficients lie, for a kernel to keep: addresses in memory might change with each store, as far as a

@@ -237,34 +237,45 @@ HWY_INLINE void MapFewColumns(MapPointers<T> at, Index rows, Index columns, cons
   }
 }
 
+// Whole vectors of columns, some rows at a time.
+template <bool kWithGradient, bool kStreamed, int kRows, typename T>
+HWY_INLINE void MapWideRows(const MapPointers<T>& at, Index rows, Index columns, const RowStrides& strides,
+                            const MapCoefficients& coefficients, bool all_single) {
+  // Coefficients of one block stay in L1 beside what is read and written.
+  constexpr Index block_columns = 2048 / static_cast<Index>(sizeof(T));
+  for (Index column = 0; column < columns; column += block_columns) {
+    const Index size = std::min(block_columns, columns - column);
+    MapPointers<T> block = at.moved(column, column, column);
+    Index row = 0;
+    for (; row + kRows <= rows; row += kRows) {
+      MapColumns<kWithGradient, kStreamed, kRows>(block, size, strides, coefficients, column, all_single);
+      block = block.moved(kRows * strides.x, kRows * strides.dy, kRows * strides.out);
+    }
+    for (; row < rows; ++row) {
+      MapColumns<kWithGradient, kStreamed, 1>(block, size, strides, coefficients, column, all_single);
+      block = block.moved(strides.x, strides.dy, strides.out);
+    }
+  }
+}
+
 template <bool kWithGradient, bool kStreamed, typename T>
 HWY_INLINE void MapRowsAs(MapPointers<T> at, Index rows, Index columns, const RowStrides& strides,
                           const MapCoefficients& coefficients) {
   const auto width = static_cast<Index>(hn::Lanes(Tag<T>()));
   const bool all_single = AreSingle<T>(coefficients, 0, columns);
   const Index whole = columns / width * width;
+  // With a second input, more rows at a time would fill the cache too soon.
+  constexpr int rows_at_once = kWithGradient ? 2 : 4;
+  // Memory wants to be written in its own order, unless rows lie close together.
+  constexpr Index few_columns = 128;
   if (whole == width) {
     MapNarrowRows<kWithGradient, kStreamed, 1>(at, rows, strides, coefficients, all_single);
   } else if (whole == 2 * width) {
     MapNarrowRows<kWithGradient, kStreamed, 2>(at, rows, strides, coefficients, all_single);
+  } else if (kStreamed && columns > few_columns) {
+    MapWideRows<kWithGradient, kStreamed, 1>(at, rows, whole, strides, coefficients, all_single);
   } else {
-    // Coefficients of one block stay in L1 beside what is read and written.
-    constexpr Index block_columns = 2048 / static_cast<Index>(sizeof(T));
-    // Streams want memory in its own order, and a second input fills the cache sooner.
-    constexpr int rows_at_once = kStreamed || kWithGradient ? 2 : 4;
-    for (Index column = 0; column < whole; column += block_columns) {
-      const Index size = std::min(block_columns, whole - column);
-      MapPointers<T> block = at.moved(column, column, column);
-      Index row = 0;
-      for (; row + rows_at_once <= rows; row += rows_at_once) {
-        MapColumns<kWithGradient, kStreamed, rows_at_once>(block, size, strides, coefficients, column, all_single);
-        block = block.moved(rows_at_once * strides.x, rows_at_once * strides.dy, rows_at_once * strides.out);
-      }
-      for (; row < rows; ++row) {
-        MapColumns<kWithGradient, kStreamed, 1>(block, size, strides, coefficients, column, all_single);
-        block = block.moved(strides.x, strides.dy, strides.out);
-      }
-    }
+    MapWideRows<kWithGradient, kStreamed, rows_at_once>(at, rows, whole, strides, coefficients, all_single);
   }
   if (whole < columns) {
     MapFewColumns<kWithGradient>(at.moved(whole, whole, whole), rows, columns - whole, strides, coefficients, whole,

@@ -8,8 +8,8 @@
 //     out = (x - mean) * x_scale + shift                                            forward
 //     out = (dy + (((x - mean) * x_scale) * normalized_scale + shift)) * dy_scale   backward, where dy is given
 //
-// Where all elements are float32, in float32, each product added without a rounding of its own (solve/single.h, which
-// has the error bounds), on all processors alike:
+// Where all elements are float32, in float32, each product added without a rounding of its own
+// (solve/single_kernels.cpp, which has the error bounds), on all processors alike:
 //
 //     out = d * scale + (d * scale_rest + shift), d = x - mean                      forward
 //     out = dy * scale + (dy * scale_rest + (d * x_scale + shift))                  backward

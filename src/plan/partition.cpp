@@ -136,4 +136,17 @@ std::vector<Index> channels_of(const LoopNest& nest, const Box& box) {
   return channels;
 }
 
+std::optional<Index> first_of_consecutive(const LoopNest& nest, const Box& box) {
+  Index first = nest.channel_offset;
+  Index count = 1;
+  for (std::size_t i = nest.loops.size(); i-- > 0;) {
+    const Loop& loop = nest.loops[i];
+    if (!loop.is_channel) continue;
+    if (box[i].size > 1 && loop.channel_stride != count) return std::nullopt;
+    first += box[i].begin * loop.channel_stride;
+    count *= box[i].size;
+  }
+  return first;
+}
+
 }  // namespace exactnorm

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "plan/loop_nest.h"
@@ -48,5 +49,8 @@ class Partition {
 
 /// The channels of a box in the order of a walk over its channel loops: their numbers.
 [[nodiscard]] std::vector<Index> channels_of(const LoopNest& nest, const Box& box);
+
+/// The first of them, if each one's number is one more than the last one's.
+[[nodiscard]] std::optional<Index> first_of_consecutive(const LoopNest& nest, const Box& box);
 
 }  // namespace exactnorm
