@@ -132,15 +132,16 @@ void ChannelSums::count_nonfinite(Index channel, int operand) {
   is_long_[static_cast<std::size_t>(channel)] = 1;
 }
 
-void ChannelSums::merge(const ChannelSums& other) {
-  for (Index channel = 0; channel < channels(); ++channel) {
+void ChannelSums::merge(const ChannelSums& other, Index parts) {
+  for (Index part = 0; part < other.channels(); ++part) {
+    const Index channel = part / parts;
     const auto at = static_cast<std::size_t>(channel);
-    if (!merge_channel(short_sums_, channel, other.short_sums_, channel)) {
-      add_to_long(other.short_sums_, channel, long_sums(), channel);
+    if (!merge_channel(short_sums_, channel, other.short_sums_, part)) {
+      add_to_long(other.short_sums_, part, long_sums(), channel);
       is_long_[at] = 1;
     }
-    if (!other.is_short(channel)) {
-      PartialSumsAccess::add_channel(long_sums(), channel, other.long_sums_, channel);
+    if (!other.is_short(part)) {
+      PartialSumsAccess::add_channel(long_sums(), channel, other.long_sums_, part);
       is_long_[at] = 1;
     }
   }

@@ -36,8 +36,9 @@ class ChannelSums {
   void add(Index channel, int which, std::int64_t value, int unit);
   void count_nonfinite(Index channel, int operand);
 
-  /// Adds the sums of the same channels over other elements. Guesses are lost: nothing is added by add() afterwards.
-  void merge(const ChannelSums& other);
+  /// Adds the sums of the same channels over other elements, of each channel in `parts` consecutive ones of `other`.
+  /// Guesses are lost: nothing is added by add() afterwards.
+  void merge(const ChannelSums& other, Index parts = 1);
 
   /// Whether the short integers are all there is of a channel.
   [[nodiscard]] bool is_short(Index channel) const noexcept { return !is_long_[static_cast<std::size_t>(channel)]; }

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <numeric>
 
+#include "plan/short_runs.h"
 #include "plan/walk.h"
 #include "solve/single.h"
 #include "tensor/element_type.h"
@@ -273,13 +274,39 @@ class BoxMapper {
 
 }  // namespace
 
+namespace {
+
+template <typename T>
+void map_box_as(const LoopNest& nest, const Box& box, const MapOperands& operands,
+                const MapCoefficients& coefficients) {
+  const std::size_t inner = nest.loops.size() - 1;
+  const Index places = nest.loops[inner].size;
+  // Coefficients for each place of a run have to be written out first, which costs as much as some rows by runs.
+  constexpr Index rows_per_place = 3;
+  if (has_short_runs(nest) && box[inner].size == places && box[0].size >= rows_per_place * places) {
+    Index channels = 1;
+    for (std::size_t i = 0; i < inner; ++i) channels *= nest.loops[i].is_channel ? box[i].size : 1;
+    std::vector<Index> channel_of_place;
+    channel_of_place.reserve(static_cast<std::size_t>(channels * places));
+    for (Index place = 0; place < channels * places; ++place) channel_of_place.push_back(place / places);
+    const CoefficientTable of_places = gather(coefficients, channel_of_place);
+    const LoopNest rows = rows_of_places(nest);
+    const Box rows_box = rows_of_places(nest, box);
+    BoxMapper<T>(rows, rows_box, operands, of_places.view()).run();
+  } else {
+    BoxMapper<T>(nest, box, operands, coefficients).run();
+  }
+}
+
+}  // namespace
+
 void map_box(const LoopNest& nest, const Box& box, const MapOperands& operands, const MapCoefficients& coefficients) {
   const bool single = operands.out.dtype == DType::float32 && dtype_fits_float32(operands.x.dtype) &&
                       (!operands.dy || dtype_fits_float32(operands.dy->dtype));
   if (single) {
-    BoxMapper<float>(nest, box, operands, coefficients).run();
+    map_box_as<float>(nest, box, operands, coefficients);
   } else {
-    BoxMapper<double>(nest, box, operands, coefficients).run();
+    map_box_as<double>(nest, box, operands, coefficients);
   }
   if (operands.store == Store::streamed) flush_streams();
 }

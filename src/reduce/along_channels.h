@@ -5,14 +5,13 @@
 #include <type_traits>
 #include <vector>
 
+#include "plan/short_runs.h"
 #include "reduce/box_reducer.h"
 
 namespace exactnorm {
 
 /// Elements of one channel that the kernels take at a time, and that are looked at again where a guess was wrong.
 inline constexpr Index run_elements = direct_rows * tile_lanes;
-/// Shorter runs are not worth a call.
-inline constexpr Index shortest_run = 16;
 
 /// A box in which neighbours in memory belong to one channel: vectors run along it.
 template <typename T, std::size_t kOperands>

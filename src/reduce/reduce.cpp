@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "plan/short_runs.h"
 #include "reduce/across_channels.h"
 #include "reduce/along_channels.h"
 #include "tensor/element_type.h"
@@ -35,6 +36,7 @@ Index most_channels(const LoopNest& nest, std::span<const TensorView> operands) 
   constexpr Index gathered = 64;
   constexpr Index in_place = 1024;
   const Loop& inner = nest.loops.back();
+  if (has_short_runs(nest)) return std::max(in_place / inner.size, gathered);
   bool direct = inner.size >= shortest_run;
   for (std::size_t j = 0; j < operands.size(); ++j) {
     direct = direct && operands[j].dtype == DType::float32 && inner.strides[j] == 1;
@@ -43,7 +45,15 @@ Index most_channels(const LoopNest& nest, std::span<const TensorView> operands) 
 }
 
 void reduce_box(const LoopNest& nest, const Box& box, std::span<const TensorView> operands, ChannelSums& sums) {
-  if (range_for(operands) == PartialSums::Range::single) {
+  if (has_short_runs(nest) && box.back().size == nest.loops.back().size) {
+    // Its memory is kept from call to call.
+    thread_local ChannelSums by_place(0, PartialSums::Kind::moments, PartialSums::Range::single);
+    const Index places = nest.loops.back().size;
+    by_place.reset(sums.channels() * places, sums.kind(), range_for(operands));
+    reduce_box(rows_of_places(nest), rows_of_places(nest, box), operands, by_place);
+    // Sums are exact, so that those of the places add up to the channel's.
+    sums.merge(by_place, places);
+  } else if (range_for(operands) == PartialSums::Range::single) {
     reduce_as<float>(nest, box, operands, sums);
   } else {
     reduce_as<double>(nest, box, operands, sums);

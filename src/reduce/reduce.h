@@ -19,7 +19,8 @@ namespace exactnorm {
 [[nodiscard]] Index most_channels(const LoopNest& nest, std::span<const TensorView> operands) noexcept;
 
 /// Adds one box of a nest over x (moments), or over dy and x (gradients), to `sums`, whose channels are
-/// those of the box in the order of `channels_of`.
+/// those of the box in the order of `channels_of`. Boxes of one partition may be added to the same `sums` one after the
+/// other.
 void reduce_box(const LoopNest& nest, const Box& box, std::span<const TensorView> operands, ChannelSums& sums);
 
 }  // namespace exactnorm

@@ -1,0 +1,22 @@
+#pragma once
+
+#include "plan/loop_nest.h"
+#include "plan/partition.h"
+
+// Runs of few elements of one channel, each next to one of the next channel: planes of 2x2, say. A vector holds
+// several, so that they are better taken as rows, in which each place of a run is a channel of its own.
+
+namespace exactnorm {
+
+/// Shorter runs are not worth a call of a kernel.
+inline constexpr Index shortest_run = 16;
+
+/// Whether the innermost runs of a walk are such, and come in rows of some length, and often.
+[[nodiscard]] bool has_short_runs(const LoopNest& nest) noexcept;
+
+/// The same walk with places for channels: place i of a row belongs to channel i / (size of a run). Boxes are of
+/// whole runs.
+[[nodiscard]] LoopNest rows_of_places(const LoopNest& nest) noexcept;
+[[nodiscard]] Box rows_of_places(const LoopNest& nest, const Box& box) noexcept;
+
+}  // namespace exactnorm
