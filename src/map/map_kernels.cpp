@@ -195,7 +195,9 @@ HWY_INLINE void MapColumns(const MapPointers<T>& at, Index columns, const RowStr
   MapPointers<T> rows[kRows];
   for (int row = 0; row < kRows; ++row) rows[row] = at.moved(row * strides.x, row * strides.dy, row * strides.out);
   for (Index column = 0; column < columns; column += width) {
-    const Arithmetic<kWithGradient, T> c(from, channel + column, Channels::each, all_single);
+    const Index first = channel + column;
+    const bool are_single = all_single || AreSingle<T>(coefficients, first, first + width);
+    const Arithmetic<kWithGradient, T> c(from, first, Channels::each, are_single);
     for (int row = 0; row < kRows; ++row) {
       // The same columns of the rows that come after these.
       hwy::Prefetch(rows[row].x + kRows * strides.x + column);
