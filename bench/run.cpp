@@ -16,6 +16,7 @@ namespace {
 
 // The rest is for the system and for other programs.
 constexpr double usable_share = 0.8;
+constexpr int most_attempts = 3;
 // In processors.
 constexpr double bearable_load = 0.1;
 
@@ -184,9 +185,15 @@ Outcome run_case_as(const Case& measured, const Peers& peers, const std::string&
   std::vector<std::function<void()>> contenders = {[&] { ours.run(); }, [&] { move(Store::ordinary); },
                                                    [&] { move(Store::nontemporal); }};
   for (const auto& call : theirs.calls) contenders.emplace_back([&call] { call->run(); });
-  const OtherLoad others;
-  const std::vector<std::vector<double>> samples = measure_in_turn(contenders, effort);
-  const double other_load = others.processors();
+  // Once more, and again, where others were in the way.
+  std::vector<std::vector<double>> samples;
+  double other_load = 0;
+  for (int attempt = 0; attempt < most_attempts; ++attempt) {
+    const OtherLoad others;
+    samples = measure_in_turn(contenders, effort);
+    other_load = others.processors();
+    if (other_load <= bearable_load) break;
+  }
   if (other_load > bearable_load) {
     theirs.remarks.push_back(
         fmt::format("times may be too long: other programs used {:.1f} processors meanwhile", other_load));
