@@ -9,9 +9,9 @@ CLANG_TIDY ?= $(call first_of,clang-tidy-14 clang-tidy)
 RUN_CLANG_TIDY ?= $(call first_of,run-clang-tidy-14 run-clang-tidy)
 
 release = build/release
-sources = find $(wildcard bench examples include src tests) -name '*.cpp' -o -name '*.h'
+sources = find $(wildcard bench examples include python src tests) -name '*.cpp' -o -name '*.h'
 
-.PHONY: help build demo test bench format format-check tidy lint install clean
+.PHONY: help build demo python test bench format format-check tidy lint install clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -27,12 +27,15 @@ demo: ## install what building needs, build, and run the demonstration
 	@$(MAKE) --no-print-directory build
 	$(release)/exactnorm demo
 
-test: ## install what testing needs, build, and run all tests
+python: ## install the Python package, and what it needs, into .venv
 	scripts/setup --test
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check .
+
+test: python ## install what testing needs, build, and run all tests
 	cmake --preset release -DEXACTNORM_BUILD_TESTS=ON
 	cmake --build $(release) --parallel $(BUILD_JOBS)
 	ctest --test-dir $(release) --output-on-failure
-	.venv/bin/python -m pytest tests/python -q
+	.venv/bin/python -m pytest -q
 
 bench: ## install what the benchmarks need, measure all (15 minutes), and write docs/performance.md
 	scripts/setup_bench

@@ -1,0 +1,103 @@
+#include "arrays.h"
+
+namespace exactnorm::python {
+
+namespace nb = nanobind;
+
+namespace {
+
+[[noreturn]] void fail(const char* name, const std::string& problem) {
+  throw nb::type_error((std::string(name) + ": " + problem).c_str());
+}
+
+std::string class_name(nb::handle object) { return nb::cast<std::string>(object.type().attr("__name__")); }
+
+// As NumPy and PyTorch print it, where the object has one.
+std::string dtype_name(nb::handle object) {
+  if (!nb::hasattr(object, "dtype")) return "unknown";
+  const nb::object dtype = object.attr("dtype");
+  return nb::str(dtype).c_str();
+}
+
+std::optional<DType> dtype_from(const nb::dlpack::dtype& type) {
+  if (type.lanes != 1) return std::nullopt;
+  const auto is = [&](nb::dlpack::dtype_code code, int bits) {
+    return type.code == static_cast<std::uint8_t>(code) && type.bits == bits;
+  };
+  if (is(nb::dlpack::dtype_code::Float, 32)) return DType::float32;
+  if (is(nb::dlpack::dtype_code::Float, 64)) return DType::float64;
+  if (is(nb::dlpack::dtype_code::UInt, 8)) return DType::uint8;
+  if (is(nb::dlpack::dtype_code::Int, 8)) return DType::int8;
+  if (is(nb::dlpack::dtype_code::Int, 16)) return DType::int16;
+  if (is(nb::dlpack::dtype_code::Int, 32)) return DType::int32;
+  if (is(nb::dlpack::dtype_code::Int, 64)) return DType::int64;
+  return std::nullopt;
+}
+
+constexpr const char* known_dtypes = "expected float32, float64, uint8, int8, int16, int32 or int64";
+
+template <typename View, typename Array>
+View view_from(const char* name, nb::handle object, const Array& array) {
+  if (array.device_type() != nb::device::cpu::value) fail(name, "is not in CPU memory; expected CPU memory");
+  const std::optional<DType> dtype = dtype_from(array.dtype());
+  if (!dtype) fail(name, "has dtype " + dtype_name(object) + "; " + known_dtypes);
+  if (array.ndim() > maximum_rank) {
+    throw Error(name, "has " + std::to_string(array.ndim()) + " dimensions; expected at most 8");
+  }
+  View view;
+  view.data = array.data();
+  view.dtype = *dtype;
+  for (std::size_t axis = 0; axis < array.ndim(); ++axis) {
+    view.shape.push_back(static_cast<Index>(array.shape(axis)));
+    view.strides.push_back(static_cast<Index>(array.stride(axis)));
+  }
+  return view;
+}
+
+template <typename Array>
+bool import_array(nb::handle object, Array& array) {
+  try {
+    return nb::try_cast(object, array, false);
+  } catch (const nb::python_error&) {
+    return false;  // what an exporter refuses, DLPack's or the buffer protocol's, is no array for us either
+  }
+}
+
+[[noreturn]] void fail_import(const char* name, nb::handle object) {
+  if (nb::hasattr(object, "dtype")) {
+    fail(name,
+         "has dtype " + dtype_name(object) + " or a layout that cannot be shared without a copy; " + known_dtypes);
+  }
+  fail(name, "is of type " + class_name(object) + "; expected a NumPy array or an object with DLPack");
+}
+
+}  // namespace
+
+Input input(const char* name, nb::handle object) {
+  Input result;
+  if (!import_array(object, result.array)) fail_import(name, object);
+  result.view = view_from<TensorView>(name, object, result.array);
+  return result;
+}
+
+Output output(const char* name, nb::handle object) {
+  Output result;
+  if (!import_array(object, result.array)) {
+    nb::ndarray<nb::ro> readable;
+    if (import_array(object, readable)) fail(name, "is read-only; expected an array that can be written to");
+    fail_import(name, object);
+  }
+  result.view = view_from<MutableTensorView>(name, object, result.array);
+  return result;
+}
+
+std::optional<Input> optional_input(const char* name, nb::handle object) {
+  if (object.is_none()) return std::nullopt;
+  return input(name, object);
+}
+std::optional<Output> optional_output(const char* name, nb::handle object) {
+  if (object.is_none()) return std::nullopt;
+  return output(name, object);
+}
+
+}  // namespace exactnorm::python

@@ -1,0 +1,42 @@
+#pragma once
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include <optional>
+#include <string>
+
+#include "exactnorm/tensor.h"
+
+// Python's arrays as views: NumPy's, and whatever else speaks DLPack or the buffer protocol. Nothing is copied.
+
+namespace exactnorm::python {
+
+/// An array that is read, held as long as the view is used.
+struct Input {
+  nanobind::ndarray<nanobind::ro> array;
+  TensorView view;
+};
+/// An array that is written.
+struct Output {
+  nanobind::ndarray<> array;
+  MutableTensorView view;
+};
+
+/// Throws TypeError, naming the argument, for what is no array of CPU memory of a dtype that the library knows.
+[[nodiscard]] Input input(const char* name, nanobind::handle object);
+/// The same, and for an array that is read-only.
+[[nodiscard]] Output output(const char* name, nanobind::handle object);
+
+/// Nothing for None.
+[[nodiscard]] std::optional<Input> optional_input(const char* name, nanobind::handle object);
+[[nodiscard]] std::optional<Output> optional_output(const char* name, nanobind::handle object);
+
+[[nodiscard]] inline std::optional<TensorView> view_of(const std::optional<Input>& array) {
+  return array ? std::optional(array->view) : std::nullopt;
+}
+[[nodiscard]] inline std::optional<MutableTensorView> view_of(const std::optional<Output>& array) {
+  return array ? std::optional(array->view) : std::nullopt;
+}
+
+}  // namespace exactnorm::python

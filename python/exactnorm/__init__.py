@@ -1,0 +1,43 @@
+"""Batch normalization for CPUs whose results depend on the data alone.
+
+The same bits come out for any number of threads, any instruction set, any memory layout and any split of the data;
+mean and variance are the exact values, rounded once. Arrays are NumPy's, or anything with DLPack, in any layout; nothing
+is copied. All functions release the global interpreter lock and may be called from several threads at once.
+
+>>> import numpy as np
+>>> import exactnorm
+>>> x = np.random.default_rng(0).normal(1e6, 1, (32, 4, 28, 28)).astype(np.float32)
+>>> y = exactnorm.batch_norm(x)  # channels on axis 1
+>>> bool(abs(y.mean()) < 1e-6), bool(abs(y.std() - 1) < 1e-4)
+(True, True)
+"""
+
+from exactnorm._core import RunningStatistics, Statistics, active_target, default_threads
+from exactnorm._core import version as _version
+from exactnorm._functions import (
+    Gradients,
+    batch_norm,
+    batch_norm_backward,
+    batch_norm_inference,
+    given_statistics,
+    statistics,
+)
+from exactnorm._layer import BatchNorm
+from exactnorm._moments import Moments
+
+__version__ = _version()
+
+__all__ = [
+    "BatchNorm",
+    "Gradients",
+    "Moments",
+    "RunningStatistics",
+    "Statistics",
+    "active_target",
+    "batch_norm",
+    "batch_norm_backward",
+    "batch_norm_inference",
+    "default_threads",
+    "given_statistics",
+    "statistics",
+]

@@ -1,0 +1,56 @@
+"""What the functions share: arguments that become arrays, and arrays that are returned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, SupportsIndex
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+ArrayLike = Any  # NumPy's arrays, or objects with __dlpack__ (PyTorch's tensors, for example)
+Axes = SupportsIndex | Sequence[SupportsIndex]
+EpsilonPlacement = Literal["variance", "deviation"]
+
+
+def as_array(name: str, value: ArrayLike) -> Array:
+    """The same memory as a NumPy array."""
+    if isinstance(value, np.ndarray):
+        return value
+    if hasattr(value, "__dlpack__"):
+        try:
+            return np.from_dlpack(value)
+        except (BufferError, RuntimeError, TypeError) as error:
+            raise TypeError(f"{name}: cannot be shared by DLPack: {error}") from error
+    raise TypeError(f"{name}: is of type {type(value).__name__}; expected a NumPy array or an object with DLPack")
+
+
+def optional_array(name: str, value: ArrayLike | None) -> Array | None:
+    return None if value is None else as_array(name, value)
+
+
+def axes_list(channel_axes: Axes) -> list[int]:
+    if isinstance(channel_axes, Sequence):
+        return [axis.__index__() for axis in channel_axes]
+    return [channel_axes.__index__()]
+
+
+def thread_count(threads: int | None) -> int:
+    """As the library takes it: 0 stands for its default."""
+    if threads is None:
+        return 0
+    if threads < 1:
+        raise ValueError(f"threads: is {threads}; expected 1 or more, or None")
+    return threads
+
+
+def normalized_like(x: Array) -> Array:
+    """An array for normalized x: of its layout, and of its dtype if that is a floating one, else float32."""
+    dtype = x.dtype if x.dtype in (np.float32, np.float64) else np.dtype(np.float32)
+    return np.empty_like(x, dtype=dtype, subok=False)
+
+
+def parameter_shape(x: Array, axes: list[int]) -> tuple[int, ...]:
+    """The shape of a parameter, as the channel axes stand in the list."""
+    return tuple(x.shape[axis] for axis in axes)

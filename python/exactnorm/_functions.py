@@ -1,0 +1,246 @@
+"""Batch normalization of NumPy arrays."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, overload
+
+import numpy as np
+
+from exactnorm import _core
+from exactnorm._arrays import (
+    Array,
+    ArrayLike,
+    Axes,
+    EpsilonPlacement,
+    as_array,
+    axes_list,
+    normalized_like,
+    optional_array,
+    parameter_shape,
+    thread_count,
+)
+from exactnorm._core import Statistics
+
+
+class Gradients(NamedTuple):
+    """What `batch_norm_backward` returns. dgamma and dbeta have the shape of the channel axes."""
+
+    dx: Array
+    dgamma: Array
+    dbeta: Array
+
+
+@overload
+def batch_norm(
+    x: ArrayLike,
+    gamma: ArrayLike | None = None,
+    beta: ArrayLike | None = None,
+    *,
+    channel_axes: Axes = 1,
+    epsilon: float = 1e-5,
+    epsilon_placement: EpsilonPlacement = "variance",
+    out: ArrayLike | None = None,
+    return_statistics: Literal[False] = False,
+    threads: int | None = None,
+) -> Array: ...
+@overload
+def batch_norm(
+    x: ArrayLike,
+    gamma: ArrayLike | None = None,
+    beta: ArrayLike | None = None,
+    *,
+    channel_axes: Axes = 1,
+    epsilon: float = 1e-5,
+    epsilon_placement: EpsilonPlacement = "variance",
+    out: ArrayLike | None = None,
+    return_statistics: Literal[True],
+    threads: int | None = None,
+) -> tuple[Array, Statistics]: ...
+def batch_norm(
+    x: ArrayLike,
+    gamma: ArrayLike | None = None,
+    beta: ArrayLike | None = None,
+    *,
+    channel_axes: Axes = 1,
+    epsilon: float = 1e-5,
+    epsilon_placement: EpsilonPlacement = "variance",
+    out: ArrayLike | None = None,
+    return_statistics: bool = False,
+    threads: int | None = None,
+) -> Array | tuple[Array, Statistics]:
+    """Normalizes x by its own mean and biased variance: a training step's forward pass.
+
+    y = gamma * (x - mean) / sqrt(variance + epsilon) + beta, with mean and variance over all axes but `channel_axes`.
+
+    x
+        float32, float64 or integers, of up to 8 dimensions, in any layout, read-only or not.
+    gamma, beta
+        One value per channel, of any dtype: of the shape of the channel axes, of shape (channels,), or of as many
+        dimensions as x with 1 on every other axis, as (hidden, 1) or (1, 1, c, 1). By default 1 and 0.
+    channel_axes
+        The axis, or axes, that keep their own statistics: 1 for (N, C), (N, C, H, W); -1 for (N, H, W, C); 0 for
+        (hidden, m); 2 for (h, w, c, m); () for one channel of everything.
+    epsilon, epsilon_placement
+        "variance": sqrt(variance + epsilon), as in frameworks; "deviation": sqrt(variance) + epsilon.
+    out
+        Where to write: of x's shape, float32 or float64, of any layout; x itself normalizes in place. By default
+        a new array of x's layout, of its dtype if that is a floating one, else float32.
+    threads
+        At most so many; None for one per core. No result depends on it.
+
+    Returns y, and with `return_statistics` a pair of y and `Statistics`.
+
+    Raises ValueError or TypeError, with nothing written, where an argument does not fit.
+
+    >>> import numpy as np, exactnorm
+    >>> z = np.array([[1.0, 2.0, 3.0], [10.0, 10.0, 40.0]])  # (hidden, m): features first
+    >>> exactnorm.batch_norm(z, channel_axes=0).round(3)
+    array([[-1.225,  0.   ,  1.225],
+           [-0.707, -0.707,  1.414]])
+    """
+    x = as_array("x", x)
+    target = normalized_like(x) if out is None else as_array("out", out)
+    found = _core.training(
+        x,
+        target,
+        optional_array("gamma", gamma),
+        optional_array("beta", beta),
+        axes_list(channel_axes),
+        epsilon,
+        epsilon_placement,
+        thread_count(threads),
+    )
+    return (target, found) if return_statistics else target
+
+
+def batch_norm_inference(
+    x: ArrayLike,
+    statistics: Statistics,
+    gamma: ArrayLike | None = None,
+    beta: ArrayLike | None = None,
+    *,
+    channel_axes: Axes = 1,
+    out: ArrayLike | None = None,
+    threads: int | None = None,
+) -> Array:
+    """Normalizes x by given statistics.
+
+    `statistics` are those of `given_statistics`, `RunningStatistics.statistics`, `statistics` or an earlier
+    `batch_norm`; epsilon is in them already. All else is as in `batch_norm`. NaN and infinity in x reach their own
+    elements only.
+
+    >>> import numpy as np, exactnorm
+    >>> running = exactnorm.given_statistics(np.array([1.0, 2.0]), np.array([4.0, 9.0]), epsilon=0)
+    >>> exactnorm.batch_norm_inference(np.array([[3.0, 2.0], [1.0, 8.0]]), running)
+    array([[1., 0.],
+           [0., 2.]])
+    """
+    x = as_array("x", x)
+    target = normalized_like(x) if out is None else as_array("out", out)
+    _core.inference(
+        x,
+        statistics,
+        target,
+        optional_array("gamma", gamma),
+        optional_array("beta", beta),
+        axes_list(channel_axes),
+        thread_count(threads),
+    )
+    return target
+
+
+def batch_norm_backward(
+    dy: ArrayLike,
+    x: ArrayLike,
+    statistics: Statistics,
+    gamma: ArrayLike | None = None,
+    *,
+    channel_axes: Axes = 1,
+    epsilon: float = 1e-5,
+    epsilon_placement: EpsilonPlacement = "variance",
+    frozen: bool = False,
+    out: ArrayLike | None = None,
+    threads: int | None = None,
+) -> Gradients:
+    """Gradients of x, gamma and beta from that of y.
+
+    dy
+        float32 or float64, of x's shape.
+    statistics, epsilon, epsilon_placement
+        What `batch_norm` returned for this x, and was given.
+    frozen
+        Whether mean and variance are constants, as after `batch_norm_inference`, rather than functions of x.
+    out
+        Where to write dx; x or dy themselves are allowed. By default a new array of x's layout.
+
+    Returns dx, dgamma and dbeta. The sums behind them are exact, and rounded once.
+
+    >>> import numpy as np, exactnorm
+    >>> x = np.array([[1.0], [2.0], [4.0]])
+    >>> y, found = exactnorm.batch_norm(x, return_statistics=True)
+    >>> exactnorm.batch_norm_backward(np.array([[1.0], [0.0], [1.0]]), x, found).dbeta
+    array([2.])
+    """
+    dy = as_array("dy", dy)
+    x = as_array("x", x)
+    axes = axes_list(channel_axes)
+    dx = normalized_like(x) if out is None else as_array("out", out)
+    shape = parameter_shape(x, axes) if all(-x.ndim <= axis < x.ndim for axis in axes) else ()
+    dgamma = np.empty(shape, dx.dtype)
+    dbeta = np.empty(shape, dx.dtype)
+    _core.backward(
+        dy,
+        x,
+        statistics,
+        optional_array("gamma", gamma),
+        dx,
+        dgamma,
+        dbeta,
+        frozen,
+        axes,
+        epsilon,
+        epsilon_placement,
+        thread_count(threads),
+    )
+    return Gradients(dx, dgamma, dbeta)
+
+
+def statistics(
+    x: ArrayLike,
+    *,
+    channel_axes: Axes = 1,
+    epsilon: float = 1e-5,
+    epsilon_placement: EpsilonPlacement = "variance",
+    threads: int | None = None,
+) -> Statistics:
+    """The exact mean and biased variance of each channel of x, each rounded once to float64.
+
+    >>> import numpy as np, exactnorm
+    >>> exactnorm.statistics(np.array([[1e16, 1.0, -1e16, 3.0]]), channel_axes=0).mean
+    array([1.])
+    """
+    from exactnorm._moments import Moments
+
+    x = as_array("x", x)
+    return Moments.of(x, channel_axes=channel_axes, threads=threads).statistics(
+        epsilon=epsilon, epsilon_placement=epsilon_placement
+    )
+
+
+def given_statistics(
+    mean: ArrayLike,
+    variance: ArrayLike,
+    *,
+    epsilon: float = 1e-5,
+    epsilon_placement: EpsilonPlacement = "variance",
+) -> Statistics:
+    """Statistics from somebody's running mean and variance, of one element per channel each.
+
+    Raises ValueError when a mean is not finite, when a variance is negative or not finite, or when variance and epsilon
+    are both zero.
+
+    >>> import numpy as np, exactnorm
+    >>> exactnorm.given_statistics(np.zeros(3), np.ones(3), epsilon=0).inverse_deviation
+    array([1., 1., 1.])
+    """
+    return _core.given_statistics(as_array("mean", mean), as_array("variance", variance), epsilon, epsilon_placement)

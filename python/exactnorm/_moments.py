@@ -1,0 +1,112 @@
+"""Sums of a data set that comes in parts."""
+
+from __future__ import annotations
+
+import math
+
+from exactnorm import _core
+from exactnorm._arrays import (
+    ArrayLike,
+    Axes,
+    EpsilonPlacement,
+    as_array,
+    axes_list,
+    parameter_shape,
+    thread_count,
+)
+from exactnorm._core import Statistics
+
+
+class Moments:
+    """Exact sums of x and x * x per channel, over as many parts as there are.
+
+    Additions never round, so that parts may come in any order, be cut anywhere, and be added up by several threads or
+    processes whose sums are merged afterwards: the result is that of all the data at once, bit for bit. A value: it may be
+    copied, compared, pickled.
+
+    >>> import numpy as np, exactnorm
+    >>> x = np.random.default_rng(1).normal(size=(100, 3)).astype(np.float32)
+    >>> parts = exactnorm.Moments(3).add(x[70:]) + exactnorm.Moments(3).add(x[:70])
+    >>> parts == exactnorm.Moments.of(x)
+    True
+    >>> parts.count
+    100
+    """
+
+    def __init__(self, channels: int) -> None:
+        self._sums = _core.Sums(channels)
+
+    @classmethod
+    def of(cls, x: ArrayLike, *, channel_axes: Axes = 1, threads: int | None = None) -> Moments:
+        """Those of one array."""
+        x = as_array("x", x)
+        axes = axes_list(channel_axes)
+        # Where axes do not fit, add() says so.
+        fit = all(-x.ndim <= axis < x.ndim for axis in axes)
+        channels = math.prod(parameter_shape(x, axes)) if fit else 0
+        return cls(channels).add(x, channel_axes=channel_axes, threads=threads)
+
+    def add(self, x: ArrayLike, *, channel_axes: Axes = 1, threads: int | None = None) -> Moments:
+        """Adds the elements of x, memory-mapped arrays included; returns itself.
+
+        Raises ValueError, and changes nothing, when x has another number of channels.
+        """
+        self._sums.add(as_array("x", x), axes_list(channel_axes), thread_count(threads))
+        return self
+
+    def merge(self, other: Moments) -> Moments:
+        """Adds the sums of another part; returns itself. Raises ValueError when channels differ."""
+        self._sums.merge(other._sums)
+        return self
+
+    def __iadd__(self, other: Moments) -> Moments:
+        return self.merge(other) if isinstance(other, Moments) else NotImplemented
+
+    def __add__(self, other: Moments) -> Moments:
+        return self.copy().merge(other) if isinstance(other, Moments) else NotImplemented
+
+    def copy(self) -> Moments:
+        result = Moments(0)
+        result._sums = self._sums.copy()
+        return result
+
+    def __eq__(self, other: object) -> bool:
+        return self._sums.equals(other._sums) if isinstance(other, Moments) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def channels(self) -> int:
+        return self._sums.channels
+
+    @property
+    def count(self) -> int:
+        """Elements per channel so far."""
+        return self._sums.count
+
+    def nonfinite_count(self, channel: int) -> int:
+        """NaN and infinite values met in this channel so far. One is enough to make its statistics NaN."""
+        return self._sums.nonfinite_count(channel)
+
+    def statistics(
+        self, *, epsilon: float = 1e-5, epsilon_placement: EpsilonPlacement = "variance"
+    ) -> Statistics:
+        """Mean, variance and 1 / deviation: the exact values, rounded once."""
+        return self._sums.statistics(epsilon, epsilon_placement)
+
+    def to_bytes(self) -> bytes:
+        """The same on every machine; `from_bytes` reads it."""
+        return self._sums.to_bytes()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Moments:
+        """Raises ValueError where `data` is not what `to_bytes` writes."""
+        result = cls(0)
+        result._sums = _core.Sums.from_bytes(data)
+        return result
+
+    def __reduce__(self) -> tuple[object, tuple[bytes]]:
+        return Moments.from_bytes, (self.to_bytes(),)
+
+    def __repr__(self) -> str:
+        return f"<exactnorm.Moments of {self.channels} channels over {self.count} elements each>"
