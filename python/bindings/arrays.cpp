@@ -1,5 +1,10 @@
 #include "arrays.h"
 
+#include <nanobind/stl/string_view.h>
+
+#include <cstdint>
+#include <string_view>
+
 namespace exactnorm::python {
 
 namespace nb = nanobind;
@@ -54,6 +59,31 @@ View view_from(const char* name, nb::handle object, const Array& array) {
   return view;
 }
 
+// (address, dtype's name, shape, strides in elements)
+template <typename View>
+View view_from_tuple(const char* name, nb::handle object) {
+  const auto tuple = nb::borrow<nb::tuple>(object);
+  if (tuple.size() != 4) fail(name, "is a tuple of another length; expected address, dtype, shape and strides");
+  const auto dtype_text = nb::cast<std::string_view>(tuple[1]);
+  const auto shape = nb::cast<nb::tuple>(tuple[2]);
+  const auto strides = nb::cast<nb::tuple>(tuple[3]);
+  if (dtype_text != name_of(DType::float32) && dtype_text != name_of(DType::float64)) {
+    fail(name, "is a tuple of another dtype; expected float32 or float64");
+  }
+  if (shape.size() > maximum_rank || strides.size() != shape.size()) {
+    throw Error(name, "has " + std::to_string(shape.size()) + " dimensions and " + std::to_string(strides.size()) +
+                          " strides; expected at most 8, and as many strides");
+  }
+  View view;
+  view.data = reinterpret_cast<decltype(view.data)>(nb::cast<std::uintptr_t>(tuple[0]));
+  view.dtype = dtype_text == name_of(DType::float32) ? DType::float32 : DType::float64;
+  for (std::size_t axis = 0; axis < shape.size(); ++axis) {
+    view.shape.push_back(nb::cast<Index>(shape[axis]));
+    view.strides.push_back(nb::cast<Index>(strides[axis]));
+  }
+  return view;
+}
+
 template <typename Array>
 bool import_array(nb::handle object, Array& array) {
   try {
@@ -75,6 +105,10 @@ bool import_array(nb::handle object, Array& array) {
 
 Input input(const char* name, nb::handle object) {
   Input result;
+  if (nb::isinstance<nb::tuple>(object)) {
+    result.view = view_from_tuple<TensorView>(name, object);
+    return result;
+  }
   if (!import_array(object, result.array)) fail_import(name, object);
   result.view = view_from<TensorView>(name, object, result.array);
   return result;
@@ -82,6 +116,10 @@ Input input(const char* name, nb::handle object) {
 
 Output output(const char* name, nb::handle object) {
   Output result;
+  if (nb::isinstance<nb::tuple>(object)) {
+    result.view = view_from_tuple<MutableTensorView>(name, object);
+    return result;
+  }
   if (!import_array(object, result.array)) {
     nb::ndarray<nb::ro> readable;
     if (import_array(object, readable)) fail(name, "is read-only; expected an array that can be written to");

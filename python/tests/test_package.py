@@ -18,7 +18,15 @@ TRUE_OF_ALL_NANOBIND = (
     "disjoint base at runtime|metaclass differs|is not a function$|stub is a staticmethod but runtime is not$"
     r"|__init__ is inconsistent, stub does not have \*args"
 )
-MODULES = ["exactnorm", "exactnorm._functions", "exactnorm._moments", "exactnorm._layer"]
+MODULES = [
+    "exactnorm",
+    "exactnorm._functions",
+    "exactnorm._layer",
+    "exactnorm._moments",
+    "exactnorm.torch",
+    "exactnorm.torch._convert",
+    "exactnorm.torch.functional",
+]
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -1,0 +1,166 @@
+// What PyTorch's operators call: the library's functions with channels on axis 1, and with statistics as a float64
+// array of five rows, since operators return tensors: mean, mean_residual, variance, inverse_deviation, count.
+
+#include "tensors.h"
+
+#include <nanobind/stl/optional.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "arrays.h"
+#include "exactnorm/exactnorm.h"
+
+namespace exactnorm::python {
+namespace {
+
+namespace nb = nanobind;
+
+constexpr std::ptrdiff_t rows_of_statistics = 5;
+
+Options make_options(double epsilon, int threads) {
+  Options options;
+  options.channel_axes = {1};
+  options.epsilon = epsilon;
+  options.threads = threads;
+  return options;
+}
+
+void check_statistics(const TensorView& array) {
+  if (array.dtype == DType::float64 && array.shape.size() == 2 && array.shape[0] == rows_of_statistics &&
+      array.strides[1] == 1) {
+    return;
+  }
+  throw Error("statistics", "is not what these operators return; expected float64 of shape (5, channels)");
+}
+
+template <typename View>
+auto* row_of(const View& array, std::ptrdiff_t row) {
+  using Element = std::conditional_t<std::is_same_v<View, TensorView>, const double, double>;
+  return static_cast<Element*>(array.data) + row * array.strides[0];
+}
+
+void store(const Statistics& from, const MutableTensorView& to) {
+  std::copy(from.mean.begin(), from.mean.end(), row_of(to, 0));
+  std::copy(from.mean_residual.begin(), from.mean_residual.end(), row_of(to, 1));
+  std::copy(from.variance.begin(), from.variance.end(), row_of(to, 2));
+  std::copy(from.inverse_deviation.begin(), from.inverse_deviation.end(), row_of(to, 3));
+  std::fill_n(row_of(to, 4), from.mean.size(), static_cast<double>(from.count));
+}
+
+Statistics load(const TensorView& from) {
+  check_statistics(from);
+  const Index channels = from.shape[1];
+  const auto row = [&](std::ptrdiff_t i) { return std::vector<double>(row_of(from, i), row_of(from, i) + channels); };
+  return {channels > 0 ? static_cast<Index>(*row_of(from, 4)) : 0, row(0), row(1), row(2), row(3)};
+}
+
+void training_of(nb::handle x, nb::handle y, nb::handle weight, nb::handle bias, nb::handle statistics, double epsilon,
+                 int threads) {
+  const Input x_array = input("input", x);
+  const Output y_array = output("output", y);
+  const auto weight_array = optional_input("weight", weight);
+  const auto bias_array = optional_input("bias", bias);
+  const Output found = output("statistics", statistics);
+  check_statistics(found.view);
+  const nb::gil_scoped_release released;
+  store(training(x_array.view, y_array.view, {view_of(weight_array), view_of(bias_array)},
+                 make_options(epsilon, threads)),
+        found.view);
+}
+
+void inference_of(nb::handle x, nb::handle y, nb::handle mean, nb::handle variance, nb::handle weight, nb::handle bias,
+                  double epsilon, int threads) {
+  const Input x_array = input("input", x);
+  const Output y_array = output("output", y);
+  const Input mean_array = input("running_mean", mean);
+  const Input variance_array = input("running_var", variance);
+  const auto weight_array = optional_input("weight", weight);
+  const auto bias_array = optional_input("bias", bias);
+  const nb::gil_scoped_release released;
+  const Options options = make_options(epsilon, threads);
+  inference(x_array.view, given_statistics(mean_array.view, variance_array.view, options), y_array.view,
+            {view_of(weight_array), view_of(bias_array)}, options);
+}
+
+void given_statistics_of(nb::handle mean, nb::handle variance, nb::handle statistics, double epsilon) {
+  const Input mean_array = input("running_mean", mean);
+  const Input variance_array = input("running_var", variance);
+  const Output found = output("statistics", statistics);
+  check_statistics(found.view);
+  store(given_statistics(mean_array.view, variance_array.view, make_options(epsilon, 1)), found.view);
+}
+
+void backward_of(nb::handle dy, nb::handle x, nb::handle statistics, nb::handle weight, nb::handle dx,
+                 nb::handle dweight, nb::handle dbias, bool frozen, double epsilon, int threads) {
+  const Input dy_array = input("grad_output", dy);
+  const Input x_array = input("input", x);
+  const Input found = input("statistics", statistics);
+  const auto weight_array = optional_input("weight", weight);
+  const auto dx_array = optional_output("grad_input", dx);
+  const auto dweight_array = optional_output("grad_weight", dweight);
+  const auto dbias_array = optional_output("grad_bias", dbias);
+  const Gradients gradients = {view_of(dx_array), view_of(dweight_array), view_of(dbias_array)};
+  const nb::gil_scoped_release released;
+  (frozen ? backward_frozen : backward)(dy_array.view, x_array.view, load(found.view), view_of(weight_array), gradients,
+                                        make_options(epsilon, threads));
+}
+
+std::vector<double> elements(const TensorView& array) {
+  std::vector<double> result;
+  for (Index i = 0; i < array.shape[0]; ++i) {
+    const Index at = i * array.strides[0];
+    result.push_back(array.dtype == DType::float32 ? double{static_cast<const float*>(array.data)[at]}
+                                                   : static_cast<const double*>(array.data)[at]);
+  }
+  return result;
+}
+
+void store_elements(const std::vector<double>& values, const MutableTensorView& array) {
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const Index at = static_cast<Index>(i) * array.strides[0];
+    if (array.dtype == DType::float32) {
+      static_cast<float*>(array.data)[at] = static_cast<float>(values[i]);
+    } else {
+      static_cast<double*>(array.data)[at] = values[i];
+    }
+  }
+}
+
+void update_running_of(nb::handle statistics, nb::handle mean, nb::handle variance, double momentum) {
+  const Input batch = input("statistics", statistics);
+  const Output mean_array = output("running_mean", mean);
+  const Output variance_array = output("running_var", variance);
+  for (const auto& [name, view] : {std::pair("running_mean", mean_array.view), {"running_var", variance_array.view}}) {
+    if (view.shape.size() != 1 || !is_floating(view.dtype)) throw Error(name, "expected one float per channel");
+  }
+  RunningStatistics running(0);
+  running.mean = elements(mean_array.view);
+  running.variance = elements(variance_array.view);
+  running.momentum = momentum;
+  running.update(load(batch.view));
+  store_elements(running.mean, mean_array.view);
+  store_elements(running.variance, variance_array.view);
+}
+
+}  // namespace
+
+void bind_tensors(nb::module_& module) {
+  module.def("tensor_training", &training_of, nb::arg("x"), nb::arg("y"), nb::arg("weight").none(),
+             nb::arg("bias").none(), nb::arg("statistics"), nb::arg("epsilon"), nb::arg("threads"));
+  module.def("tensor_inference", &inference_of, nb::arg("x"), nb::arg("y"), nb::arg("running_mean"),
+             nb::arg("running_var"), nb::arg("weight").none(), nb::arg("bias").none(), nb::arg("epsilon"),
+             nb::arg("threads"));
+  module.def("tensor_given_statistics", &given_statistics_of, nb::arg("running_mean"), nb::arg("running_var"),
+             nb::arg("statistics"), nb::arg("epsilon"));
+  module.def("tensor_backward", &backward_of, nb::arg("dy"), nb::arg("x"), nb::arg("statistics"),
+             nb::arg("weight").none(), nb::arg("dx").none(), nb::arg("dweight").none(), nb::arg("dbias").none(),
+             nb::arg("frozen"), nb::arg("epsilon"), nb::arg("threads"));
+  module.def("tensor_update_running", &update_running_of, nb::arg("statistics"), nb::arg("running_mean"),
+             nb::arg("running_var"), nb::arg("momentum"));
+}
+
+}  // namespace exactnorm::python

@@ -1,0 +1,46 @@
+"""Batch normalization for PyTorch models: `torch.nn`'s modules and function, computed by exactnorm.
+
+The modules are subclasses of `torch.nn`'s, with the same constructors, parameters, buffers and state_dict; results are the
+same bits for any number of threads and any memory format, and are right where the mean is large. The output, and the
+gradient, has the memory layout of the input, whatever that is.
+
+Float32 and float64 tensors on the CPU are computed here. Everything else (other devices, other dtypes, arguments
+that PyTorch refuses) goes to `torch.nn.functional.batch_norm`.
+
+>>> import torch, exactnorm.torch
+>>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU())
+>>> exactnorm.torch.convert(model)[1]
+BatchNorm2d(8, eps=1e-05, momentum=0.1, affine=True, bias=True, track_running_stats=True)
+>>> type(model[1])
+<class 'exactnorm.torch.BatchNorm2d'>
+"""
+
+from __future__ import annotations
+
+try:
+    import torch as _torch  # noqa: F401
+except ImportError as error:
+    raise ImportError("exactnorm.torch needs PyTorch, which is not installed: pip install torch") from error
+
+from exactnorm.torch import functional
+from exactnorm.torch._convert import convert, revert
+from exactnorm.torch._modules import (
+    BatchNorm1d,
+    BatchNorm2d,
+    BatchNorm3d,
+    LazyBatchNorm1d,
+    LazyBatchNorm2d,
+    LazyBatchNorm3d,
+)
+
+__all__ = [
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
+    "LazyBatchNorm1d",
+    "LazyBatchNorm2d",
+    "LazyBatchNorm3d",
+    "convert",
+    "functional",
+    "revert",
+]

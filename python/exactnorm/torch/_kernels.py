@@ -1,0 +1,140 @@
+"""What the operators do: tensors of the CPU, float32 or float64, channels on axis 1, handed to the library as they are.
+
+Statistics travel as a float64 tensor of five rows: mean, mean_residual, variance, inverse_deviation, count. The functions
+whose names end in _meta make outputs of the same layout without values, for PyTorch's compilers.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from exactnorm import _core
+
+_dtype_names = {torch.float32: "float32", torch.float64: "float64"}
+_View = tuple[int, str, tuple[int, ...], tuple[int, ...]]
+
+
+def _view(tensor: Tensor) -> _View:
+    return tensor.data_ptr(), _dtype_names[tensor.dtype], tensor.shape, tensor.stride()
+
+
+def _optional_view(tensor: Tensor | None) -> _View | None:
+    return None if tensor is None else _view(tensor)
+
+
+def _new_statistics(like: Tensor, channels: int) -> Tensor:
+    return like.new_empty((5, channels), dtype=torch.float64)
+
+
+def batch_norm(input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
+    output = torch.empty_like(input)
+    statistics = _new_statistics(input, input.shape[1])
+    _core.tensor_training(
+        _view(input),
+        _view(output),
+        _optional_view(weight),
+        _optional_view(bias),
+        _view(statistics),
+        eps,
+        torch.get_num_threads(),
+    )
+    return output, statistics
+
+
+def batch_norm_meta(input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(input), _new_statistics(input, input.shape[1])
+
+
+def inference(
+    input: Tensor, running_mean: Tensor, running_var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> Tensor:
+    output = torch.empty_like(input)
+    _core.tensor_inference(
+        _view(input),
+        _view(output),
+        _view(running_mean),
+        _view(running_var),
+        _optional_view(weight),
+        _optional_view(bias),
+        eps,
+        torch.get_num_threads(),
+    )
+    return output
+
+
+def inference_meta(
+    input: Tensor, running_mean: Tensor, running_var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> Tensor:
+    return torch.empty_like(input)
+
+
+def given_statistics(running_mean: Tensor, running_var: Tensor, eps: float) -> Tensor:
+    statistics = _new_statistics(running_mean, running_mean.shape[0])
+    _core.tensor_given_statistics(_view(running_mean), _view(running_var), _view(statistics), eps)
+    return statistics
+
+
+def given_statistics_meta(running_mean: Tensor, running_var: Tensor, eps: float) -> Tensor:
+    return _new_statistics(running_mean, running_mean.shape[0])
+
+
+def backward_meta(
+    grad_output: Tensor,
+    input: Tensor,
+    statistics: Tensor,
+    weight: Tensor | None,
+    eps: float,
+    frozen: bool,
+    output_mask: list[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    # Operators have to return tensors: what is not wanted is empty.
+    channels = input.shape[1]
+    return (
+        torch.empty_like(input) if output_mask[0] else input.new_empty(0),
+        input.new_empty(channels if output_mask[1] else 0),
+        input.new_empty(channels if output_mask[2] else 0),
+    )
+
+
+def backward(
+    grad_output: Tensor,
+    input: Tensor,
+    statistics: Tensor,
+    weight: Tensor | None,
+    eps: float,
+    frozen: bool,
+    output_mask: list[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    gradients = backward_meta(grad_output, input, statistics, weight, eps, frozen, output_mask)
+    grad_input, grad_weight, grad_bias = (
+        _view(gradient) if wanted else None for gradient, wanted in zip(gradients, output_mask, strict=True)
+    )
+    _core.tensor_backward(
+        _view(grad_output),
+        _view(input),
+        _view(statistics),
+        _optional_view(weight),
+        grad_input,
+        grad_weight,
+        grad_bias,
+        frozen,
+        eps,
+        torch.get_num_threads(),
+    )
+    return gradients
+
+
+def update_running(
+    statistics: Tensor, running_mean: Tensor, running_var: Tensor, batches: Tensor | None, momentum: float | None
+) -> None:
+    if momentum is None:
+        assert batches is not None
+        momentum = 1.0 / max(1, int(batches))
+    _core.tensor_update_running(_view(statistics), _view(running_mean), _view(running_var), momentum)
+
+
+def update_running_meta(
+    statistics: Tensor, running_mean: Tensor, running_var: Tensor, batches: Tensor | None, momentum: float | None
+) -> None:
+    return None

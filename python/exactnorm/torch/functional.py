@@ -1,0 +1,102 @@
+"""`torch.nn.functional.batch_norm`, computed by exactnorm."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from exactnorm.torch import _operators
+
+__all__ = ["batch_norm"]
+
+
+def batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Stands in for `torch.nn.functional.batch_norm`, with the same arguments.
+
+    input
+        Of shape (N, C) or (N, C, ...), in any memory layout, which the output has, too.
+    running_mean, running_var
+        Of shape (C,): what is normalized by if not `training`; otherwise updated, if given, with the unbiased variance. A
+        channel whose batch is not finite keeps what it had.
+    momentum
+        The weight of the new value.
+
+    Raises ValueError for one value per channel in training, and, where PyTorch would return NaN, for running statistics
+    that are not finite or negative.
+
+    >>> import torch, exactnorm.torch
+    >>> x = torch.tensor([[1.0, 2.0], [3.0, 6.0]])
+    >>> exactnorm.torch.functional.batch_norm(x, None, None, training=True, eps=0)
+    tensor([[-1., -1.],
+            [ 1.,  1.]])
+    """
+    return normalize(input, running_mean, running_var, weight, bias, training, momentum, eps, None)
+
+
+def normalize(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    training: bool,
+    momentum: float | None,
+    eps: float,
+    batches: Tensor | None,
+) -> Tensor:
+    """batch_norm that counts `batches`, if given; with momentum None, running statistics are the average over all of them."""
+    if not _is_computed_here(input, (running_mean, running_var, weight, bias), training, momentum, eps):
+        if batches is not None:
+            batches.add_(1)
+        if momentum is None:
+            momentum = 0.0 if batches is None else 1.0 / float(batches)
+        return torch.nn.functional.batch_norm(
+            input, running_mean, running_var, weight, bias, training, momentum, eps
+        )
+    output: Tensor
+    if not training:
+        output = _operators.batch_norm_inference(input, running_mean, running_var, weight, bias, eps)
+        return output
+    if input.numel() == input.shape[1] and input.numel() > 0:
+        raise ValueError(
+            f"Expected more than 1 value per channel when training, got input size {input.shape}; "
+            "its variance would be 0, whatever the value"
+        )
+    output, statistics = _operators.batch_norm(input, weight, bias, eps)
+    if batches is not None:
+        batches.add_(1)
+    if running_mean is not None and (momentum is not None or batches is not None):
+        _operators.update_running(statistics, running_mean, running_var, batches, momentum)
+    return output
+
+
+def _is_computed_here(
+    input: Tensor, others: tuple[Tensor | None, ...], training: bool, momentum: float | None, eps: float
+) -> bool:
+    dtype = input.dtype
+    if not (input.is_cpu and (dtype == torch.float32 or dtype == torch.float64) and 2 <= input.dim() <= 8):
+        return False
+    if input.layout != torch.strided or not eps >= 0 or not (momentum is None or 0 <= momentum <= 1):
+        return False
+    channels = input.shape[1]
+    for other in others:
+        if other is not None and not (
+            other.is_cpu and other.dtype == dtype and other.dim() == 1 and other.shape[0] == channels
+        ):
+            return False
+    if (others[0] is None) != (others[1] is None) or (others[0] is None and not training):
+        return False
+    # Neither forward-mode derivatives nor torch.func's transforms are known to our operators.
+    return torch.compiler.is_compiling() or not (
+        torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    )
