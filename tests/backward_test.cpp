@@ -222,6 +222,22 @@ TEST(Backward, OfDyOfAllMagnitudes) {
   }
 }
 
+TEST(Backward, OfDyWithTailsBelowMagnitudesThatGrow) {
+  Random random(56);
+  for (int i = 0; i < 12 && !HasFailure(); ++i) {
+    Case test;
+    test.gamma = random.of_exponent(-3, 3);
+    int growth = 0;
+    for (Index left = random.between(4000, 9000); left > 0; --left) {
+      if (random.chance(0.002)) growth += static_cast<int>(random.between(0, 3));
+      test.x.push_back(random.normal() * (random.chance(0.01) ? 1e-7 : 1));
+      test.dy.push_back(random.of_exponent(-(random.chance(0.05) ? 12 * (i % 4 + 1) : 8), 0) *
+                        std::ldexp(1.0, growth - 40));
+    }
+    check_gradients(test);
+  }
+}
+
 TEST(Backward, OfDyThatIsZero) {
   Random random(47);
   Case test = random_case(random, 3, 1);

@@ -198,6 +198,20 @@ TEST(ExactStatistics, OfAllMagnitudesInOneChannel) {
 }
 
 // The kernels take magnitudes in windows of 20 (float32) and 32 (float64) binades: numbers at their borders.
+// As gradients are: most numbers near each other, tails below, and larger ones the more there have been.
+TEST(ExactStatistics, OfTailsBelowMagnitudesThatGrow) {
+  Random random(17);
+  for (const int tail : {15, 30, 50}) {
+    for (int i = 0; i < 4; ++i) {
+      int growth = 0;
+      check(DType::float32, generate(DType::float32, random.between(3000, 9000), [&] {
+              if (random.chance(0.002)) growth += static_cast<int>(random.between(0, 3));
+              return random.of_exponent(-(random.chance(0.05) ? tail : 8), 0) * std::ldexp(1.0, growth - 40);
+            }));
+    }
+  }
+}
+
 TEST(ExactStatistics, AtTheBordersOfWindows) {
   Random random(8);
   for (const auto& [dtype, bits] : {std::pair{DType::float32, 19}, std::pair{DType::float64, 31}}) {

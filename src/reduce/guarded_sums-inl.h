@@ -13,18 +13,15 @@
 #include <algorithm>
 
 #include "combine/short_sums.h"
+#include "reduce/exact_chain-inl.h"
 #include "reduce/guarded_sums.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace exactnorm::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-using D = hn::CappedTag<double, tile_lanes>;
-using V = hn::Vec<D>;
 using DNarrow = hn::Rebind<float, D>;
 using VNarrow = hn::Vec<DNarrow>;
-using DInteger = hn::RebindToSigned<D>;
-using VInteger = hn::Vec<DInteger>;
 using DMagnitude = hn::CappedTag<std::uint32_t, tile_lanes>;
 using VMagnitude = hn::Vec<DMagnitude>;
 using DNarrowMagnitude = hn::Rebind<std::uint32_t, D>;
@@ -34,52 +31,6 @@ inline constexpr int kChains = hn::MaxLanes(D()) >= 8 ? 4 : 2;
 inline constexpr std::size_t kMagnitudes = kChains * hn::MaxLanes(D()) / hn::MaxLanes(DMagnitude());
 inline constexpr Index kStep = kChains * static_cast<Index>(hn::MaxLanes(D()));
 static_assert(kStep <= tile_lanes && kMagnitudes <= 2);
-
-// Exact accumulators of a column of numbers a and products a * b, with |a| < 2^(e+1), |b| < 2^(f+1), multiples of
-// 2^(e-43) and 2^(f-43), over at most 2^7 rows.
-//
-// Each starts at 1.5 * 2^52 of its units and must stay within 2^51 of them from there: then it is in one binade, each
-// addition rounds to a multiple of the unit, and its bits, less those of its start, are the sum as an integer.
-//   linear  unit 2^(e-43): a is a multiple, and 2^7 rows below 2^(e+1) stay below 2^(e+8) = 2^51 units.
-//   upper   unit 2^(e+f-42): takes each product (48 bits, exact in float64) rounded to a multiple of its
-//           unit, as an anchor does (Rump, Ogita and Oishi, 2008); below 2^(e+f+2) each, 2^51 units in all.
-//   lower   unit 2^(e+f-87): takes what that left, exactly: at most 2^(e+f-43) each, 2^51 units in all,
-//           multiples of 2^(e+f-86).
-struct Chain {
-  V linear;
-  V upper;
-  V lower;
-
-  HWY_INLINE void Add(V a, V b) {
-    // As a multiplication, since the units for additions are the busier ones. Exact either way.
-    linear = hn::MulAdd(a, hn::Set(D(), 1.0), linear);
-    const V next = hn::MulAdd(a, b, upper);
-    const V taken = hn::Sub(next, upper);
-    upper = next;
-    lower = hn::Add(lower, hn::MulSub(a, b, taken));
-  }
-};
-
-struct Totals {
-  VInteger linear;
-  VInteger upper;
-  VInteger lower;
-};
-
-// The bits of 1.5 * 2^52 units.
-HWY_INLINE std::int64_t AnchorBits(int unit_exponent) {
-  return (static_cast<std::int64_t>(1023 + 52 + unit_exponent) << 52) | (std::int64_t{1} << 51);
-}
-HWY_INLINE V ValueOf(VInteger bits) { return hn::BitCast(D(), bits); }
-
-HWY_INLINE Totals TotalsOf(const Chain& chain, const Totals& anchors) {
-  const DInteger d;
-  return {hn::Sub(hn::BitCast(d, chain.linear), anchors.linear), hn::Sub(hn::BitCast(d, chain.upper), anchors.upper),
-          hn::Sub(hn::BitCast(d, chain.lower), anchors.lower)};
-}
-HWY_INLINE Totals Sum(const Totals& a, const Totals& b) {
-  return {hn::Add(a.linear, b.linear), hn::Add(a.upper, b.upper), hn::Add(a.lower, b.lower)};
-}
 
 HWY_INLINE V Widen(VNarrow values) { return hn::PromoteTo(D(), values); }
 
@@ -100,12 +51,12 @@ struct Guard {
 };
 
 // Whether magnitudes keep within exponents, one per lane or the same in all.
-template <typename DM>
+template <Reach kReach, typename DM>
 HWY_INLINE bool Keeps(const Guard<DM>& guard, hn::Vec<hn::RebindToSigned<DM>> exponents) {
   const DM d;
   const hn::RebindToSigned<DM> di;
   const auto above = hn::ShiftLeft<23>(hn::Add(exponents, hn::Set(di, 128)));
-  const auto low = hn::Add(exponents, hn::Set(di, 127 - guarded_bits));
+  const auto low = hn::Add(exponents, hn::Set(di, 127 - guarded_bits(kReach)));
   const auto below = hn::IfThenElseZero(hn::Gt(low, hn::Zero(di)), hn::Sub(hn::ShiftLeft<23>(low), hn::Set(di, 1)));
   const auto too_large = hn::Not(hn::Gt(above, hn::BitCast(di, guard.largest)));
   const auto large_enough = hn::Eq(hn::Max(guard.smallest, hn::BitCast(d, below)), guard.smallest);
@@ -115,10 +66,13 @@ HWY_INLINE bool Keeps(const Guard<DM>& guard, hn::Vec<hn::RebindToSigned<DM>> ex
 HWY_INLINE void Watch(Guard<DMagnitude>& guard, const float* values) {
   guard.Watch(hn::LoadU(DMagnitude(), reinterpret_cast<const std::uint32_t*>(values)));
 }
-// Watches kStep neighbouring numbers: one vector of magnitudes, or two.
+// Watches kStep neighbouring numbers: one vector of magnitudes, or two, for whose lanes there may be one guard.
+template <bool kTogether>
 HWY_INLINE void WatchStep(Guard<DMagnitude>& guard_0, Guard<DMagnitude>& guard_1, const float* values) {
   Watch(guard_0, values);
-  if constexpr (kMagnitudes == 2) Watch(guard_1, values + hn::Lanes(DMagnitude()));
+  if constexpr (kMagnitudes == 2) {
+    Watch(kTogether ? guard_0 : guard_1, values + hn::Lanes(DMagnitude()));
+  }
 }
 HWY_INLINE void WatchVector(Guard<DNarrowMagnitude>& guard, VNarrow values) {
   guard.Watch(hn::BitCast(DNarrowMagnitude(), values));
@@ -151,16 +105,14 @@ class Tail {
 };
 
 // One or two runs in step: those of a and, unless kSquares, of b.
-template <bool kSquares>
+template <Reach kReach, bool kSquares>
 class RunSummer {
  public:
   HWY_INLINE RunSummer(Index count, int a_exponent, int b_exponent)
       : count_(count), tail_(count), a_exponent_(a_exponent), b_exponent_(b_exponent) {
     const DInteger d;
-    anchors_ = {hn::Set(d, AnchorBits(a_exponent + short_linear_unit)),
-                hn::Set(d, AnchorBits(a_exponent + b_exponent + short_upper_unit)),
-                hn::Set(d, AnchorBits(a_exponent + b_exponent + short_lower_unit))};
-    totals_ = {hn::Zero(d), hn::Zero(d), hn::Zero(d)};
+    anchors_ = AnchorsOf(a_exponent, b_exponent);
+    totals_ = {hn::Zero(d), hn::Zero(d), hn::Zero(d), hn::Zero(d), hn::Zero(d)};
     Restart();
   }
 
@@ -174,8 +126,8 @@ class RunSummer {
       for (Index step = 0; step < steps; ++step, done += kStep) {
         Prefetch(a + done + ahead);
         if constexpr (!kSquares) Prefetch(b + done + ahead);
-        WatchStep(a_guard_0_, a_guard_1_, a + done);
-        if constexpr (!kSquares) WatchStep(b_guard_0_, b_guard_1_, b + done);
+        WatchStep<kTogether>(a_guard_0_, a_guard_1_, a + done);
+        if constexpr (!kSquares) WatchStep<kTogether>(b_guard_0_, b_guard_1_, b + done);
         Add(chain_0_, a + done, b + done);
         Add(chain_1_, a + done + width, b + done + width);
         if constexpr (kChains == 4) {
@@ -210,26 +162,37 @@ class RunSummer {
   HWY_INLINE bool Finish(RunSums& sums) {
     bool kept = AllKeep(a_guard_0_, a_guard_1_, a_guard_narrow_, a_exponent_);
     if constexpr (!kSquares) kept = kept && AllKeep(b_guard_0_, b_guard_1_, b_guard_narrow_, b_exponent_);
-    if (!kept) return false;
+    if (!kept) {
+      sums.first_largest = Largest(a_guard_0_, a_guard_1_, a_guard_narrow_);
+      sums.second_largest = kSquares ? sums.first_largest : Largest(b_guard_0_, b_guard_1_, b_guard_narrow_);
+      return false;
+    }
     Flush();
     const DInteger d;
     sums.linear += hn::GetLane(hn::SumOfLanes(d, totals_.linear));
     sums.upper += hn::GetLane(hn::SumOfLanes(d, totals_.upper));
     sums.lower += hn::GetLane(hn::SumOfLanes(d, totals_.lower));
+    if constexpr (kReach == Reach::far) {
+      sums.linear_rest += hn::GetLane(hn::SumOfLanes(d, totals_.linear_rest));
+      sums.lowest += hn::GetLane(hn::SumOfLanes(d, totals_.lowest));
+    }
     return true;
   }
 
  private:
+  // The sums of far ones take the registers.
+  static constexpr bool kTogether = kReach == Reach::far;
+
   // The lines of a step.
   static HWY_INLINE void Prefetch(const float* values) {
     constexpr Index line = 16;
     for (Index i = 0; i < kStep; i += line) hwy::Prefetch(values + i);
   }
-  static HWY_INLINE void Add(Chain& chain, const float* a, const float* b) {
+  static HWY_INLINE void Add(Chain<kReach>& chain, const float* a, const float* b) {
     const V value = Widen(hn::LoadU(DNarrow(), a));
     chain.Add(value, kSquares ? value : Widen(hn::LoadU(DNarrow(), b)));
   }
-  HWY_INLINE void AddNarrow(Chain& chain, VNarrow a, VNarrow b) {
+  HWY_INLINE void AddNarrow(Chain<kReach>& chain, VNarrow a, VNarrow b) {
     WatchVector(a_guard_narrow_, a);
     if constexpr (!kSquares) WatchVector(b_guard_narrow_, b);
     const V value = Widen(a);
@@ -239,12 +202,18 @@ class RunSummer {
                                  const Guard<DNarrowMagnitude>& narrow, int exponent) {
     const hn::RebindToSigned<DMagnitude> d;
     const auto exponents = hn::Set(d, exponent);
-    return Keeps(guard_0, exponents) && Keeps(guard_1, exponents) &&
-           Keeps(narrow, hn::Set(hn::RebindToSigned<DNarrowMagnitude>(), exponent));
+    return Keeps<kReach>(guard_0, exponents) && Keeps<kReach>(guard_1, exponents) &&
+           Keeps<kReach>(narrow, hn::Set(hn::RebindToSigned<DNarrowMagnitude>(), exponent));
+  }
+  static HWY_INLINE std::uint32_t Largest(const Guard<DMagnitude>& guard_0, const Guard<DMagnitude>& guard_1,
+                                          const Guard<DNarrowMagnitude>& narrow) {
+    const DMagnitude d;
+    const DNarrowMagnitude d_narrow;
+    return std::max(hn::GetLane(hn::MaxOfLanes(d, hn::Max(guard_0.largest, guard_1.largest))),
+                    hn::GetLane(hn::MaxOfLanes(d_narrow, narrow.largest)));
   }
   HWY_INLINE void Restart() {
-    const Chain start = {ValueOf(anchors_.linear), ValueOf(anchors_.upper), ValueOf(anchors_.lower)};
-    chain_0_ = chain_1_ = chain_2_ = chain_3_ = start;
+    chain_0_ = chain_1_ = chain_2_ = chain_3_ = ChainFrom<kReach>(anchors_);
     rows_ = 0;
   }
   HWY_INLINE void Flush() {
@@ -262,10 +231,10 @@ class RunSummer {
   Totals anchors_;
   Totals totals_;
   // Not arrays: these are to be registers. The last two chains are idle where there are few registers.
-  Chain chain_0_;
-  Chain chain_1_;
-  Chain chain_2_;
-  Chain chain_3_;
+  Chain<kReach> chain_0_;
+  Chain<kReach> chain_1_;
+  Chain<kReach> chain_2_;
+  Chain<kReach> chain_3_;
   Guard<DMagnitude> a_guard_0_;
   Guard<DMagnitude> a_guard_1_;
   Guard<DMagnitude> b_guard_0_;
@@ -275,10 +244,10 @@ class RunSummer {
   Index rows_ = 0;
 };
 
-template <bool kSquares>
+template <Reach kReach, bool kSquares>
 HWY_INLINE bool SumRuns(Runs a, Runs b, Index runs, Index count, Index ahead, int a_exponent, int b_exponent,
                         RunSums& sums) {
-  RunSummer<kSquares> summer(count, a_exponent, b_exponent);
+  RunSummer<kReach, kSquares> summer(count, a_exponent, b_exponent);
   for (Index run = 0; run < runs; ++run) {
     summer.Run(a.data, b.data, ahead);
     a.data += a.stride;
@@ -292,6 +261,8 @@ struct LaneBuffer {
   HWY_ALIGN std::int64_t linear[tile_lanes];
   HWY_ALIGN std::int64_t upper[tile_lanes];
   HWY_ALIGN std::int64_t lower[tile_lanes];
+  HWY_ALIGN std::int64_t linear_rest[tile_lanes];
+  HWY_ALIGN std::int64_t lowest[tile_lanes];
 };
 
 // Anchors of a vector of lanes that have exponents of their own.
@@ -310,21 +281,22 @@ HWY_INLINE void AskForNext(const Tile<float>& tile, Index row) {
 }
 
 // kStep lanes.
-template <bool kSquares>
+template <Reach kReach, bool kSquares>
 HWY_INLINE bool SumColumns(const Tile<float>& a, const Tile<float>& b, const LaneSums& sums, std::size_t lane,
                            LaneBuffer& buffer) {
   const DInteger d;
   const std::size_t width = hn::Lanes(d);
   const hn::Rebind<std::int32_t, DInteger> d_exponent;
   Totals anchors[kChains];
-  Chain chains[kChains];
+  Chain<kReach> chains[kChains];
   for (std::size_t i = 0; i < kChains; ++i) {
     const auto first = hn::PromoteTo(d, hn::LoadU(d_exponent, sums.first_exponents + lane + i * width));
     const auto second = hn::PromoteTo(d, hn::LoadU(d_exponent, sums.second_exponents + lane + i * width));
     const VInteger both = hn::Add(first, second);
     anchors[i] = {LaneAnchors(first, short_linear_unit), LaneAnchors(both, short_upper_unit),
-                  LaneAnchors(both, short_lower_unit)};
-    chains[i] = {ValueOf(anchors[i].linear), ValueOf(anchors[i].upper), ValueOf(anchors[i].lower)};
+                  LaneAnchors(both, short_lower_unit), LaneAnchors(first, linear_rest_unit),
+                  LaneAnchors(both, lowest_unit)};
+    chains[i] = ChainFrom<kReach>(anchors[i]);
   }
   Guard<DMagnitude> a_guards[2];
   Guard<DMagnitude> b_guards[2];
@@ -335,8 +307,8 @@ HWY_INLINE bool SumColumns(const Tile<float>& a, const Tile<float>& b, const Lan
       AskForNext(a, row);
       if constexpr (!kSquares) AskForNext(b, row);
     }
-    WatchStep(a_guards[0], a_guards[1], a_row);
-    if constexpr (!kSquares) WatchStep(b_guards[0], b_guards[1], b_row);
+    WatchStep<false>(a_guards[0], a_guards[1], a_row);
+    if constexpr (!kSquares) WatchStep<false>(b_guards[0], b_guards[1], b_row);
     for (std::size_t i = 0; i < kChains; ++i) {
       const V value = Widen(hn::LoadU(DNarrow(), a_row + i * width));
       chains[i].Add(value, kSquares ? value : Widen(hn::LoadU(DNarrow(), b_row + i * width)));
@@ -349,22 +321,26 @@ HWY_INLINE bool SumColumns(const Tile<float>& a, const Tile<float>& b, const Lan
     hn::Store(totals.linear, d, buffer.linear + lane + i * width);
     hn::Store(totals.upper, d, buffer.upper + lane + i * width);
     hn::Store(totals.lower, d, buffer.lower + lane + i * width);
+    if constexpr (kReach == Reach::far) {
+      hn::Store(totals.linear_rest, d, buffer.linear_rest + lane + i * width);
+      hn::Store(totals.lowest, d, buffer.lowest + lane + i * width);
+    }
   }
   const hn::RebindToSigned<DMagnitude> d_signed;
   bool kept = true;
   for (std::size_t i = 0; i < kMagnitudes; ++i) {
     const std::size_t at = lane + i * hn::Lanes(d_signed);
-    kept = kept && Keeps(a_guards[i], hn::LoadU(d_signed, sums.first_exponents + at));
-    if constexpr (!kSquares) kept = kept && Keeps(b_guards[i], hn::LoadU(d_signed, sums.second_exponents + at));
+    kept = kept && Keeps<kReach>(a_guards[i], hn::LoadU(d_signed, sums.first_exponents + at));
+    if constexpr (!kSquares) kept = kept && Keeps<kReach>(b_guards[i], hn::LoadU(d_signed, sums.second_exponents + at));
   }
   return kept;
 }
 
-template <bool kSquares>
+template <Reach kReach, bool kSquares>
 HWY_INLINE bool SumLanes(const Tile<float>& a, const Tile<float>& b, const LaneSums& sums) {
   LaneBuffer buffer;
   for (std::size_t lane = 0; lane < tile_lanes; lane += static_cast<std::size_t>(kStep)) {
-    if (!SumColumns<kSquares>(a, b, sums, lane, buffer)) return false;
+    if (!SumColumns<kReach, kSquares>(a, b, sums, lane, buffer)) return false;
   }
   const DInteger d;
   for (std::size_t lane = 0; lane < tile_lanes; lane += hn::Lanes(d)) {
@@ -374,6 +350,10 @@ HWY_INLINE bool SumLanes(const Tile<float>& a, const Tile<float>& b, const LaneS
     add(buffer.linear, sums.linear);
     add(buffer.upper, sums.upper);
     add(buffer.lower, sums.lower);
+    if constexpr (kReach == Reach::far) {
+      add(buffer.linear_rest, sums.linear_rest);
+      add(buffer.lowest, sums.lowest);
+    }
   }
   return true;
 }

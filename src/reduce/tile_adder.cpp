@@ -7,38 +7,11 @@
 #include <type_traits>
 #include <utility>
 
+#include "reduce/magnitude.h"
+
 namespace exactnorm {
 
 namespace {
-
-template <typename T>
-struct Format;
-template <>
-struct Format<float> {
-  static constexpr int mantissa_bits = 23;
-  static constexpr int bias = 127;
-};
-template <>
-struct Format<double> {
-  static constexpr int mantissa_bits = 52;
-  static constexpr int bias = 1023;
-};
-
-template <typename T>
-constexpr Magnitude<T> infinity = std::bit_cast<Magnitude<T>>(std::numeric_limits<T>::infinity());
-
-// The e with |value| < 2^(e+1); that of the smallest normal number for all subnormal ones.
-template <typename T>
-int exponent_of(Magnitude<T> magnitude) {
-  return std::max(static_cast<int>(magnitude >> Format<T>::mantissa_bits), 1) - Format<T>::bias;
-}
-
-// The magnitude 2^exponent, or zero below the normal numbers, where all share one unit anyway.
-template <typename T>
-Magnitude<T> magnitude_of_power(int exponent) {
-  const int biased = exponent + Format<T>::bias;
-  return biased <= 0 ? 0 : static_cast<Magnitude<T>>(biased) << Format<T>::mantissa_bits;
-}
 
 double power_of_two(int exponent) { return std::bit_cast<double>(static_cast<std::uint64_t>(1023 + exponent) << 52); }
 
@@ -56,7 +29,6 @@ class TileAdder<T>::Windows {
     return std::any_of(extremes_.largest.begin(), extremes_.largest.end(),
                        [](Magnitude<T> magnitude) { return magnitude >= infinity<T>; });
   }
-  [[nodiscard]] const Extremes<T>& extremes() const { return extremes_; }
   /// Whether any value but zero is left.
   [[nodiscard]] bool any() const {
     return std::any_of(extremes_.largest.begin(), extremes_.largest.end(),
@@ -100,7 +72,7 @@ class TileAdder<T>::Windows {
 
 template <typename T>
 Tile<T> TileAdder<T>::without_nonfinite(const Tile<T>& tile, std::vector<T>& scratch, int operand,
-                                        const Target& target) {
+                                        const LaneTarget& target) {
   scratch.resize(static_cast<std::size_t>(tile.rows) * tile_lanes);
   for (Index row = 0; row < tile.rows; ++row) {
     for (int lane = 0; lane < tile_lanes; ++lane) {
@@ -116,7 +88,7 @@ Tile<T> TileAdder<T>::without_nonfinite(const Tile<T>& tile, std::vector<T>& scr
 }
 
 template <typename T>
-void TileAdder<T>::store(const Window<T>& first, const Window<T>& second, bool with_linear, const Target& target) {
+void TileAdder<T>::store(const Window<T>& first, const Window<T>& second, bool with_linear, const LaneTarget& target) {
   const auto store_term = [&](const Lanes<double>& values, int unit, int which) {
     // The power of two that the lane's float64 counts in, and the one that its true sum counts in.
     const auto exponents = [&](std::size_t lane) {
@@ -151,14 +123,13 @@ void TileAdder<T>::store(const Window<T>& first, const Window<T>& second, bool w
 }
 
 template <typename T>
-void TileAdder<T>::add(const Tile<T>& x, const Target& target) {
+void TileAdder<T>::add(const Tile<T>& x, const LaneTarget& target) {
   Tile<T> tile = x;
   Windows windows(tile, target.one_channel());
   if (windows.has_nonfinite()) {
     tile = without_nonfinite(tile, first_scratch_, 0, target);
     windows = Windows(tile, target.one_channel());
   }
-  raise_guesses(windows.extremes(), windows.extremes(), target);
   Window<T> window;
   while (windows.any()) {
     windows.take(window);
@@ -168,7 +139,7 @@ void TileAdder<T>::add(const Tile<T>& x, const Target& target) {
 }
 
 template <typename T>
-void TileAdder<T>::add(const Tile<T>& first, const Tile<T>& second, const Target& target) {
+void TileAdder<T>::add(const Tile<T>& first, const Tile<T>& second, const LaneTarget& target) {
   const bool one_channel = target.one_channel();
   Tile<T> a = first;
   Tile<T> b = second;
@@ -182,7 +153,6 @@ void TileAdder<T>::add(const Tile<T>& first, const Tile<T>& second, const Target
     b = without_nonfinite(b, second_scratch_, 1, target);
     b_windows = Windows(b, one_channel);
   }
-  raise_guesses(a_windows.extremes(), b_windows.extremes(), target);
   Window<T> a_window;
   Window<T> b_window;
   while (a_windows.any()) {
@@ -199,146 +169,47 @@ void TileAdder<T>::add(const Tile<T>& first, const Tile<T>& second, const Target
   }
 }
 
-namespace {
-
-// Numbers met later may be somewhat larger than those of now.
-template <typename T>
-int guess_of(Magnitude<T> largest) {
-  return std::min(exponent_of<T>(largest) + 1, Format<T>::bias);
-}
-
-// A guess from the first elements of a run.
-int sampled_guess(const float* values, Index count) {
-  constexpr Index sample = 128;
-  Magnitude<float> largest = 0;
-  for (Index i = 0; i < std::min(count, sample); ++i) {
-    largest =
-        std::max(largest, std::bit_cast<Magnitude<float>>(values[i]) & std::numeric_limits<Magnitude<float>>::max());
-  }
-  return guess_of<float>(largest);
-}
-
-}  // namespace
-
-template <typename T>
-void TileAdder<T>::raise_guesses(const Extremes<T>& first, const Extremes<T>& second, const Target& target) {
-  if constexpr (std::is_same_v<T, float>) {
-    const auto raise = [&](int i) {
-      const auto lane = static_cast<std::size_t>(i);
-      sums_->raise_guess(target.channel(i), guess_of<T>(first.largest[lane]), guess_of<T>(second.largest[lane]));
-    };
-    if (target.one_channel()) {
-      raise(0);
-    } else {
-      for (int i = target.first_lane; i < target.lanes; ++i) raise(i);
-    }
-  }
-}
-
 template <typename T>
 bool TileAdder<T>::add_runs(const Runs& x, Index runs, Index count, Index ahead, Index channel) {
-  if (!sums_->has_guesses(channel, 1)) {
-    const int guess = sampled_guess(x.data, count);
-    sums_->raise_guess(channel, guess, guess);
-  }
-  ShortSums& sums = sums_->short_sums();
-  const auto at = static_cast<std::size_t>(channel);
-  RunSums run_sums;
-  if (!sum_runs(x, runs, count, ahead, sums.first_exponents[at], run_sums)) return false;
-  sums.linear[at] += run_sums.linear;
-  sums.upper[at] += run_sums.upper;
-  sums.lower[at] += run_sums.lower;
-  return true;
+  return guarded_.add_runs(x, runs, count, ahead, channel);
 }
-
 template <typename T>
 bool TileAdder<T>::add_runs(const Runs& dy, const Runs& x, Index runs, Index count, Index ahead, Index channel) {
-  if (!sums_->has_guesses(channel, 1)) {
-    sums_->raise_guess(channel, sampled_guess(dy.data, count), sampled_guess(x.data, count));
-  }
-  ShortSums& sums = sums_->short_sums();
-  const auto at = static_cast<std::size_t>(channel);
-  RunSums run_sums;
-  if (!sum_runs(dy, x, runs, count, ahead, sums.first_exponents[at], sums.second_exponents[at], run_sums)) return false;
-  sums.linear[at] += run_sums.linear;
-  sums.upper[at] += run_sums.upper;
-  sums.lower[at] += run_sums.lower;
-  return true;
+  return guarded_.add_runs(dy, x, runs, count, ahead, channel);
 }
 
 template <typename T>
-bool TileAdder<T>::add_guarded(const Tile<T>& first, const Tile<T>& second, const Target& target) {
+bool TileAdder<T>::add_guarded(const Tile<T>& first, const Tile<T>& second, const LaneTarget& target) {
   if constexpr (std::is_same_v<T, float>) {
     const bool squares = first.data == second.data && sums_->kind() == PartialSums::Kind::moments;
-    if (target.one_channel()) {
-      const Index count = first.rows * tile_lanes;
-      if (first.stride != tile_lanes || second.stride != tile_lanes) return false;
-      return squares ? add_runs({first.data, 0}, 1, count, far_enough, target.first_channel)
-                     : add_runs({first.data, 0}, {second.data, 0}, 1, count, far_enough, target.first_channel);
-    }
-    if (first.rows > guarded_rows) return false;
-    const int channels = std::min(target.period, target.lanes);
-    if (!sums_->has_guesses(target.first_channel, channels)) {
-      alignas(64) Lanes<Magnitude<T>> limits;
-      limits.fill(std::numeric_limits<Magnitude<T>>::max());
-      Extremes<T> extremes[2];
-      scan_tile(first, limits, extremes[0]);
-      if (!squares) scan_tile(second, limits, extremes[1]);
-      raise_guesses(extremes[0], extremes[squares ? 0 : 1], target);
-      if (!sums_->has_guesses(target.first_channel, channels)) return false;
-    }
-    ShortSums& sums = sums_->short_sums();
-    const auto sum = [&](const LaneSums& lanes) {
-      return squares ? sum_lanes(first, lanes) : sum_lanes(first, second, lanes);
-    };
-    const auto at = static_cast<std::size_t>(target.first_channel);
-    if (target.first_lane == 0 && target.lanes == tile_lanes && target.period == tile_lanes) {
-      return sum(
-          {&sums.first_exponents[at], &sums.second_exponents[at], &sums.linear[at], &sums.upper[at], &sums.lower[at]});
-    }
-    // Lanes of few channels, or some that are dropped: those are watched all the same, under guesses of others.
-    alignas(64) Lanes<int> first_exponents;
-    alignas(64) Lanes<int> second_exponents;
-    alignas(64) Lanes<std::int64_t> values[3] = {};
-    Lanes<std::size_t> channel_of;
-    for (std::size_t i = 0, channel = at; i < tile_lanes; ++i) {
-      channel_of[i] = channel;
-      first_exponents[i] = sums.first_exponents[channel];
-      second_exponents[i] = sums.second_exponents[channel];
-      if (++channel == at + static_cast<std::size_t>(channels)) channel = at;
-    }
-    if (!sum({first_exponents.data(), second_exponents.data(), values[0].data(), values[1].data(), values[2].data()})) {
-      return false;
-    }
-    for (auto i = static_cast<std::size_t>(target.first_lane); i < static_cast<std::size_t>(target.lanes); ++i) {
-      sums.linear[channel_of[i]] += values[0][i];
-      sums.upper[channel_of[i]] += values[1][i];
-      sums.lower[channel_of[i]] += values[2][i];
-    }
-    return true;
+    if (!target.one_channel()) return guarded_.add_lanes(first, second, squares, target);
+    const Index count = first.rows * tile_lanes;
+    if (first.stride != tile_lanes || second.stride != tile_lanes) return false;
+    return squares ? add_runs({first.data, 0}, 1, count, far_enough, target.first_channel)
+                   : add_runs({first.data, 0}, {second.data, 0}, 1, count, far_enough, target.first_channel);
   }
   return false;
 }
 
 template <typename T>
 void TileAdder<T>::add_to_channel(const Tile<T>& x, Index channel) {
-  const Target target = {channel, 0, tile_lanes, 0};
+  const LaneTarget target = {channel, 0, tile_lanes, 0};
   if (!add_guarded(x, x, target)) add(x, target);
 }
 template <typename T>
 void TileAdder<T>::add_to_channel(const Tile<T>& dy, const Tile<T>& x, Index channel) {
-  const Target target = {channel, 0, tile_lanes, 0};
+  const LaneTarget target = {channel, 0, tile_lanes, 0};
   if (!add_guarded(dy, x, target)) add(dy, x, target);
 }
 template <typename T>
 void TileAdder<T>::add_to_channels(const Tile<T>& x, Index first_channel, int first_lane, int lanes, int period) {
-  const Target target = {first_channel, first_lane, lanes, period};
+  const LaneTarget target = {first_channel, first_lane, lanes, period};
   if (!add_guarded(x, x, target)) add(x, target);
 }
 template <typename T>
 void TileAdder<T>::add_to_channels(const Tile<T>& dy, const Tile<T>& x, Index first_channel, int first_lane, int lanes,
                                    int period) {
-  const Target target = {first_channel, first_lane, lanes, period};
+  const LaneTarget target = {first_channel, first_lane, lanes, period};
   if (!add_guarded(dy, x, target)) add(dy, x, target);
 }
 

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "combine/channel_sums.h"
-#include "reduce/guarded_sums.h"
+#include "reduce/guarded_adder.h"
 #include "reduce/tile_kernels.h"
 
 namespace exactnorm {
@@ -18,7 +18,7 @@ template <typename T>
 class TileAdder {
  public:
   /// `sums` outlives this object, and has been told to make room for what comes.
-  explicit TileAdder(ChannelSums& sums) : sums_(&sums) {}
+  explicit TileAdder(ChannelSums& sums) : sums_(&sums), guarded_(sums) {}
 
   /// All lanes are elements of one channel.
   void add_to_channel(const Tile<T>& x, Index channel);
@@ -33,32 +33,22 @@ class TileAdder {
   [[nodiscard]] bool add_runs(const Runs& dy, const Runs& x, Index runs, Index count, Index ahead, Index channel);
 
  private:
-  struct Target {
-    Index first_channel;
-    int first_lane;
-    int lanes;
-    int period;  // 0: all lanes belong to first_channel
-
-    [[nodiscard]] bool one_channel() const noexcept { return period == 0; }
-    [[nodiscard]] Index channel(int lane) const noexcept { return first_channel + (one_channel() ? 0 : lane % period); }
-  };
-
-  void add(const Tile<T>& x, const Target& target);
-  void add(const Tile<T>& first, const Tile<T>& second, const Target& target);
-  void store(const Window<T>& first, const Window<T>& second, bool with_linear, const Target& target);
+  void add(const Tile<T>& x, const LaneTarget& target);
+  void add(const Tile<T>& first, const Tile<T>& second, const LaneTarget& target);
+  void store(const Window<T>& first, const Window<T>& second, bool with_linear, const LaneTarget& target);
 
   /// Tries the fast way; `second` is `first` for moments.
-  [[nodiscard]] bool add_guarded(const Tile<T>& first, const Tile<T>& second, const Target& target);
-  void raise_guesses(const Extremes<T>& first, const Extremes<T>& second, const Target& target);
+  [[nodiscard]] bool add_guarded(const Tile<T>& first, const Tile<T>& second, const LaneTarget& target);
 
   /// The windows of a tile, largest magnitudes first.
   class Windows;
-  Tile<T> without_nonfinite(const Tile<T>& tile, std::vector<T>& scratch, int operand, const Target& target);
+  Tile<T> without_nonfinite(const Tile<T>& tile, std::vector<T>& scratch, int operand, const LaneTarget& target);
 
   ChannelSums* sums_;
   TileSums<T> tile_sums_;
   std::vector<T> first_scratch_;
   std::vector<T> second_scratch_;
+  GuardedAdder guarded_;
 };
 
 extern template class TileAdder<float>;
