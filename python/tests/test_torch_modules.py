@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+import sys
+import weakref
 
 import exactnorm.torch
 import pytest
@@ -126,6 +128,23 @@ def test_copies_and_pickles():
     for other in copies:
         assert type(other) is exactnorm.torch.BatchNorm2d
         assert torch.equal(other.eval()(x), module(x))
+
+
+def test_nothing_is_kept_alive():
+    module = exactnorm.torch.BatchNorm2d(3)
+    x = torch.randn(4, 3, 5, 5, requires_grad=True)
+    references = sys.getrefcount(x), sys.getrefcount(module.weight), sys.getrefcount(module.running_mean)
+    outputs = []
+    for create_graph in (False, True) * 20:
+        y = module(x)
+        (dx,) = torch.autograd.grad(y.square().sum(), x, create_graph=create_graph)
+        if create_graph:
+            torch.autograd.grad(dx.square().sum(), module.weight)
+        outputs += [weakref.ref(y), weakref.ref(dx)]
+        del y, dx
+    assert [output() for output in outputs] == [None] * len(outputs)
+    after = sys.getrefcount(x), sys.getrefcount(module.weight), sys.getrefcount(module.running_mean)
+    assert after == references
 
 
 @pytest.mark.parametrize("name", NAMES)
