@@ -2,6 +2,7 @@
 
 // Everything: batch normalization for CPUs whose results depend on the data alone.
 
+#include "exactnorm/addends.h"
 #include "exactnorm/batch_norm.h"
 #include "exactnorm/dtype.h"
 #include "exactnorm/error.h"
