@@ -4,6 +4,7 @@
 
 #include "exactnorm/addends.h"
 #include "exactnorm/batch_norm.h"
+#include "exactnorm/communicator.h"
 #include "exactnorm/dtype.h"
 #include "exactnorm/error.h"
 #include "exactnorm/info.h"
@@ -13,4 +14,6 @@
 #include "exactnorm/partial_sums.h"
 #include "exactnorm/running_statistics.h"
 #include "exactnorm/statistics.h"
+#include "exactnorm/sum_exchange.h"
+#include "exactnorm/synchronized.h"
 #include "exactnorm/tensor.h"

@@ -7,6 +7,7 @@
 #include "exactnorm/options.h"
 #include "exactnorm/running_statistics.h"
 #include "exactnorm/statistics.h"
+#include "exactnorm/synchronized.h"
 #include "exactnorm/tensor.h"
 
 namespace exactnorm {
@@ -44,8 +45,16 @@ class BatchNorm {
   /// Fills gamma_gradient and beta_gradient, and dx if given. Throws Error when there was no forward.
   void backward(const TensorView& dy, const TensorView& x, const std::optional<MutableTensorView>& dx);
 
+  /// The same for a batch of which every rank holds a part, as the functions of synchronized.h; all ranks' layers are
+  /// alike. gamma_gradient and beta_gradient are those of the whole batch. In evaluation mode nothing is exchanged, and
+  /// they are this rank's shares.
+  std::vector<Index> forward(SumExchange& exchange, const TensorView& x, const MutableTensorView& y);
+  void backward(SumExchange& exchange, const TensorView& dy, const TensorView& x,
+                const std::optional<MutableTensorView>& dx);
+
  private:
   [[nodiscard]] Affine affine() const;
+  void evaluate(const TensorView& x, const MutableTensorView& y);
 
   bool training_ = true;
   bool latest_was_training_ = true;

@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "batch_norm/synchronized.h"
 #include "tensor/checks.h"
 
 namespace exactnorm {
@@ -20,12 +21,16 @@ Affine BatchNorm::affine() const {
   return {parameter(gamma), parameter(beta)};
 }
 
+void BatchNorm::evaluate(const TensorView& x, const MutableTensorView& y) {
+  Statistics statistics = running.statistics(options);
+  inference(x, statistics, y, affine(), options);
+  latest_ = std::move(statistics);
+  latest_was_training_ = false;
+}
+
 std::vector<Index> BatchNorm::forward(const TensorView& x, const MutableTensorView& y) {
   if (!training_) {
-    Statistics statistics = running.statistics(options);
-    inference(x, statistics, y, affine(), options);
-    latest_ = std::move(statistics);
-    latest_was_training_ = false;
+    evaluate(x, y);
     return {};
   }
   // All that the update could refuse is refused before y is written.
@@ -48,19 +53,55 @@ std::vector<Index> BatchNorm::forward(const TensorView& x, const MutableTensorVi
   return refused;
 }
 
+std::vector<Index> BatchNorm::forward(SumExchange& exchange, const TensorView& x, const MutableTensorView& y) {
+  if (!training_) {
+    evaluate(x, y);
+    return {};
+  }
+  const PartialSums sums = exchange_moments(exchange, x, y, affine(), options);
+  Statistics statistics = statistics_of(sums, options);
+  // What this refuses, it refuses on all ranks, and before y is written.
+  RunningStatistics updated = running;
+  std::vector<Index> refused = updated.update(statistics);
+  inference(x, statistics, y, affine(), options);
+  running = std::move(updated);
+  latest_ = std::move(statistics);
+  latest_was_training_ = true;
+  return refused;
+}
+
+namespace {
+
+MutableTensorView view_of(std::vector<double>& values) {
+  return mutable_view(values, {static_cast<Index>(values.size())});
+}
+
+}  // namespace
+
 void BatchNorm::backward(const TensorView& dy, const TensorView& x, const std::optional<MutableTensorView>& dx) {
   if (!latest_) throw Error("backward", "was called without a forward; expected a forward first");
   std::vector<double> dgamma(gamma.size());
   std::vector<double> dbeta(beta.size());
-  const auto parameter = [](std::vector<double>& values) {
-    return mutable_view(values, {static_cast<Index>(values.size())});
-  };
-  const Gradients gradients = {dx, parameter(dgamma), parameter(dbeta)};
+  const Gradients gradients = {dx, view_of(dgamma), view_of(dbeta)};
   if (latest_was_training_) {
     exactnorm::backward(dy, x, *latest_, affine().gamma, gradients, options);
   } else {
     backward_frozen(dy, x, *latest_, affine().gamma, gradients, options);
   }
+  gamma_gradient = std::move(dgamma);
+  beta_gradient = std::move(dbeta);
+}
+
+void BatchNorm::backward(SumExchange& exchange, const TensorView& dy, const TensorView& x,
+                         const std::optional<MutableTensorView>& dx) {
+  if (!latest_ || !latest_was_training_) {
+    backward(dy, x, dx);
+    return;
+  }
+  std::vector<double> dgamma(gamma.size());
+  std::vector<double> dbeta(beta.size());
+  const SynchronizedGradients gradients = {.dx = dx, .dgamma = view_of(dgamma), .dbeta = view_of(dbeta)};
+  synchronized_backward(exchange, dy, x, *latest_, affine().gamma, gradients, options);
   gamma_gradient = std::move(dgamma);
   beta_gradient = std::move(dbeta);
 }

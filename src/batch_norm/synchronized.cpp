@@ -1,0 +1,128 @@
+#include "exactnorm/synchronized.h"
+
+#include <cstddef>
+#include <exception>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "batch_norm/arguments.h"
+#include "batch_norm/synchronized.h"
+#include "exactnorm/partial_sums.h"
+#include "reduce/reduce.h"
+#include "solve/solve.h"
+#include "tensor/checks.h"
+
+namespace exactnorm {
+
+namespace {
+
+void check_layers(const SumExchange& exchange) {
+  if (exchange.layers().size() == 1) return;
+  throw Error("exchange", "is of " + std::to_string(exchange.layers().size()) + " layers; expected 1");
+}
+
+// The range that all ranks agreed on has to hold what this one has.
+void check_range(const SumExchange& exchange, const char* name, const TensorView& x) {
+  if (exchange.layers()[0].range == PartialSums::Range::extended) return;
+  if (range_for(std::span(&x, 1)) == PartialSums::Range::single) return;
+  throw Error(name, "is " + std::string(name_of(x.dtype)) +
+                        "; expected float32 or an integer of at most 16 bits, as the exchange is of range single");
+}
+
+void check_channels(const SumExchange& exchange, Index channels) {
+  const Index expected = exchange.layers()[0].channels;
+  if (channels == expected) return;
+  throw Error("x", "has " + std::to_string(channels) + " channels; expected " + std::to_string(expected) +
+                       ", as in the exchange");
+}
+
+std::string purpose_of(const Options& options) {
+  return "epsilon " + to_text(options.epsilon) +
+         (options.epsilon_placement == EpsilonPlacement::variance ? " beside the variance" : " beside the deviation");
+}
+
+// Exchanges what sums_of() returns; where it throws on one rank, all ranks throw.
+template <typename SumsOf>
+PartialSums exchange_sums(SumExchange& exchange, const Options& options, const SumsOf& sums_of) {
+  std::optional<PartialSums> sums;
+  try {
+    sums.emplace(sums_of());
+  } catch (const std::exception& exception) {
+    exchange.start_failed(exception);
+  }
+  if (sums) exchange.start({&*sums, 1}, purpose_of(options));
+  return std::move(exchange.finish().front());
+}
+
+// What one rank's sums add to dgamma and dbeta: those of frozen statistics, as whose functions they are linear in dy.
+void write_shares(const PartialSums& own, const Statistics& statistics, const TensorView& x, const Gradients& shares,
+                  const Options& options) {
+  const auto channels = static_cast<std::size_t>(own.channels());
+  std::vector<double> dgamma(channels);
+  std::vector<double> dbeta(channels);
+  for (std::size_t channel = 0; own.count() > 0 && channel < channels; ++channel) {
+    const auto number = static_cast<Index>(channel);
+    const ChannelGradients solved =
+        solve_backward(own, number, channel_of(statistics, number), 1.0, own.count(), true, options);
+    dgamma[channel] = solved.dgamma;
+    dbeta[channel] = solved.dbeta;
+  }
+  const IndexList axes = resolve_channel_axes(options.channel_axes, x);
+  if (shares.dgamma) write_parameter("dgamma_share", *shares.dgamma, axes, x, dgamma);
+  if (shares.dbeta) write_parameter("dbeta_share", *shares.dbeta, axes, x, dbeta);
+}
+
+}  // namespace
+
+PartialSums exchange_moments(SumExchange& exchange, const TensorView& x, const MutableTensorView& y,
+                             const Affine& affine, const Options& options) {
+  check_layers(exchange);
+  return exchange_sums(exchange, options, [&] {
+    const IndexList axes = check_forward(x, y, affine, options);
+    static_cast<void>(read_affine(affine, axes, x));
+    check_channels(exchange, channel_count(axes, x));
+    check_range(exchange, "x", x);
+    PartialSums sums(exchange.layers()[0].channels, PartialSums::Kind::moments, exchange.layers()[0].range);
+    accumulate(sums, x, options);
+    return sums;
+  });
+}
+
+Statistics synchronized_training(SumExchange& exchange, const TensorView& x, const MutableTensorView& y,
+                                 const Affine& affine, const Options& options) {
+  Statistics statistics = statistics_of(exchange_moments(exchange, x, y, affine, options), options);
+  inference(x, statistics, y, affine, options);
+  return statistics;
+}
+
+void synchronized_backward(SumExchange& exchange, const TensorView& dy, const TensorView& x,
+                           const Statistics& statistics, const std::optional<TensorView>& gamma,
+                           const SynchronizedGradients& gradients, const Options& options) {
+  check_layers(exchange);
+  const Gradients of_batch = {gradients.dx, gradients.dgamma, gradients.dbeta};
+  const Gradients of_rank = {std::nullopt, gradients.dgamma_share, gradients.dbeta_share};
+  std::optional<PartialSums> own;
+  const PartialSums total = exchange_sums(exchange, options, [&] {
+    const IndexList axes = check_backward({dy, x, statistics, gamma, of_batch, options}, false);
+    static_cast<void>(check_backward({dy, x, statistics, gamma, of_rank, options}, false));
+    for (const auto& share : {of_rank.dgamma, of_rank.dbeta}) {
+      for (const auto& output : {of_batch.dx, of_batch.dgamma, of_batch.dbeta}) {
+        if (share && output) check_overlap("a share", *share, "another gradient", *output, false);
+      }
+    }
+    static_cast<void>(parameter_or("gamma", gamma, 1.0, axes, x));
+    check_channels(exchange, channel_count(axes, x));
+    check_range(exchange, "x", x);
+    check_range(exchange, "dy", dy);
+    own.emplace(exchange.layers()[0].channels, PartialSums::Kind::gradients, exchange.layers()[0].range);
+    accumulate(*own, dy, x, options);
+    return *own;
+  });
+  backward_from_sums(dy, x, statistics, total, gamma, of_batch, options);
+  if (of_rank.dgamma || of_rank.dbeta) write_shares(*own, statistics, x, of_rank, options);
+}
+
+}  // namespace exactnorm

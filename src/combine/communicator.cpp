@@ -1,0 +1,90 @@
+#include "exactnorm/communicator.h"
+
+#include <algorithm>
+#include <exception>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "combine/agreement.h"
+#include "exactnorm/error.h"
+
+namespace exactnorm {
+
+namespace {
+
+class DoneSum : public PendingSum {
+ public:
+  explicit DoneSum(std::vector<std::int64_t> numbers) : numbers_(std::move(numbers)) {}
+  bool is_done() override { return true; }
+  std::vector<std::int64_t> wait() override { return std::move(numbers_); }
+
+ private:
+  std::vector<std::int64_t> numbers_;
+};
+
+class SingleProcess : public Communicator {
+ public:
+  [[nodiscard]] int rank() const override { return 0; }
+  [[nodiscard]] int size() const override { return 1; }
+  std::unique_ptr<PendingSum> start_sum(std::vector<std::int64_t> numbers) override {
+    return std::make_unique<DoneSum>(std::move(numbers));
+  }
+  std::vector<std::string> gather(const std::string& text) override { return {text}; }
+};
+
+// A failure as a string: its argument, a separator, the problem. Of success: nothing.
+constexpr char separator = '\0';
+
+std::string to_text(const std::optional<Error>& failure) {
+  if (!failure) return {};
+  const std::string message = failure->what();
+  const std::size_t after_argument = failure->argument().size() + 2;
+  return failure->argument() + separator + message.substr(std::min(after_argument, message.size()));
+}
+
+}  // namespace
+
+Communicator& single_process() {
+  static SingleProcess communicator;
+  return communicator;
+}
+
+Error to_error(const std::exception& exception) {
+  if (const auto* error = dynamic_cast<const Error*>(&exception)) return *error;
+  return {"failure", exception.what()};
+}
+
+void throw_first_failure(Communicator& communicator, const std::optional<Error>& own) {
+  const std::vector<std::string> texts = communicator.gather(to_text(own));
+  if (communicator.size() == 1) {
+    if (own) throw *own;
+    return;
+  }
+  std::optional<std::size_t> first;
+  std::string others;
+  for (std::size_t rank = 0; rank < texts.size(); ++rank) {
+    if (texts[rank].empty()) continue;
+    if (first) {
+      others += (others.empty() ? "; failed, too: rank " : ", ") + std::to_string(rank);
+    } else {
+      first = rank;
+    }
+  }
+  if (!first) return;
+  const std::string& text = texts[*first];
+  const std::size_t end = text.find(separator);
+  throw Error(text.substr(0, end) + " on rank " + std::to_string(*first), text.substr(end + 1) + others);
+}
+
+void agree(Communicator& communicator, const std::function<void()>& work) {
+  std::optional<Error> failure;
+  try {
+    work();
+  } catch (const std::exception& exception) {
+    failure = to_error(exception);
+  }
+  throw_first_failure(communicator, failure);
+}
+
+}  // namespace exactnorm

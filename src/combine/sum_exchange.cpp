@@ -1,0 +1,158 @@
+#include "exactnorm/sum_exchange.h"
+
+#include <utility>
+
+#include "combine/agreement.h"
+#include "exactnorm/addends.h"
+
+namespace exactnorm {
+
+namespace {
+
+// The numbers before the sums: how many ranks failed; a code of the call, and its square, which tell whether all ranks
+// are at the same call.
+constexpr std::size_t header_size = 3;
+constexpr std::uint64_t code_bits = 16;
+
+std::size_t addend_count(const ExchangedLayer& layer) {
+  const PartialSums nothing(0, PartialSums::Kind::moments, layer.range);
+  const std::size_t fixed = to_addends(nothing, layer.range).size();
+  const std::size_t one = to_addends(PartialSums(1, PartialSums::Kind::moments, layer.range), layer.range).size();
+  return fixed + (one - fixed) * static_cast<std::size_t>(layer.channels);
+}
+
+// The hash of Fowler, Noll and Vo (FNV-1a), folded.
+std::uint64_t code_of(const std::string& call) {
+  std::uint64_t hash = 0xcbf29ce484222325;
+  for (const char letter : call) hash = (hash ^ static_cast<unsigned char>(letter)) * 0x100000001b3;
+  return (hash >> code_bits ^ hash >> 2 * code_bits ^ hash) & ((std::uint64_t{1} << code_bits) - 1);
+}
+
+// By Cauchy and Schwarz: n * sum(c^2) - sum(c)^2 is the sum of (c_i - c_j)^2 over all pairs, so 0 where all are equal.
+// Up to 65,536 ranks it is below 2^64: what unsigned arithmetic drops is not missed.
+bool are_equal(std::uint64_t ranks, std::uint64_t sum, std::uint64_t sum_of_squares) {
+  return ranks * sum_of_squares == sum * sum;
+}
+
+std::string describe(const std::vector<ExchangedLayer>& layers) {
+  std::string text;
+  for (const ExchangedLayer& layer : layers) {
+    text += text.empty() ? "" : ", ";
+    text += std::to_string(layer.channels);
+    text += layer.range == PartialSums::Range::single ? " channels of range single" : " channels of range extended";
+  }
+  return text.empty() ? "none" : text;
+}
+
+std::string describe_call(std::uint64_t number, const std::vector<PartialSums::Kind>& kinds,
+                          const std::string& purpose) {
+  std::string text = "number " + std::to_string(number);
+  for (const PartialSums::Kind kind : kinds) text += kind == PartialSums::Kind::moments ? ", moments" : ", gradients";
+  return purpose.empty() ? text : text + ", " + purpose;
+}
+
+}  // namespace
+
+SumExchange::SumExchange(Communicator& communicator, std::vector<ExchangedLayer> layers)
+    : communicator_(&communicator), layers_(std::move(layers)) {
+  std::vector<std::string> of_ranks;
+  agree(communicator, [&] {
+    for (const ExchangedLayer& layer : layers_) {
+      if (layer.channels >= 0) continue;
+      throw Error("layers", "have one of " + std::to_string(layer.channels) + " channels; expected 0 or more");
+    }
+  });
+  of_ranks = communicator.gather(describe(layers_));
+  for (std::size_t rank = 1; rank < of_ranks.size(); ++rank) {
+    if (of_ranks[rank] == of_ranks[0]) continue;
+    throw Error("layers on rank " + std::to_string(rank),
+                "are " + of_ranks[rank] + "; expected " + of_ranks[0] + ", as on rank 0");
+  }
+}
+
+SumExchange::SumExchange(Communicator& communicator, Index channels, PartialSums::Range range)
+    : SumExchange(communicator, std::vector<ExchangedLayer>{{channels, range}}) {}
+
+PartialSums SumExchange::sum(const PartialSums& sums, const std::string& purpose) {
+  start({&sums, 1}, purpose);
+  return std::move(finish().front());
+}
+
+void SumExchange::start(std::span<const PartialSums> sums, const std::string& purpose) {
+  if (pending_) throw Error("start", "is called while a message is under way; expected finish() first");
+  std::vector<std::int64_t> numbers(header_size);
+  try {
+    if (sums.size() != layers_.size()) {
+      throw Error("sums",
+                  "are of " + std::to_string(sums.size()) + " layers; expected " + std::to_string(layers_.size()));
+    }
+    kinds_.clear();
+    for (std::size_t i = 0; i < sums.size(); ++i) {
+      if (sums[i].channels() != layers_[i].channels) {
+        throw Error("sums", "have " + std::to_string(sums[i].channels()) + " channels; expected " +
+                                std::to_string(layers_[i].channels));
+      }
+      if (sums[i].range() == PartialSums::Range::extended && layers_[i].range == PartialSums::Range::single) {
+        throw Error("sums", "are of range extended; expected single, as in all ranks' exchange");
+      }
+      kinds_.push_back(sums[i].kind());
+      const std::vector<std::int64_t> addends = to_addends(sums[i], layers_[i].range);
+      numbers.insert(numbers.end(), addends.begin(), addends.end());
+    }
+  } catch (const std::exception& exception) {
+    start_failed(exception);
+    return;
+  }
+  call_ = describe_call(calls_ + 1, kinds_, purpose);
+  const std::uint64_t code = code_of(call_);
+  numbers[1] = static_cast<std::int64_t>(code);
+  numbers[2] = static_cast<std::int64_t>(code * code);
+  send(std::move(numbers));
+}
+
+void SumExchange::start_failed(const std::exception& error) {
+  if (pending_) throw Error("start", "is called while a message is under way; expected finish() first");
+  failure_ = to_error(error);
+  std::size_t size = header_size;
+  for (const ExchangedLayer& layer : layers_) size += addend_count(layer);
+  std::vector<std::int64_t> numbers(size);
+  numbers[0] = 1;
+  send(std::move(numbers));
+}
+
+void SumExchange::send(std::vector<std::int64_t> numbers) {
+  ++calls_;
+  pending_ = communicator_->start_sum(std::move(numbers));
+}
+
+bool SumExchange::is_done() { return pending_ && pending_->is_done(); }
+
+std::vector<PartialSums> SumExchange::finish() {
+  if (!pending_) throw Error("finish", "is called with no message under way; expected start() first");
+  const std::unique_ptr<PendingSum> pending = std::move(pending_);
+  const std::optional<Error> failure = std::exchange(failure_, std::nullopt);
+  const std::vector<std::int64_t> totals = pending->wait();
+  if (totals[0] != 0) throw_first_failure(*communicator_, failure);
+  if (!are_equal(static_cast<std::uint64_t>(communicator_->size()), static_cast<std::uint64_t>(totals[1]),
+                 static_cast<std::uint64_t>(totals[2]))) {
+    throw_difference();
+  }
+  std::vector<PartialSums> sums;
+  std::size_t at = header_size;
+  for (std::size_t i = 0; i < layers_.size(); ++i) {
+    const std::size_t size = addend_count(layers_[i]);
+    sums.push_back(from_addends(std::span(totals).subspan(at, size), layers_[i].channels, kinds_[i], layers_[i].range));
+    at += size;
+  }
+  return sums;
+}
+
+void SumExchange::throw_difference() {
+  const std::vector<std::string> calls = communicator_->gather(call_);
+  std::size_t rank = 1;
+  while (rank + 1 < calls.size() && calls[rank] == calls[0]) ++rank;
+  throw Error("call on rank " + std::to_string(rank),
+              "is " + calls[rank] + "; expected " + calls[0] + ", as on rank 0");
+}
+
+}  // namespace exactnorm

@@ -1,0 +1,411 @@
+// Ranks that hold parts of a batch, against one process that holds it all.
+#include "exactnorm/synchronized.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "exactnorm/addends.h"
+#include "exactnorm/layer.h"
+#include "support/compare.h"
+#include "support/random.h"
+#include "support/tensor.h"
+#include "support/thread_ranks.h"
+
+namespace exactnorm::testing {
+namespace {
+
+using Range = PartialSums::Range;
+
+// A batch, and where it is cut.
+struct Case {
+  DType dtype = DType::float32;
+  IndexList shape;
+  std::vector<Index> cuts;  // of the first axis: 0, ..., its size
+
+  [[nodiscard]] int ranks() const { return static_cast<int>(cuts.size()) - 1; }
+  [[nodiscard]] IndexList shape_of(int rank) const {
+    IndexList part = shape;
+    part[0] = cuts[static_cast<std::size_t>(rank) + 1] - cuts[static_cast<std::size_t>(rank)];
+    return part;
+  }
+  [[nodiscard]] Range range() const { return dtype == DType::float64 ? Range::extended : Range::single; }
+};
+
+Case random_case(Random& random) {
+  Case result;
+  result.dtype = random.chance(0.3) ? DType::float64 : DType::float32;
+  result.shape = {random.between(1, 9), random.between(1, 7), random.between(1, 6)};
+  result.cuts = {0, result.shape[0]};
+  for (Index i = random.between(0, 4); i > 0; --i) result.cuts.push_back(random.between(0, result.shape[0]));
+  std::sort(result.cuts.begin(), result.cuts.end());
+  return result;
+}
+
+// Rows first to last of `whole`, with strides of their own.
+Tensor part_of(const Tensor& whole, const Case& which, int rank, std::uint64_t seed) {
+  Random random(seed + static_cast<std::uint64_t>(rank));
+  const IndexList shape = which.shape_of(rank);
+  Tensor part = Tensor::strided(which.dtype, shape, random_strides(random, shape));
+  const Index row = which.shape[1] * which.shape[2];
+  const Index first = which.cuts[static_cast<std::size_t>(rank)] * row;
+  for (Index i = 0; i < part.count(); ++i) part.set(i, whole.get(first + i));
+  return part;
+}
+
+std::vector<double> rows_of(const Tensor& whole, const Case& which, int rank) {
+  const Index row = which.shape[1] * which.shape[2];
+  const std::vector<double> values = whole.values();
+  const auto at = [&](std::size_t cut) { return values.begin() + which.cuts[cut] * row; };
+  return {at(static_cast<std::size_t>(rank)), at(static_cast<std::size_t>(rank) + 1)};
+}
+
+// Everything that one process computes.
+struct Whole {
+  Tensor x, dy, y, dx, gamma, dgamma, dbeta;
+  Statistics statistics;
+};
+
+Whole compute(Random& random, const Case& which, const Options& options) {
+  const Index channels = which.shape[1];
+  const auto tensor = [&] { return Tensor(which.dtype, which.shape); };
+  const auto parameter = [&] { return Tensor(which.dtype, {channels}); };
+  Whole whole{tensor(), tensor(), tensor(), tensor(), parameter(), parameter(), parameter(), {}};
+  const double mean = random.chance(0.5) ? random.of_exponent(0, 12) : 0;
+  for (Index i = 0; i < whole.x.count(); ++i) {
+    whole.x.set(i, mean + (random.chance(0.2) ? random.of_exponent(-60, 60) : random.normal()));
+    whole.dy.set(i, random.normal());
+  }
+  if (whole.x.count() > 0 && random.chance(0.2)) whole.x.set(random.between(0, whole.x.count() - 1), NAN);
+  for (Index i = 0; i < channels; ++i) whole.gamma.set(i, random.normal());
+  whole.statistics = training(whole.x.view(), whole.y.view(), {whole.gamma.view(), whole.gamma.view()}, options);
+  backward(whole.dy.view(), whole.x.view(), whole.statistics, whole.gamma.view(),
+           {whole.dx.view(), whole.dgamma.view(), whole.dbeta.view()}, options);
+  return whole;
+}
+
+TEST(Synchronized, GivesTheBitsOfOneProcess) {
+  Random random(601);
+  for (int i = 0; i < 100 && !HasFailure(); ++i) {
+    const Case which = random_case(random);
+    Options options;
+    options.threads = 1;
+    options.epsilon = random.chance(0.2) ? 0 : 1e-5;
+    if (random.chance(0.3)) options.epsilon_placement = EpsilonPlacement::deviation;
+    const Whole whole = compute(random, which, options);
+    const std::uint64_t seed = random.bits();
+
+    ThreadRanks::run(which.ranks(), [&](Communicator& communicator) {
+      const int rank = communicator.rank();
+      SumExchange exchange(communicator, which.shape[1], which.range());
+      const Tensor x = part_of(whole.x, which, rank, seed);
+      const Tensor dy = part_of(whole.dy, which, rank, seed + 10);
+      Tensor y = part_of(whole.y, which, rank, seed + 20);
+      Tensor dx = part_of(whole.dx, which, rank, seed + 30);
+      Tensor dgamma(which.dtype, {which.shape[1]});
+      Tensor dbeta(which.dtype, {which.shape[1]});
+      y.fill(std::vector<double>(static_cast<std::size_t>(y.count()), 7));
+      dx.fill(std::vector<double>(static_cast<std::size_t>(dx.count()), 7));
+
+      const Statistics statistics =
+          synchronized_training(exchange, x.view(), y.view(), {whole.gamma.view(), whole.gamma.view()}, options);
+      EXPECT_TRUE(same_bits(statistics, whole.statistics));
+      EXPECT_TRUE(same_bits(y.values(), rows_of(whole.y, which, rank)));
+      EXPECT_TRUE(y.guards_intact());
+
+      synchronized_backward(exchange, dy.view(), x.view(), statistics, whole.gamma.view(),
+                            {.dx = dx.view(), .dgamma = dgamma.view(), .dbeta = dbeta.view()}, options);
+      EXPECT_TRUE(same_bits(dx.values(), rows_of(whole.dx, which, rank)));
+      EXPECT_TRUE(same_bits(dgamma.values(), whole.dgamma.values()));
+      EXPECT_TRUE(same_bits(dbeta.values(), whole.dbeta.values()));
+      EXPECT_TRUE(dx.guards_intact());
+    });
+  }
+}
+
+// Shares against plain sums in long double, and their total against dgamma and dbeta.
+TEST(Synchronized, SharesOfParameterGradientsAddUp) {
+  Random random(602);
+  const Case which = {DType::float64, {7, 3, 5}, {0, 2, 2, 6, 7}};
+  const Whole whole = compute(random, {DType::float64, {7, 3, 5}, {0, 7}}, {});
+  std::vector<std::vector<double>> dgammas(4);
+  std::vector<std::vector<double>> dbetas(4);
+  ThreadRanks::run(which.ranks(), [&](Communicator& communicator) {
+    const auto rank = static_cast<std::size_t>(communicator.rank());
+    SumExchange exchange(communicator, 3, Range::extended);
+    const Tensor x = part_of(whole.x, which, communicator.rank(), 1);
+    const Tensor dy = part_of(whole.dy, which, communicator.rank(), 2);
+    Tensor dgamma(DType::float64, {3});
+    Tensor dbeta(DType::float64, {1, 3, 1});
+    synchronized_backward(exchange, dy.view(), x.view(), whole.statistics, std::nullopt,
+                          {.dgamma_share = dgamma.view(), .dbeta_share = dbeta.view()});
+    dgammas[rank] = dgamma.values();
+    dbetas[rank] = dbeta.values();
+
+    for (Index channel = 0; channel < 3; ++channel) {
+      const auto at = static_cast<std::size_t>(channel);
+      long double sum = 0;
+      long double product = 0;
+      for (Index i = 0; i < x.count(); ++i) {
+        if (i / 5 % 3 != channel) continue;
+        sum += static_cast<long double>(dy.get(i));
+        product += static_cast<long double>(dy.get(i)) *
+                   (static_cast<long double>(x.get(i)) - static_cast<long double>(whole.statistics.mean[at]));
+      }
+      product *= static_cast<long double>(whole.statistics.inverse_deviation[at]);
+      if (std::isnan(whole.statistics.mean[at])) continue;
+      EXPECT_NEAR(dbetas[rank][at], static_cast<double>(sum), 1e-14 * (1 + std::abs(static_cast<double>(sum))));
+      EXPECT_NEAR(dgammas[rank][at], static_cast<double>(product),
+                  1e-13 * (1 + std::abs(static_cast<double>(product))));
+    }
+  });
+  EXPECT_EQ(dgammas[1], std::vector<double>(3, 0.0));
+  for (std::size_t channel = 0; channel < 3; ++channel) {
+    double dgamma = 0;
+    double dbeta = 0;
+    for (std::size_t rank = 0; rank < 4; ++rank) {
+      dgamma += dgammas[rank][channel];
+      dbeta += dbetas[rank][channel];
+    }
+    EXPECT_NEAR(dgamma, whole.dgamma.get(static_cast<Index>(channel)), 1e-12);
+    EXPECT_NEAR(dbeta, whole.dbeta.get(static_cast<Index>(channel)), 1e-12);
+  }
+}
+
+TEST(Synchronized, ALayerTrainsAsOneProcessDoes) {
+  Random random(603);
+  const Case which = {DType::float32, {6, 4, 3}, {0, 1, 6, 6}};
+  std::vector<Tensor> batches;
+  for (int step = 0; step < 3; ++step) {
+    batches.emplace_back(DType::float32, which.shape);
+    for (Index i = 0; i < batches.back().count(); ++i) batches.back().set(i, 100 + random.normal());
+  }
+  BatchNorm alone(4);
+  Tensor y(DType::float32, which.shape);
+  Tensor dx(DType::float32, which.shape);
+  for (const Tensor& batch : batches) {
+    alone.forward(batch.view(), y.view());
+    alone.backward(batch.view(), batch.view(), dx.view());
+  }
+  ThreadRanks::run(which.ranks(), [&](Communicator& communicator) {
+    const int rank = communicator.rank();
+    SumExchange exchange(communicator, 4);
+    BatchNorm layer(4);
+    Tensor own_y = part_of(y, which, rank, 1);
+    Tensor own_dx = part_of(y, which, rank, 2);
+    for (const Tensor& batch : batches) {
+      const Tensor x = part_of(batch, which, rank, 3);
+      layer.forward(exchange, x.view(), own_y.view());
+      layer.backward(exchange, x.view(), x.view(), own_dx.view());
+    }
+    EXPECT_TRUE(same_bits(own_y.values(), rows_of(y, which, rank)));
+    EXPECT_TRUE(same_bits(own_dx.values(), rows_of(dx, which, rank)));
+    EXPECT_TRUE(same_bits(layer.running.mean, alone.running.mean));
+    EXPECT_TRUE(same_bits(layer.running.variance, alone.running.variance));
+    EXPECT_TRUE(same_bits(layer.gamma_gradient, alone.gamma_gradient));
+    EXPECT_TRUE(same_bits(layer.beta_gradient, alone.beta_gradient));
+  });
+}
+
+// A batch of one value per channel in all has no unbiased variance, on whichever rank it is.
+TEST(Synchronized, ALayerRefusesASingleValueOnAllRanks) {
+  ThreadRanks::run(3, [](Communicator& communicator) {
+    SumExchange exchange(communicator, 2);
+    BatchNorm layer(2);
+    const Tensor x(DType::float32, {communicator.rank() == 1 ? 1 : 0, 2}, {1, 2});
+    Tensor y(DType::float32, x.shape());
+    y.fill({7, 7});
+    EXPECT_EQ(error_of([&] { layer.forward(exchange, x.view(), y.view()); }),
+              "batch: has 1 value per channel; expected at least 2, as one value has no unbiased variance");
+    if (y.count() > 0) {
+      EXPECT_EQ(y.get(0), 7);
+    }
+    EXPECT_EQ(layer.running.batches_tracked, 0);
+  });
+}
+
+// What one rank does wrong, and what all of them hear.
+TEST(Synchronized, AnErrorOnOneRankIsTheErrorOfAll) {
+  struct Mistake {
+    DType dtype;
+    IndexList shape;
+    Index gammas;
+    double epsilon;
+    std::string expected;
+  };
+  const std::vector<Mistake> mistakes = {
+      {DType::float32, {2, 4}, 4, 1e-5, "x on rank 2: has 4 channels; expected 3, as in the exchange"},
+      {DType::float64,
+       {2, 3},
+       3,
+       1e-5,
+       "x on rank 2: is float64; expected float32 or an integer of at most 16 bits, as the exchange is of range "
+       "single"},
+      {DType::float32, {6}, 3, 1e-5, "channel_axes on rank 2: has 1; expected axes of a tensor of shape (6,)"},
+      {DType::float32,
+       {2, 3},
+       3,
+       1e-3,
+       "call on rank 2: is number 1, moments, epsilon 0.001 beside the variance; expected number 1, moments, epsilon "
+       "1e-05 beside the variance, as on rank 0"},
+  };
+  for (const Mistake& mistake : mistakes) {
+    ThreadRanks::run(4, [&](Communicator& communicator) {
+      SumExchange exchange(communicator, 3);
+      const Tensor good(DType::float32, {2, 3}, {1, 2, 3, 4, 5, 6});
+      const Tensor bad(mistake.dtype, mistake.shape);
+      const bool is_wrong = communicator.rank() == 2;
+      const Tensor& x = is_wrong ? bad : good;
+      Tensor y(is_wrong ? mistake.dtype : DType::float32, x.shape());
+      y.fill(std::vector<double>(static_cast<std::size_t>(y.count()), 7));
+      Options options;
+      if (is_wrong) options.epsilon = mistake.epsilon;
+      const std::string found = error_of([&] { synchronized_training(exchange, x.view(), y.view(), {}, options); });
+      EXPECT_EQ(found, mistake.expected);
+      for (Index i = 0; i < y.count(); ++i) EXPECT_EQ(y.get(i), 7);
+
+      // All go on with the next batch.
+      Tensor out(DType::float32, {2, 3});
+      EXPECT_EQ(synchronized_training(exchange, good.view(), out.view()).count, 8);
+    });
+  }
+}
+
+TEST(Synchronized, SeveralRanksErrorsAreCounted) {
+  ThreadRanks::run(4, [](Communicator& communicator) {
+    SumExchange exchange(communicator, 1);
+    const Tensor x(DType::float32, {2, communicator.rank() == 0 ? 1 : 2});
+    Tensor y(DType::float32, x.shape());
+    EXPECT_EQ(error_of([&] { synchronized_training(exchange, x.view(), y.view()); }),
+              "x on rank 1: has 2 channels; expected 1, as in the exchange; failed, too: rank 2, 3");
+  });
+}
+
+TEST(Synchronized, ErrorsOfBackwardReachAllRanks) {
+  ThreadRanks::run(2, [](Communicator& communicator) {
+    SumExchange exchange(communicator, 3);
+    const Tensor x(DType::float32, {2, 3}, {1, 2, 3, 4, 5, 6});
+    Tensor y(DType::float32, {2, 3});
+    const Statistics statistics = synchronized_training(exchange, x.view(), y.view());
+    Tensor dx(DType::float32, {2, 3}, {7, 7, 7, 7, 7, 7});
+    Tensor dgamma(DType::float32, {communicator.rank() == 0 ? 2 : 3});
+    EXPECT_EQ(error_of([&] {
+                synchronized_backward(exchange, x.view(), x.view(), statistics, std::nullopt,
+                                      {.dx = dx.view(), .dgamma_share = dgamma.view()});
+              }).substr(0, 16),
+              "dgamma on rank 0");
+    EXPECT_EQ(dx.get(0), 7);
+    // One memory for the total and the share.
+    EXPECT_EQ(error_of([&] {
+                synchronized_backward(exchange, x.view(), x.view(), statistics, std::nullopt,
+                                      {.dx = dx.view(), .dbeta_share = dx.view()});
+              }).substr(0, 15),
+              "dbeta on rank 0");
+  });
+}
+
+TEST(SumExchange, RefusesRanksThatDiffer) {
+  ThreadRanks::run(3, [](Communicator& communicator) {
+    const Index channels = communicator.rank() == 1 ? 5 : 4;
+    EXPECT_EQ(error_of([&] { SumExchange(communicator, channels); }),
+              "layers on rank 1: are 5 channels of range single; expected 4 channels of range single, as on rank 0");
+    EXPECT_EQ(error_of([&] { SumExchange(communicator, communicator.rank() == 2 ? -1 : 4); }),
+              "layers on rank 2: have one of -1 channels; expected 0 or more");
+  });
+}
+
+TEST(SumExchange, RefusesRanksAtDifferentCalls) {
+  ThreadRanks::run(2, [](Communicator& communicator) {
+    SumExchange exchange(communicator, 2);
+    const PartialSums moments(2);
+    const PartialSums gradients(2, PartialSums::Kind::gradients);
+    const std::string found =
+        error_of([&] { (void)exchange.sum(communicator.rank() == 0 ? moments : gradients, "layer 3"); });
+    EXPECT_EQ(found,
+              "call on rank 1: is number 1, gradients, layer 3; expected number 1, moments, layer 3, as on rank 0");
+  });
+}
+
+// Two layers in one message, and something else meanwhile.
+TEST(SumExchange, CarriesSeveralLayersWhileOthersWork) {
+  Random random(604);
+  const Tensor a(DType::float32, {4, 3}, std::vector<double>(12, 1.5));
+  const Tensor b(DType::float64, {5, 2}, std::vector<double>(10, 0.1));
+  PartialSums of_a(3);
+  PartialSums of_b(2, PartialSums::Kind::moments, Range::extended);
+  accumulate(of_a, a.view());
+  accumulate(of_b, b.view());
+  PartialSums all_a = of_a;
+  PartialSums all_b = of_b;
+  for (int rank = 1; rank < 3; ++rank) {
+    all_a.merge(of_a);
+    all_b.merge(of_b);
+  }
+  ThreadRanks::run(3, [&](Communicator& communicator) {
+    SumExchange exchange(communicator, {{3, Range::single}, {2, Range::extended}});
+    EXPECT_FALSE(exchange.is_done());
+    EXPECT_EQ(error_of([&] { (void)exchange.finish(); }).substr(0, 6), "finish");
+    exchange.start(std::vector<PartialSums>{of_a, of_b});
+    EXPECT_EQ(error_of([&] { exchange.start(std::vector<PartialSums>{of_a, of_b}); }).substr(0, 5), "start");
+    while (!exchange.is_done()) std::this_thread::yield();
+    const std::vector<PartialSums> sums = exchange.finish();
+    ASSERT_EQ(sums.size(), 2U);
+    EXPECT_EQ(sums[0], all_a);
+    EXPECT_EQ(sums[1], all_b);
+
+    // One layer too few, on one rank.
+    std::vector<PartialSums> parts = {of_a, of_b};
+    if (communicator.rank() == 1) parts.pop_back();
+    exchange.start(parts);
+    EXPECT_EQ(error_of([&] { (void)exchange.finish(); }), "sums on rank 1: are of 1 layers; expected 2");
+  });
+}
+
+// Beyond 2^24 and 2^31 elements, where counts in float32 and in 32 bits end.
+TEST(SumExchange, CountsBeyondTwoBillion) {
+  const std::vector<float> values = {1, 3};
+  PartialSums pair(1);
+  accumulate(pair, view(values, {2, 1}));
+  std::vector<std::int64_t> addends = to_addends(pair, Range::single);
+  for (std::int64_t& addend : addends) addend *= (std::int64_t{1} << 30) + 1;
+  const PartialSums many = from_addends(addends, 1, PartialSums::Kind::moments, Range::single);
+  ThreadRanks::run(3, [&](Communicator& communicator) {
+    SumExchange exchange(communicator, 1);
+    const Statistics statistics = statistics_of(exchange.sum(many));
+    EXPECT_EQ(statistics.count, 6 * ((Index{1} << 30) + 1));
+    EXPECT_EQ(statistics.mean[0], 2);
+    EXPECT_EQ(statistics.variance[0], 1);
+  });
+}
+
+TEST(Communicator, OfOneProcessChangesNothing) {
+  const Tensor x(DType::float32, {2, 3}, {1, 2, 3, 4, 5, 7});
+  Tensor y(DType::float32, {2, 3});
+  Tensor expected(DType::float32, {2, 3});
+  SumExchange exchange(single_process(), 3);
+  EXPECT_TRUE(same_bits(synchronized_training(exchange, x.view(), y.view()), training(x.view(), expected.view())));
+  EXPECT_TRUE(same_bits(y.values(), expected.values()));
+  const Tensor wide(DType::float32, {2, 4});
+  Tensor out(DType::float32, {2, 4});
+  EXPECT_EQ(error_of([&] { synchronized_training(exchange, wide.view(), out.view()); }),
+            "x: has 4 channels; expected 3, as in the exchange");
+}
+
+TEST(Communicator, AgreesOnErrorsOfAnyKind) {
+  ThreadRanks::run(3, [](Communicator& communicator) {
+    EXPECT_EQ(error_of([&] { agree(communicator, [] {}); }), "no error");
+    EXPECT_EQ(error_of([&] {
+                agree(communicator, [&] {
+                  if (communicator.rank() == 1) throw std::bad_alloc();
+                });
+              }),
+              "failure on rank 1: std::bad_alloc");
+  });
+}
+
+}  // namespace
+}  // namespace exactnorm::testing
