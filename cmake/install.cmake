@@ -13,7 +13,18 @@ install(TARGETS exactnorm EXPORT exactnormTargets
         RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR}
         INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/exactnorm DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
-        FILES_MATCHING PATTERN "*.h")
+        FILES_MATCHING PATTERN "*.h" PATTERN mpi.h EXCLUDE)
+if(TARGET exactnorm_mpi)
+  # Apart from the library's own: who does not ask for the component need not have MPI.
+  set_target_properties(exactnorm_mpi PROPERTIES VERSION ${PROJECT_VERSION}
+                        SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR} INSTALL_RPATH "$ORIGIN")
+  install(TARGETS exactnorm_mpi EXPORT exactnormMpiTargets
+          ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}
+          LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}
+          RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR}
+          INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+  install(FILES ${PROJECT_SOURCE_DIR}/include/exactnorm/mpi.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/exactnorm)
+endif()
 if(TARGET exactnorm_cli)
   file(RELATIVE_PATH library_from_command ${CMAKE_INSTALL_FULL_BINDIR} ${CMAKE_INSTALL_FULL_LIBDIR})
   set_target_properties(exactnorm_cli PROPERTIES INSTALL_RPATH "$ORIGIN/${library_from_command}")
@@ -44,6 +55,9 @@ install(FILES ${PROJECT_BINARY_DIR}/package/exactnormConfig.cmake
               ${PROJECT_BINARY_DIR}/package/exactnormConfigVersion.cmake
         DESTINATION ${package_directory})
 install(EXPORT exactnormTargets NAMESPACE exactnorm:: DESTINATION ${package_directory})
+if(TARGET exactnorm_mpi)
+  install(EXPORT exactnormMpiTargets NAMESPACE exactnorm:: DESTINATION ${package_directory})
+endif()
 
 # Relative to the file itself, so that `cmake --install --prefix` and moved directories work.
 file(RELATIVE_PATH prefix_from_pc ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig ${CMAKE_INSTALL_PREFIX})

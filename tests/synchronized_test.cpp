@@ -3,7 +3,6 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <cmath>
 #include <string>
 #include <thread>
@@ -13,6 +12,7 @@
 #include "exactnorm/layer.h"
 #include "support/compare.h"
 #include "support/random.h"
+#include "support/ranked_batch.h"
 #include "support/tensor.h"
 #include "support/thread_ranks.h"
 
@@ -21,109 +21,15 @@ namespace {
 
 using Range = PartialSums::Range;
 
-// A batch, and where it is cut.
-struct Case {
-  DType dtype = DType::float32;
-  IndexList shape;
-  std::vector<Index> cuts;  // of the first axis: 0, ..., its size
-
-  [[nodiscard]] int ranks() const { return static_cast<int>(cuts.size()) - 1; }
-  [[nodiscard]] IndexList shape_of(int rank) const {
-    IndexList part = shape;
-    part[0] = cuts[static_cast<std::size_t>(rank) + 1] - cuts[static_cast<std::size_t>(rank)];
-    return part;
-  }
-  [[nodiscard]] Range range() const { return dtype == DType::float64 ? Range::extended : Range::single; }
-};
-
-Case random_case(Random& random) {
-  Case result;
-  result.dtype = random.chance(0.3) ? DType::float64 : DType::float32;
-  result.shape = {random.between(1, 9), random.between(1, 7), random.between(1, 6)};
-  result.cuts = {0, result.shape[0]};
-  for (Index i = random.between(0, 4); i > 0; --i) result.cuts.push_back(random.between(0, result.shape[0]));
-  std::sort(result.cuts.begin(), result.cuts.end());
-  return result;
-}
-
-// Rows first to last of `whole`, with strides of their own.
-Tensor part_of(const Tensor& whole, const Case& which, int rank, std::uint64_t seed) {
-  Random random(seed + static_cast<std::uint64_t>(rank));
-  const IndexList shape = which.shape_of(rank);
-  Tensor part = Tensor::strided(which.dtype, shape, random_strides(random, shape));
-  const Index row = which.shape[1] * which.shape[2];
-  const Index first = which.cuts[static_cast<std::size_t>(rank)] * row;
-  for (Index i = 0; i < part.count(); ++i) part.set(i, whole.get(first + i));
-  return part;
-}
-
-std::vector<double> rows_of(const Tensor& whole, const Case& which, int rank) {
-  const Index row = which.shape[1] * which.shape[2];
-  const std::vector<double> values = whole.values();
-  const auto at = [&](std::size_t cut) { return values.begin() + which.cuts[cut] * row; };
-  return {at(static_cast<std::size_t>(rank)), at(static_cast<std::size_t>(rank) + 1)};
-}
-
-// Everything that one process computes.
-struct Whole {
-  Tensor x, dy, y, dx, gamma, dgamma, dbeta;
-  Statistics statistics;
-};
-
-Whole compute(Random& random, const Case& which, const Options& options) {
-  const Index channels = which.shape[1];
-  const auto tensor = [&] { return Tensor(which.dtype, which.shape); };
-  const auto parameter = [&] { return Tensor(which.dtype, {channels}); };
-  Whole whole{tensor(), tensor(), tensor(), tensor(), parameter(), parameter(), parameter(), {}};
-  const double mean = random.chance(0.5) ? random.of_exponent(0, 12) : 0;
-  for (Index i = 0; i < whole.x.count(); ++i) {
-    whole.x.set(i, mean + (random.chance(0.2) ? random.of_exponent(-60, 60) : random.normal()));
-    whole.dy.set(i, random.normal());
-  }
-  if (whole.x.count() > 0 && random.chance(0.2)) whole.x.set(random.between(0, whole.x.count() - 1), NAN);
-  for (Index i = 0; i < channels; ++i) whole.gamma.set(i, random.normal());
-  whole.statistics = training(whole.x.view(), whole.y.view(), {whole.gamma.view(), whole.gamma.view()}, options);
-  backward(whole.dy.view(), whole.x.view(), whole.statistics, whole.gamma.view(),
-           {whole.dx.view(), whole.dgamma.view(), whole.dbeta.view()}, options);
-  return whole;
-}
-
 TEST(Synchronized, GivesTheBitsOfOneProcess) {
   Random random(601);
   for (int i = 0; i < 100 && !HasFailure(); ++i) {
-    const Case which = random_case(random);
-    Options options;
-    options.threads = 1;
-    options.epsilon = random.chance(0.2) ? 0 : 1e-5;
-    if (random.chance(0.3)) options.epsilon_placement = EpsilonPlacement::deviation;
+    const Case which = random_case(random, random.between(1, 5));
+    const Options options = random_options(random);
     const Whole whole = compute(random, which, options);
     const std::uint64_t seed = random.bits();
-
-    ThreadRanks::run(which.ranks(), [&](Communicator& communicator) {
-      const int rank = communicator.rank();
-      SumExchange exchange(communicator, which.shape[1], which.range());
-      const Tensor x = part_of(whole.x, which, rank, seed);
-      const Tensor dy = part_of(whole.dy, which, rank, seed + 10);
-      Tensor y = part_of(whole.y, which, rank, seed + 20);
-      Tensor dx = part_of(whole.dx, which, rank, seed + 30);
-      Tensor dgamma(which.dtype, {which.shape[1]});
-      Tensor dbeta(which.dtype, {which.shape[1]});
-      y.fill(std::vector<double>(static_cast<std::size_t>(y.count()), 7));
-      dx.fill(std::vector<double>(static_cast<std::size_t>(dx.count()), 7));
-
-      const Statistics statistics =
-          synchronized_training(exchange, x.view(), y.view(), {whole.gamma.view(), whole.gamma.view()}, options);
-      EXPECT_TRUE(same_bits(statistics, whole.statistics));
-      EXPECT_TRUE(same_bits(y.values(), rows_of(whole.y, which, rank)));
-      EXPECT_TRUE(y.guards_intact());
-
-      synchronized_backward(exchange, dy.view(), x.view(), statistics, whole.gamma.view(),
-                            {.dx = dx.view(), .dgamma = dgamma.view(), .dbeta = dbeta.view()}, options);
-      EXPECT_TRUE(same_bits(dx.values(), rows_of(whole.dx, which, rank)));
-      EXPECT_TRUE(same_bits(dgamma.values(), whole.dgamma.values()));
-      EXPECT_TRUE(same_bits(dbeta.values(), whole.dbeta.values()));
-      EXPECT_TRUE(dx.guards_intact());
-    });
+    ThreadRanks::run(which.ranks(),
+                     [&](Communicator& communicator) { check_rank(communicator, which, options, whole, seed); });
   }
 }
 
@@ -281,7 +187,7 @@ TEST(Synchronized, SeveralRanksErrorsAreCounted) {
     const Tensor x(DType::float32, {2, communicator.rank() == 0 ? 1 : 2});
     Tensor y(DType::float32, x.shape());
     EXPECT_EQ(error_of([&] { synchronized_training(exchange, x.view(), y.view()); }),
-              "x on rank 1: has 2 channels; expected 1, as in the exchange; failed, too: rank 2, 3");
+              "x on rank 1: has 2 channels; expected 1, as in the exchange; 2 other ranks failed, too");
   });
 }
 
@@ -293,18 +199,19 @@ TEST(Synchronized, ErrorsOfBackwardReachAllRanks) {
     const Statistics statistics = synchronized_training(exchange, x.view(), y.view());
     Tensor dx(DType::float32, {2, 3}, {7, 7, 7, 7, 7, 7});
     Tensor dgamma(DType::float32, {communicator.rank() == 0 ? 2 : 3});
-    EXPECT_EQ(error_of([&] {
-                synchronized_backward(exchange, x.view(), x.view(), statistics, std::nullopt,
-                                      {.dx = dx.view(), .dgamma_share = dgamma.view()});
-              }).substr(0, 16),
-              "dgamma on rank 0");
+    const auto error_with = [&](const SynchronizedGradients& gradients) {
+      return error_of(
+          [&] { synchronized_backward(exchange, x.view(), x.view(), statistics, std::nullopt, gradients); });
+    };
+    EXPECT_EQ(error_with({.dx = dx.view(), .dgamma_share = dgamma.view()}),
+              "dgamma_share on rank 0: has shape (2,); expected one element for each of the 3 channels");
     EXPECT_EQ(dx.get(0), 7);
-    // One memory for the total and the share.
-    EXPECT_EQ(error_of([&] {
-                synchronized_backward(exchange, x.view(), x.view(), statistics, std::nullopt,
-                                      {.dx = dx.view(), .dbeta_share = dx.view()});
-              }).substr(0, 15),
-              "dbeta on rank 0");
+    // One memory for two outputs, on both ranks.
+    Tensor dbeta(DType::float32, {3});
+    EXPECT_EQ(error_with({.dbeta = dbeta.view(), .dbeta_share = dbeta.view()}),
+              "dbeta_share: overlaps dbeta; expected separate memory");
+    EXPECT_EQ(error_with({.dgamma_share = dbeta.view(), .dbeta_share = dbeta.view()}),
+              "dbeta_share: overlaps dgamma_share; expected separate memory");
   });
 }
 

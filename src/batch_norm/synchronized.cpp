@@ -1,5 +1,6 @@
 #include "exactnorm/synchronized.h"
 
+#include <array>
 #include <cstddef>
 #include <exception>
 #include <optional>
@@ -44,6 +45,28 @@ std::string purpose_of(const Options& options) {
          (options.epsilon_placement == EpsilonPlacement::variance ? " beside the variance" : " beside the deviation");
 }
 
+// The shares, as check_backward() has checked the other outputs.
+void check_shares(const SynchronizedGradients& gradients, const IndexList& axes, const TensorView& dy,
+                  const TensorView& x, const std::optional<TensorView>& gamma) {
+  const std::array shares = {std::pair{"dgamma_share", gradients.dgamma_share},
+                             std::pair{"dbeta_share", gradients.dbeta_share}};
+  const std::array others = {std::pair{"dx", gradients.dx}, std::pair{"dgamma", gradients.dgamma},
+                             std::pair{"dbeta", gradients.dbeta}};
+  for (const auto& [name, share] : shares) {
+    if (!share) continue;
+    check_output_parameter(name, *share, axes, x);
+    check_overlap(name, *share, "x", x, false);
+    check_overlap(name, *share, "dy", dy, false);
+    if (gamma) check_overlap(name, *share, "gamma", *gamma, false);
+    for (const auto& [other_name, other] : others) {
+      if (other) check_overlap(name, *share, other_name, *other, false);
+    }
+  }
+  if (gradients.dgamma_share && gradients.dbeta_share) {
+    check_overlap("dbeta_share", *gradients.dbeta_share, "dgamma_share", *gradients.dgamma_share, false);
+  }
+}
+
 // Exchanges what sums_of() returns; where it throws on one rank, all ranks throw.
 template <typename SumsOf>
 PartialSums exchange_sums(SumExchange& exchange, const Options& options, const SumsOf& sums_of) {
@@ -58,8 +81,8 @@ PartialSums exchange_sums(SumExchange& exchange, const Options& options, const S
 }
 
 // What one rank's sums add to dgamma and dbeta: those of frozen statistics, as whose functions they are linear in dy.
-void write_shares(const PartialSums& own, const Statistics& statistics, const TensorView& x, const Gradients& shares,
-                  const Options& options) {
+void write_shares(const PartialSums& own, const Statistics& statistics, const TensorView& x,
+                  const SynchronizedGradients& gradients, const Options& options) {
   const auto channels = static_cast<std::size_t>(own.channels());
   std::vector<double> dgamma(channels);
   std::vector<double> dbeta(channels);
@@ -71,8 +94,8 @@ void write_shares(const PartialSums& own, const Statistics& statistics, const Te
     dbeta[channel] = solved.dbeta;
   }
   const IndexList axes = resolve_channel_axes(options.channel_axes, x);
-  if (shares.dgamma) write_parameter("dgamma_share", *shares.dgamma, axes, x, dgamma);
-  if (shares.dbeta) write_parameter("dbeta_share", *shares.dbeta, axes, x, dbeta);
+  if (gradients.dgamma_share) write_parameter("dgamma_share", *gradients.dgamma_share, axes, x, dgamma);
+  if (gradients.dbeta_share) write_parameter("dbeta_share", *gradients.dbeta_share, axes, x, dbeta);
 }
 
 }  // namespace
@@ -103,16 +126,10 @@ void synchronized_backward(SumExchange& exchange, const TensorView& dy, const Te
                            const SynchronizedGradients& gradients, const Options& options) {
   check_layers(exchange);
   const Gradients of_batch = {gradients.dx, gradients.dgamma, gradients.dbeta};
-  const Gradients of_rank = {std::nullopt, gradients.dgamma_share, gradients.dbeta_share};
   std::optional<PartialSums> own;
   const PartialSums total = exchange_sums(exchange, options, [&] {
     const IndexList axes = check_backward({dy, x, statistics, gamma, of_batch, options}, false);
-    static_cast<void>(check_backward({dy, x, statistics, gamma, of_rank, options}, false));
-    for (const auto& share : {of_rank.dgamma, of_rank.dbeta}) {
-      for (const auto& output : {of_batch.dx, of_batch.dgamma, of_batch.dbeta}) {
-        if (share && output) check_overlap("a share", *share, "another gradient", *output, false);
-      }
-    }
+    check_shares(gradients, axes, dy, x, gamma);
     static_cast<void>(parameter_or("gamma", gamma, 1.0, axes, x));
     check_channels(exchange, channel_count(axes, x));
     check_range(exchange, "x", x);
@@ -122,7 +139,7 @@ void synchronized_backward(SumExchange& exchange, const TensorView& dy, const Te
     return *own;
   });
   backward_from_sums(dy, x, statistics, total, gamma, of_batch, options);
-  if (of_rank.dgamma || of_rank.dbeta) write_shares(*own, statistics, x, of_rank, options);
+  if (gradients.dgamma_share || gradients.dbeta_share) write_shares(*own, statistics, x, gradients, options);
 }
 
 }  // namespace exactnorm

@@ -9,6 +9,8 @@ namespace exactnorm::cli {
 struct Command {
   CLI::App* app = nullptr;
   std::function<int()> run;
+  /// Whether processes that were started together share the work; if not, the first of them does it.
+  bool shares_work = false;
 };
 
 [[nodiscard]] Command add_demo(CLI::App& main);

@@ -19,6 +19,14 @@ struct FileBlock {
   TensorView x;
   /// The index of its first element along each axis of the file.
   IndexList begin;
+  /// How many elements lie before it in the file.
+  Index first = 0;
+};
+
+/// One of several processes that share a file: number `rank` of `size`.
+struct FileShare {
+  int rank = 0;
+  int size = 1;
 };
 
 /// The same numbering of channels, for a block as a part of the whole file.
@@ -32,9 +40,14 @@ struct FileBlock {
 class FileBlocks {
  public:
   /// `bytes_per_element` counts towards the limit: that of the file, or of a larger output.
-  FileBlocks(const npy::NpyFile& file, std::size_t bytes_per_element, Index block_bytes);
+  /// All processes that share a file cut it in the same way, each gets a range of blocks, and no block is in two
+  /// ranges.
+  FileBlocks(const npy::NpyFile& file, std::size_t bytes_per_element, Index block_bytes, const FileShare& share = {});
 
-  /// Calls visit(block) for each block, and gives its memory back to the system. Throws Interrupted where
+  /// Bytes of the file to be visited, roughly.
+  [[nodiscard]] Index share_bytes() const noexcept;
+
+  /// Calls visit(block) for each block of the share, and gives its memory back to the system. Throws Interrupted where
   /// the user asked for the end.
   void for_each(Progress& progress, const std::function<void(const FileBlock& block)>& visit);
 
@@ -42,6 +55,8 @@ class FileBlocks {
   [[nodiscard]] TensorView view_of(Index first, Index count, const IndexList& shape);
 
   const npy::NpyFile& file_;
+  Index share_begin_ = 0;          // blocks that start from here on
+  Index share_end_ = 0;            // and before this
   std::vector<std::size_t> axes_;  // from the slowest to the fastest
   std::size_t cut_ = 0;            // which of them is cut into ranges
   Index steps_ = 1;                // of the cut axis in each block

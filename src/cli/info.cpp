@@ -7,6 +7,7 @@
 
 #include "cli/commands.h"
 #include "cli/json_text.h"
+#include "cli/ranks.h"
 #include "exactnorm/exactnorm.h"
 
 namespace exactnorm::cli {
@@ -36,6 +37,7 @@ int run(bool json) {
                  {"targets",
                   {{"compiled", compiled_targets()}, {"supported", supported_targets()}, {"active", active_target()}}},
                  {"threads", default_threads()},
+                 {"mpi", mpi_version()},
                  {"dtypes", {{"input", types.inputs}, {"output", types.outputs}}}}));
     return 0;
   }
@@ -44,6 +46,7 @@ int run(bool json) {
   fmt::print("        supported  {}\n", fmt::join(supported_targets(), ", "));
   fmt::print("        active     {}\n", active_target());
   fmt::print("threads            {}\n", default_threads());
+  fmt::print("MPI                {}\n", mpi_version());
   fmt::print("dtypes  input      {}\n", fmt::join(types.inputs, ", "));
   fmt::print("        output     {}\n", fmt::join(types.outputs, ", "));
   return 0;
@@ -53,7 +56,7 @@ int run(bool json) {
 
 Command add_info(CLI::App& main) {
   CLI::App* app =
-      main.add_subcommand("info", "Print the version, instruction sets, threads and dtypes.")->group("Commands");
+      main.add_subcommand("info", "Print the version, instruction sets, threads, MPI and dtypes.")->group("Commands");
   const auto json = std::make_shared<bool>(false);
   app->add_flag("--json", *json, "print JSON");
   app->footer(

@@ -10,6 +10,7 @@
 #include "cli/commands.h"
 #include "cli/help.h"
 #include "cli/interrupt.h"
+#include "cli/ranks.h"
 #include "exactnorm/exactnorm.h"
 
 namespace {
@@ -19,8 +20,17 @@ using exactnorm::cli::Command;
 constexpr int failure_status = 1;
 constexpr int usage_status = 2;
 
+bool is_first() { return exactnorm::cli::ranks().rank() == 0; }
+
 int fail(const std::string& message) {
   fmt::print(stderr, "exactnorm: error: {}\n", message);
+  return failure_status;
+}
+
+// Of an error that no other process knows of.
+int fail_alone(const std::string& message) {
+  fail(message);
+  if (exactnorm::cli::is_launched()) exactnorm::cli::abort_ranks(failure_status);
   return failure_status;
 }
 
@@ -36,6 +46,7 @@ int run(const Command& command) {
   // A wrong EXACTNORM_TARGET is found here rather than in the midst of the work.
   static_cast<void>(exactnorm::active_target());
   exactnorm::cli::watch_for_interrupts();
+  if (!command.shares_work && !is_first()) return 0;
   const int status = command.run();
   if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) return fail("standard output: cannot be written");
   return status;
@@ -56,9 +67,9 @@ int run_arguments(int count, char** arguments) {
   try {
     app.parse(count, arguments);
   } catch (const CLI::Success& success) {  // --help and --version
-    return app.exit(success);
+    return is_first() ? app.exit(success) : 0;
   } catch (const CLI::ParseError& error) {
-    return report_usage(app, error);
+    return is_first() ? report_usage(app, error) : usage_status;
   }
   for (const Command& command : commands) {
     if (command.app->parsed()) return run(command);
@@ -70,12 +81,20 @@ int run_arguments(int count, char** arguments) {
 
 int main(int count, char** arguments) {
   try {
+    static_cast<void>(exactnorm::cli::ranks());
+  } catch (const exactnorm::Error& error) {
+    return fail(error.what());
+  }
+  try {
     return run_arguments(count, arguments);
   } catch (const exactnorm::cli::Interrupted& interrupted) {
     exactnorm::cli::die_of(interrupted);
+  } catch (const exactnorm::Error& error) {
+    // What all processes throw at once.
+    return is_first() ? fail(error.what()) : failure_status;
   } catch (const std::bad_alloc&) {
-    return fail("not enough memory");
+    return fail_alone("not enough memory");
   } catch (const std::exception& error) {
-    return fail(error.what());
+    return fail_alone(error.what());
   }
 }

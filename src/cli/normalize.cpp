@@ -15,6 +15,7 @@
 #include "cli/commands.h"
 #include "cli/file_blocks.h"
 #include "cli/json_text.h"
+#include "cli/ranks.h"
 #include "cli/text_file.h"
 #include "combine/accumulator.h"
 #include "exactnorm/exactnorm.h"
@@ -81,8 +82,9 @@ void check_files(const Arguments& arguments) {
 // One normalization: everything is checked before the output is created.
 class Normalization {
  public:
-  explicit Normalization(const Arguments& arguments)
+  Normalization(const Arguments& arguments, Communicator& ranks)
       : arguments_(arguments),
+        ranks_(ranks),
         input_(arguments.input),
         x_{nullptr, input_.dtype(), input_.shape(), input_.strides()},
         options_{.channel_axes = parse_channel_axes(arguments.channel_axes),
@@ -109,21 +111,54 @@ class Normalization {
 
   void run() {
     std::optional<TextFile> statistics_file;
-    if (arguments_.statistics) statistics_file.emplace(*arguments_.statistics);
-    npy::NpyWriter writer(arguments_.output, output_dtype(), input_.shape(), input_.header().fortran_order);
-    const Index bytes = input_.element_count() * static_cast<Index>(size_of(input_.dtype()));
-    Progress progress("normalizing", is_training() ? 2 * bytes : bytes);
-    FileBlocks blocks(input_, std::max(size_of(input_.dtype()), size_of(output_dtype())), arguments_.block_bytes);
+    std::optional<npy::NpyWriter> writer;
+    agree(ranks_, [&] {
+      if (!is_first()) return;
+      if (arguments_.statistics) statistics_file.emplace(*arguments_.statistics);
+      writer.emplace(arguments_.output, output_dtype(), input_.shape(), input_.header().fortran_order);
+    });
+    if (ranks_.size() > 1) join(writer);
+    FileBlocks blocks(input_, std::max(size_of(input_.dtype()), size_of(output_dtype())), arguments_.block_bytes,
+                      {ranks_.rank(), ranks_.size()});
+    Progress progress("normalizing", is_first() ? (is_training() ? 2 : 1) * blocks.share_bytes() : 0);
     if (is_training()) sum(blocks, progress);
-    map(blocks, progress, writer);
+    agree(ranks_, [&] { map(blocks, progress, *writer); });
     progress.finish();
-    writer.commit();
-    if (statistics_file) statistics_file->commit(to_text(describe()));
-    if (is_training()) warn_of_non_finite(sums_, channel_sizes(axes_, input_.shape()), "became NaN");
+    commit(*writer, statistics_file);
+    if (is_training() && is_first()) {
+      warn_of_non_finite(sums_, channel_sizes(axes_, input_.shape()), "became NaN");
+    }
   }
 
  private:
   [[nodiscard]] bool is_training() const { return !arguments_.running_mean.has_value(); }
+  [[nodiscard]] bool is_first() const { return ranks_.rank() == 0; }
+
+  // All ranks write into the file that the first one has made, each its own range.
+  void join(std::optional<npy::NpyWriter>& writer) {
+    const std::string path = ranks_.gather(is_first() ? writer->temporary_path() : "").front();
+    agree(ranks_, [&] {
+      if (!is_first()) {
+        writer.emplace(arguments_.output, output_dtype(), input_.shape(), input_.header().fortran_order, path);
+      }
+    });
+  }
+
+  // When all ranks have written their parts.
+  void commit(npy::NpyWriter& writer, std::optional<TextFile>& statistics_file) {
+    Index of_others = 0;
+    if (ranks_.size() > 1) {
+      Index own = 0;
+      agree(ranks_, [&] { own = writer.finish_part(); });
+      for (const std::string& bytes : ranks_.gather(std::to_string(own))) of_others += std::stoll(bytes);
+      of_others -= own;
+    }
+    agree(ranks_, [&] {
+      if (!is_first()) return;
+      writer.commit(of_others);
+      if (statistics_file) statistics_file->commit(to_text(describe()));
+    });
+  }
 
   [[nodiscard]] DType output_dtype() const {
     if (arguments_.dtype) return *arguments_.dtype == "float64" ? DType::float64 : DType::float32;
@@ -147,11 +182,17 @@ class Normalization {
 
   void sum(FileBlocks& blocks, Progress& progress) {
     const ChannelMap whole = number_channels(axes_, input_.shape());
-    sums_ = PartialSums(channels_, PartialSums::Kind::moments, range_for(std::array{x_}));
-    blocks.for_each(progress, [&](const FileBlock& block) {
-      accumulate_part(sums_, std::array{block.x}, axes_, channels_of_block(whole, block), options_.threads);
+    const PartialSums::Range range = range_for(std::array{x_});
+    SumExchange exchange(ranks_, channels_, range);
+    sums_ = PartialSums(channels_, PartialSums::Kind::moments, range);
+    agree(ranks_, [&] {
+      blocks.for_each(progress, [&](const FileBlock& block) {
+        accumulate_part(sums_, std::array{block.x}, axes_, channels_of_block(whole, block), options_.threads);
+      });
     });
-    PartialSumsAccess::set_count(sums_, channels_ == 0 ? 0 : input_.element_count() / channels_);
+    // The count of the whole file, once.
+    PartialSumsAccess::set_count(sums_, channels_ == 0 || !is_first() ? 0 : input_.element_count() / channels_);
+    sums_ = exchange.sum(sums_);
     statistics_ = statistics_of(sums_, options_);
   }
 
@@ -165,7 +206,7 @@ class Normalization {
       const MutableTensorView y = {buffer.data(), output_dtype(), block.x.shape, block.x.strides};
       map_all(map_operands(block.x, std::nullopt, y), axes_, channels_of_block(whole, block), options_.threads,
               table.view());
-      writer.write(buffer);
+      writer.write_at(block.first, buffer);
     });
   }
 
@@ -195,6 +236,7 @@ class Normalization {
   }
 
   const Arguments& arguments_;
+  Communicator& ranks_;
   npy::NpyFile input_;
   TensorView x_;  // shape, strides and dtype of the whole input; the data comes in blocks
   Options options_;
@@ -245,10 +287,14 @@ Command add_normalize(CLI::App& main) {
       "  exactnorm normalize images.npy --output normalized.npy --channel-axes 1\n"
       "  exactnorm normalize images.npy --output normalized.npy --channel-axes -1 \\\n"
       "      --running-mean mean.npy --running-variance variance.npy --gamma gamma.npy --beta beta.npy");
-  return {app, [arguments] {
-            Normalization(*arguments).run();
+  return {app,
+          [arguments] {
+            std::optional<Normalization> normalization;
+            agree(ranks(), [&] { normalization.emplace(*arguments, ranks()); });
+            normalization->run();
             return 0;
-          }};
+          },
+          true};
 }
 
 }  // namespace exactnorm::cli

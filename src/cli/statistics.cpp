@@ -3,8 +3,11 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -14,6 +17,7 @@
 #include "cli/commands.h"
 #include "cli/file_blocks.h"
 #include "cli/json_text.h"
+#include "cli/ranks.h"
 #include "combine/accumulator.h"
 #include "exactnorm/exactnorm.h"
 #include "npy/npy_file.h"
@@ -40,7 +44,7 @@ constexpr Index largest_count = Index{1} << 62;
 // All files as one data set.
 class DataSet {
  public:
-  explicit DataSet(const Arguments& arguments) : arguments_(arguments) {
+  DataSet(const Arguments& arguments, Communicator& ranks) : arguments_(arguments), ranks_(ranks) {
     const IndexList axes = parse_channel_axes(arguments.channel_axes);
     naming_options(names, [&] { check_options({.channel_axes = axes, .threads = arguments.threads}); });
     for (const std::string& path : arguments.inputs) add_file(path, axes);
@@ -56,13 +60,20 @@ class DataSet {
 
   [[nodiscard]] Result read() {
     const auto channels = static_cast<std::size_t>(channels_);
-    Result result{PartialSums(channels_), std::vector<double>(channels, infinity),
+    SumExchange exchange(ranks_, channels_, range_);
+    Result result{PartialSums(channels_, PartialSums::Kind::moments, range_), std::vector<double>(channels, infinity),
                   std::vector<double>(channels, -infinity)};
     Index bytes = 0;
-    for (const File& file : files_) bytes += byte_count(file.npy);
-    Progress progress("reading", bytes);
-    for (const File& file : files_) read_file(file, result, progress);
-    PartialSumsAccess::set_count(result.sums, count_);
+    for (const File& file : files_) bytes += byte_count(file.npy) / ranks_.size();
+    Progress progress("reading", ranks_.rank() == 0 ? bytes : 0);
+    agree(ranks_, [&] {
+      for (const File& file : files_) read_file(file, result, progress);
+    });
+    // The count of all files, once.
+    PartialSumsAccess::set_count(result.sums, ranks_.rank() == 0 ? count_ : 0);
+    result.sums = exchange.sum(result.sums);
+    combine(result.minimum, [](double a, double b) { return std::min(a, b); });
+    combine(result.maximum, [](double a, double b) { return std::max(a, b); });
     return result;
   }
 
@@ -76,6 +87,18 @@ class DataSet {
 
   static Index byte_count(const npy::NpyFile& npy) {
     return npy.element_count() * static_cast<Index>(size_of(npy.dtype()));
+  }
+
+  // The same operation over all ranks, element by element.
+  template <typename Operation>
+  void combine(std::vector<double>& values, const Operation& operation) const {
+    std::string own(values.size() * sizeof(double), '\0');
+    std::memcpy(own.data(), values.data(), own.size());
+    std::vector<double> others(values.size());
+    for (const std::string& bytes : ranks_.gather(own)) {
+      std::memcpy(others.data(), bytes.data(), own.size());
+      std::transform(values.begin(), values.end(), others.begin(), values.begin(), operation);
+    }
   }
 
   void add_file(const std::string& path, const IndexList& channel_axes) {
@@ -98,12 +121,13 @@ class DataSet {
     const Index count = channels_ == 0 ? 0 : npy.element_count() / channels_;
     if (count > largest_count - count_) throw Error(path, "has too many elements; expected at most 2^62 in all files");
     count_ += count;
+    if (range_for(std::span(&x, 1)) == PartialSums::Range::extended) range_ = PartialSums::Range::extended;
     files_.push_back({std::move(npy), axes});
   }
 
   void read_file(const File& file, Result& result, Progress& progress) const {
     const ChannelMap whole = number_channels(file.axes, file.npy.shape());
-    FileBlocks blocks(file.npy, size_of(file.npy.dtype()), arguments_.block_bytes);
+    FileBlocks blocks(file.npy, size_of(file.npy.dtype()), arguments_.block_bytes, {ranks_.rank(), ranks_.size()});
     blocks.for_each(progress, [&](const FileBlock& block) {
       const ChannelMap channels = channels_of_block(whole, block);
       const std::array operands = {block.x};
@@ -114,10 +138,12 @@ class DataSet {
   }
 
   const Arguments& arguments_;
+  Communicator& ranks_;
   std::vector<File> files_;
   IndexList sizes_;
   Index channels_ = 0;
   Index count_ = 0;
+  PartialSums::Range range_ = PartialSums::Range::single;
 };
 
 // What is printed of each channel.
@@ -197,11 +223,13 @@ void print_json(const std::vector<Row>& rows, Index count, const IndexList& size
 }
 
 int run(const Arguments& arguments) {
-  DataSet data_set(arguments);
-  const DataSet::Result result = data_set.read();
+  std::optional<DataSet> data_set;
+  agree(ranks(), [&] { data_set.emplace(arguments, ranks()); });
+  const DataSet::Result result = data_set->read();
+  if (ranks().rank() != 0) return 0;
   const std::vector<Row> rows = rows_of(result);
   const auto print = arguments.json ? print_json : print_table;
-  print(rows, result.sums.count(), data_set.sizes());
+  print(rows, result.sums.count(), data_set->sizes());
   return 0;
 }
 
@@ -224,7 +252,7 @@ Command add_statistics(CLI::App& main) {
       "  non-finite   how many values are NaN or infinite; minimum and maximum are of the others\n\n"
       "Example:\n"
       "  exactnorm statistics monday.npy tuesday.npy --channel-axes 1");
-  return {app, [arguments] { return run(*arguments); }};
+  return {app, [arguments] { return run(*arguments); }, true};
 }
 
 }  // namespace exactnorm::cli

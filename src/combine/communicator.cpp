@@ -57,24 +57,25 @@ Error to_error(const std::exception& exception) {
 
 void throw_first_failure(Communicator& communicator, const std::optional<Error>& own) {
   const std::vector<std::string> texts = communicator.gather(to_text(own));
-  if (communicator.size() == 1) {
-    if (own) throw *own;
-    return;
-  }
-  std::optional<std::size_t> first;
-  std::string others;
+  std::vector<std::size_t> failed;
   for (std::size_t rank = 0; rank < texts.size(); ++rank) {
-    if (texts[rank].empty()) continue;
-    if (first) {
-      others += (others.empty() ? "; failed, too: rank " : ", ") + std::to_string(rank);
-    } else {
-      first = rank;
-    }
+    if (!texts[rank].empty()) failed.push_back(rank);
   }
-  if (!first) return;
-  const std::string& text = texts[*first];
+  if (failed.empty()) return;
+  const std::string& text = texts[failed.front()];
   const std::size_t end = text.find(separator);
-  throw Error(text.substr(0, end) + " on rank " + std::to_string(*first), text.substr(end + 1) + others);
+  const std::string argument = text.substr(0, end);
+  const std::string problem = text.substr(end + 1);
+  // The same everywhere: a wrong argument of the program rather than of a rank.
+  if (std::all_of(texts.begin(), texts.end(), [&](const std::string& other) { return other == text; })) {
+    throw Error(argument, problem);
+  }
+  std::string others;
+  if (failed.size() > 1) {
+    others = "; " + std::to_string(failed.size() - 1) + (failed.size() == 2 ? " other rank" : " other ranks") +
+             " failed, too";
+  }
+  throw Error(argument + " on rank " + std::to_string(failed.front()), problem + others);
 }
 
 void agree(Communicator& communicator, const std::function<void()>& work) {

@@ -166,10 +166,27 @@ NpyWriter::NpyWriter(const std::string& path, DType dtype, const IndexList& shap
     throw Error(path_, "cannot be created (" + describe_errno(errno) + "); expected a writable directory");
   }
   temporary_path_ = std::move(pattern);
+  header_bytes_ = header.size();
   if (::fchmod(descriptor_, new_file_mode()) != 0) {
     discard_and_fail("cannot be given its mode (" + describe_errno(errno) + "); expected a file of one's own");
   }
   write_fully(header);
+}
+
+NpyWriter::NpyWriter(const std::string& path, DType dtype, const IndexList& shape, bool fortran_order,
+                     const std::string& temporary_path)
+    : path_(path),
+      temporary_path_(temporary_path),
+      dtype_(dtype),
+      shape_(shape),
+      expected_bytes_(checked_byte_count(dtype, shape, path)),
+      header_bytes_(format_npy_header(dtype, shape, fortran_order).size()),
+      owns_file_(false),
+      descriptor_(::open(temporary_path.c_str(), O_WRONLY | O_CLOEXEC)) {
+  if (descriptor_ < 0) {
+    throw Error(path_, "cannot be opened for writing as " + temporary_path + " (" + describe_errno(errno) +
+                           "); expected a file system that all ranks share");
+  }
 }
 
 NpyWriter::~NpyWriter() { discard(); }
@@ -184,21 +201,47 @@ void NpyWriter::write(std::span<const std::byte> bytes) {
   written_bytes_ += static_cast<Index>(bytes.size());
 }
 
-void NpyWriter::commit() {
+void NpyWriter::write_at(Index first, std::span<const std::byte> bytes) {
   require_open();
-  if (written_bytes_ != expected_bytes_) {
-    throw Error(path_, "given " + std::to_string(written_bytes_) + " bytes of data; " +
+  const auto size = static_cast<Index>(size_of(dtype_));
+  const auto count = static_cast<Index>(bytes.size()) / size;
+  if (first < 0 || first > expected_bytes_ / size || count > expected_bytes_ / size - first) {
+    throw Error(path_, "given " + std::to_string(count) + " elements from number " + std::to_string(first) + " on; " +
                            expected_size(expected_bytes_, shape_, dtype_));
   }
+  if (::lseek(descriptor_, static_cast<off_t>(header_bytes_) + first * size, SEEK_SET) < 0) {
+    discard_and_fail("cannot be written (" + describe_errno(errno) + "); expected a regular file");
+  }
+  write_fully(bytes);
+  written_bytes_ += static_cast<Index>(bytes.size());
+}
+
+Index NpyWriter::finish_part() {
+  require_open();
+  close();
+  return written_bytes_;
+}
+
+void NpyWriter::commit(Index bytes_of_others) {
+  if (temporary_path_.empty()) require_open();
+  const Index given = written_bytes_ + bytes_of_others;
+  if (given != expected_bytes_) {
+    throw Error(path_,
+                "given " + std::to_string(given) + " bytes of data; " + expected_size(expected_bytes_, shape_, dtype_));
+  }
+  if (descriptor_ >= 0) close();
+  if (::rename(temporary_path_.c_str(), path_.c_str()) != 0) {
+    discard_and_fail("cannot be given its name (" + describe_errno(errno) + "); expected a regular file or a new name");
+  }
+  temporary_path_.clear();
+}
+
+void NpyWriter::close() {
   // Network file systems report a full disk only here. The descriptor is gone even when close() fails.
   if (::close(std::exchange(descriptor_, -1)) != 0 && errno != EINTR) {
     discard_and_fail("cannot be written (" + describe_errno(errno) + "); expected room for " +
                      std::to_string(expected_bytes_) + " bytes of data");
   }
-  if (::rename(temporary_path_.c_str(), path_.c_str()) != 0) {
-    discard_and_fail("cannot be given its name (" + describe_errno(errno) + "); expected a regular file or a new name");
-  }
-  temporary_path_.clear();
 }
 
 void NpyWriter::require_open() const {
@@ -221,7 +264,7 @@ void NpyWriter::write_fully(std::span<const std::byte> bytes) {
 
 void NpyWriter::discard() noexcept {
   if (descriptor_ >= 0) ::close(std::exchange(descriptor_, -1));
-  if (!temporary_path_.empty()) ::unlink(temporary_path_.c_str());
+  if (owns_file_ && !temporary_path_.empty()) ::unlink(temporary_path_.c_str());
   temporary_path_.clear();
 }
 

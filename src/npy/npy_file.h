@@ -56,6 +56,10 @@ class NpyWriter {
   /// Creates the hidden file and writes the header. Throws Error, with `path` as its argument, when that fails
   /// or when `path` names something other than a regular file.
   NpyWriter(const std::string& path, DType dtype, const IndexList& shape, bool fortran_order = false);
+  /// Takes part in another process's writer, made with the same arguments, whose hidden file is `temporary_path`: only
+  /// write_at() and finish_part() are for it. The file is left to the other process.
+  NpyWriter(const std::string& path, DType dtype, const IndexList& shape, bool fortran_order,
+            const std::string& temporary_path);
   ~NpyWriter();
   NpyWriter(const NpyWriter&) = delete;
   NpyWriter& operator=(const NpyWriter&) = delete;
@@ -63,10 +67,19 @@ class NpyWriter {
   /// Appends elements in native byte order and in the order of the file. Throws Error when the system does, or
   /// when there are more bytes than the shape has; then none of them are written.
   void write(std::span<const std::byte> bytes);
-  /// Gives the file its name. Throws Error when there are fewer bytes than the shape has.
-  void commit();
+  /// Writes elements from number `first` on, in any order; each once. Throws Error as write() does.
+  void write_at(Index first, std::span<const std::byte> bytes);
+  /// The hidden file.
+  [[nodiscard]] const std::string& temporary_path() const noexcept { return temporary_path_; }
+  /// Closes the file, and returns how many bytes of data this writer has written. Throws Error when the system could
+  /// not write them all.
+  Index finish_part();
+  /// Gives the file its name. Throws Error when there are fewer bytes than the shape has, with those that the writers
+  /// of other processes have written.
+  void commit(Index bytes_of_others = 0);
 
  private:
+  void close();
   void require_open() const;
   void write_fully(std::span<const std::byte> bytes);
   void discard() noexcept;
@@ -78,6 +91,8 @@ class NpyWriter {
   IndexList shape_;
   Index expected_bytes_;
   Index written_bytes_ = 0;
+  std::size_t header_bytes_ = 0;
+  bool owns_file_ = true;
   int descriptor_ = -1;
 };
 

@@ -53,6 +53,9 @@ cmake --build "$work/build" >"$work/log" || {
   exit 1
 }
 "$work/build/consumer"
+if [[ -e $prefix/include/exactnorm/mpi.h ]]; then
+  "$work/build/ranks"
+fi
 
 echo "$kind library, by pkg-config:"
 export PKG_CONFIG_PATH=$libraries/pkgconfig${PKG_CONFIG_PATH:+:$PKG_CONFIG_PATH}

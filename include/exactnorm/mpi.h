@@ -1,0 +1,50 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "exactnorm/communicator.h"
+
+// The component exactnorm::mpi, which is there where the library was built with MPI:
+//
+//   find_package(exactnorm COMPONENTS mpi)
+//   target_link_libraries(program PRIVATE exactnorm::mpi)
+//
+// This header needs no header of MPI.
+
+namespace exactnorm::mpi {
+
+/// MPI for as long as the object lives. Does nothing where the program has started MPI itself.
+class Environment {
+ public:
+  Environment();
+  ~Environment();
+  Environment(const Environment&) = delete;
+  Environment& operator=(const Environment&) = delete;
+
+ private:
+  bool owns_ = false;
+};
+
+/// The ranks of a communicator of MPI, given as its Fortran handle: MPI_Comm_c2f(communicator), or mpi4py's
+/// communicator.py2f(). It is duplicated, so that messages do not meet those of others. The object has to be destroyed
+/// before MPI ends; creating and destroying it are calls of all ranks.
+///
+/// `while_waiting`, if given, is called again and again while a rank waits for others. It may throw, which ends the
+/// wait.
+///
+/// Errors of MPI itself, a rank that died for example, end the program as MPI does by default: all ranks are aborted.
+[[nodiscard]] std::unique_ptr<Communicator> communicator_of(int fortran_handle,
+                                                            std::function<void()> while_waiting = {});
+
+/// communicator_of MPI_COMM_WORLD: all ranks.
+[[nodiscard]] std::unique_ptr<Communicator> world(std::function<void()> while_waiting = {});
+
+/// MPI_Abort of all ranks: for a rank that cannot go on and cannot tell the others.
+[[noreturn]] void abort_all(int exit_status);
+
+/// The name and version of the MPI library: "Open MPI v4.1.4", for example.
+[[nodiscard]] std::string version();
+
+}  // namespace exactnorm::mpi
