@@ -16,6 +16,7 @@
 
 #include "arrays.h"
 #include "exactnorm/exactnorm.h"
+#include "synchronized.h"
 #include "tensors.h"
 
 namespace exactnorm::python {
@@ -244,6 +245,7 @@ NB_MODULE(_core, module) {
   bind_moments(module);
   bind_running_statistics(module);
   bind_tensors(module);
+  bind_synchronized(module);
   module.def("training", &training_of, nb::arg("x"), nb::arg("y"), nb::arg("gamma").none(), nb::arg("beta").none(),
              nb::arg("channel_axes"), nb::arg("epsilon"), nb::arg("epsilon_placement"), nb::arg("threads"));
   module.def("inference", &inference_of, nb::arg("x"), nb::arg("statistics"), nb::arg("y"), nb::arg("gamma").none(),

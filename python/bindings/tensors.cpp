@@ -1,5 +1,4 @@
-// What PyTorch's operators call: the library's functions with channels on axis 1, and with statistics as a float64
-// array of five rows, since operators return tensors: mean, mean_residual, variance, inverse_deviation, count.
+// What PyTorch's operators call: the library's functions with channels on axis 1.
 
 #include "tensors.h"
 
@@ -13,13 +12,12 @@
 
 #include "arrays.h"
 #include "exactnorm/exactnorm.h"
+#include "statistics_rows.h"
 
 namespace exactnorm::python {
 namespace {
 
 namespace nb = nanobind;
-
-constexpr std::ptrdiff_t rows_of_statistics = 5;
 
 Options make_options(double epsilon, int threads) {
   Options options;
@@ -29,35 +27,6 @@ Options make_options(double epsilon, int threads) {
   return options;
 }
 
-void check_statistics(const TensorView& array) {
-  if (array.dtype == DType::float64 && array.shape.size() == 2 && array.shape[0] == rows_of_statistics &&
-      array.strides[1] == 1) {
-    return;
-  }
-  throw Error("statistics", "is not what these operators return; expected float64 of shape (5, channels)");
-}
-
-template <typename View>
-auto* row_of(const View& array, std::ptrdiff_t row) {
-  using Element = std::conditional_t<std::is_same_v<View, TensorView>, const double, double>;
-  return static_cast<Element*>(array.data) + row * array.strides[0];
-}
-
-void store(const Statistics& from, const MutableTensorView& to) {
-  std::copy(from.mean.begin(), from.mean.end(), row_of(to, 0));
-  std::copy(from.mean_residual.begin(), from.mean_residual.end(), row_of(to, 1));
-  std::copy(from.variance.begin(), from.variance.end(), row_of(to, 2));
-  std::copy(from.inverse_deviation.begin(), from.inverse_deviation.end(), row_of(to, 3));
-  std::fill_n(row_of(to, 4), from.mean.size(), static_cast<double>(from.count));
-}
-
-Statistics load(const TensorView& from) {
-  check_statistics(from);
-  const Index channels = from.shape[1];
-  const auto row = [&](std::ptrdiff_t i) { return std::vector<double>(row_of(from, i), row_of(from, i) + channels); };
-  return {channels > 0 ? static_cast<Index>(*row_of(from, 4)) : 0, row(0), row(1), row(2), row(3)};
-}
-
 void training_of(nb::handle x, nb::handle y, nb::handle weight, nb::handle bias, nb::handle statistics, double epsilon,
                  int threads) {
   const Input x_array = input("input", x);
@@ -65,11 +34,11 @@ void training_of(nb::handle x, nb::handle y, nb::handle weight, nb::handle bias,
   const auto weight_array = optional_input("weight", weight);
   const auto bias_array = optional_input("bias", bias);
   const Output found = output("statistics", statistics);
-  check_statistics(found.view);
+  check_statistics_rows(found.view);
   const nb::gil_scoped_release released;
-  store(training(x_array.view, y_array.view, {view_of(weight_array), view_of(bias_array)},
-                 make_options(epsilon, threads)),
-        found.view);
+  store_statistics(training(x_array.view, y_array.view, {view_of(weight_array), view_of(bias_array)},
+                            make_options(epsilon, threads)),
+                   found.view);
 }
 
 void inference_of(nb::handle x, nb::handle y, nb::handle mean, nb::handle variance, nb::handle weight, nb::handle bias,
@@ -90,8 +59,8 @@ void given_statistics_of(nb::handle mean, nb::handle variance, nb::handle statis
   const Input mean_array = input("running_mean", mean);
   const Input variance_array = input("running_var", variance);
   const Output found = output("statistics", statistics);
-  check_statistics(found.view);
-  store(given_statistics(mean_array.view, variance_array.view, make_options(epsilon, 1)), found.view);
+  check_statistics_rows(found.view);
+  store_statistics(given_statistics(mean_array.view, variance_array.view, make_options(epsilon, 1)), found.view);
 }
 
 void backward_of(nb::handle dy, nb::handle x, nb::handle statistics, nb::handle weight, nb::handle dx,
@@ -105,8 +74,8 @@ void backward_of(nb::handle dy, nb::handle x, nb::handle statistics, nb::handle 
   const auto dbias_array = optional_output("grad_bias", dbias);
   const Gradients gradients = {view_of(dx_array), view_of(dweight_array), view_of(dbias_array)};
   const nb::gil_scoped_release released;
-  (frozen ? backward_frozen : backward)(dy_array.view, x_array.view, load(found.view), view_of(weight_array), gradients,
-                                        make_options(epsilon, threads));
+  (frozen ? backward_frozen : backward)(dy_array.view, x_array.view, load_statistics(found.view), view_of(weight_array),
+                                        gradients, make_options(epsilon, threads));
 }
 
 std::vector<double> elements(const TensorView& array) {
@@ -141,7 +110,7 @@ void update_running_of(nb::handle statistics, nb::handle mean, nb::handle varian
   running.mean = elements(mean_array.view);
   running.variance = elements(variance_array.view);
   running.momentum = momentum;
-  running.update(load(batch.view));
+  running.update(load_statistics(batch.view));
   store_elements(running.mean, mean_array.view);
   store_elements(running.variance, variance_array.view);
 }

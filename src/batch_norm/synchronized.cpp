@@ -105,8 +105,8 @@ PartialSums exchange_moments(SumExchange& exchange, const TensorView& x, const M
   check_layers(exchange);
   return exchange_sums(exchange, options, [&] {
     const IndexList axes = check_forward(x, y, affine, options);
-    static_cast<void>(read_affine(affine, axes, x));
     check_channels(exchange, channel_count(axes, x));
+    static_cast<void>(read_affine(affine, axes, x));
     check_range(exchange, "x", x);
     PartialSums sums(exchange.layers()[0].channels, PartialSums::Kind::moments, exchange.layers()[0].range);
     accumulate(sums, x, options);

@@ -32,6 +32,7 @@ from exactnorm.torch._modules import (
     LazyBatchNorm2d,
     LazyBatchNorm3d,
 )
+from exactnorm.torch._synchronized import SyncBatchNorm, convert_sync_batchnorm
 
 __all__ = [
     "BatchNorm1d",
@@ -40,7 +41,9 @@ __all__ = [
     "LazyBatchNorm1d",
     "LazyBatchNorm2d",
     "LazyBatchNorm3d",
+    "SyncBatchNorm",
     "convert",
+    "convert_sync_batchnorm",
     "functional",
     "revert",
 ]
