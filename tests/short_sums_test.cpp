@@ -7,6 +7,8 @@
 #include <cstdint>
 
 #include "combine/accumulator.h"
+#include "support/random.h"
+#include "support/tensor.h"
 
 namespace exactnorm::testing {
 namespace {
@@ -127,6 +129,62 @@ TEST(ShortSums, AreEmptiedByResize) {
   }
   EXPECT_EQ(sums.view(1, 1).linear, sums.linear.data() + 1);
   EXPECT_EQ(sums.view(1, 1).size, 1);
+}
+
+// Long sums of any bits: what is made short stands for the same numbers, and what would fit is made short.
+TEST(ShortSums, OfLongSumsAreTheSameNumbers) {
+  Random random(910);
+  int shortened = 0;
+  for (int i = 0; i < 20000 && !HasFailure(); ++i) {
+    const auto kind = random.chance(0.5) ? PartialSums::Kind::moments : PartialSums::Kind::gradients;
+    const auto range = random.chance(0.5) ? PartialSums::Range::single : PartialSums::Range::extended;
+    ShortSums from;
+    Channel channel = random_channel(random, 30);
+    if (kind == PartialSums::Kind::moments) channel.second = channel.first;
+    append(from, channel);
+    PartialSums sums(1, kind, range);
+    add_to_long(from, 0, sums, 0);
+    const bool is_beyond = random.chance(0.3);
+    if (is_beyond) {  // one more bit, anywhere
+      const int which = random.chance(0.5) ? 0 : 1;
+      const auto word = random.between(0, format_of(range).words[which] - 1);
+      PartialSumsAccess::words(sums, 0, which)[word] ^= std::uint64_t{1} << random.between(0, 63);
+    }
+    ShortSums to;
+    append(to, {5, 6, 7, 8, 9});
+    if (to_short(sums, 0, to, 0)) {
+      ++shortened;
+      PartialSums back(1, kind, range);
+      add_to_long(to, 0, back, 0);
+      EXPECT_EQ(back, sums);
+    } else {
+      EXPECT_EQ(to.upper[0], 6);
+      // The lower integer of the channels above may reach beyond the upper one's lowest bits.
+      EXPECT_TRUE(is_beyond || channel.upper > largest / 2 || channel.upper < smallest / 2 ||
+                  kind == PartialSums::Kind::moments);
+    }
+  }
+  EXPECT_GT(shortened, 10000);
+}
+
+TEST(ShortSums, HoldTheSumsOfOrdinaryData) {
+  Random random(911);
+  Tensor x(DType::float32, {3000, 8});
+  Tensor dy(DType::float32, {3000, 8});
+  for (Index i = 0; i < x.count(); ++i) {
+    x.set(i, 100 * random.normal() + (i % 8 == 7 ? 0 : 1000));
+    dy.set(i, 0.01 * random.normal());
+  }
+  PartialSums moments(8);
+  PartialSums gradients(8, PartialSums::Kind::gradients);
+  accumulate(moments, x.view());
+  accumulate(gradients, dy.view(), x.view());
+  ShortSums to;
+  to.resize(8);
+  for (Index channel = 0; channel < 8; ++channel) {
+    EXPECT_TRUE(to_short(moments, channel, to, channel));
+    EXPECT_TRUE(to_short(gradients, channel, to, channel));
+  }
 }
 
 }  // namespace

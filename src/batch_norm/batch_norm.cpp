@@ -166,8 +166,11 @@ void backward_from_sums(const TensorView& dy, const TensorView& x, const Statist
   }
   BackwardSolver solver(arguments, axes, false);
   // Over an empty batch there is nothing to solve, and gradients are 0.
-  for (Index channel = 0; sums.count() > 0 && channel < channels; ++channel) {
-    solver.solve(gradient_sums(sums, channel, channel_of(statistics, channel)), channel);
+  if (sums.count() > 0) {
+    const std::vector<GradientSums> solved = gradient_sums_of(sums, statistics);
+    for (Index channel = 0; channel < channels; ++channel) {
+      solver.solve(solved[static_cast<std::size_t>(channel)], channel);
+    }
   }
   solver.finish(all_channels(channels));
   if (gradients.dx && element_count(x.shape) > 0) {

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "combine/accumulator.h"
+#include "combine/short_sums.h"
 #include "solve/solve_short.h"
 
 namespace exactnorm {
@@ -79,6 +81,54 @@ std::vector<GradientSums> gradient_sums_of(ChannelSums& sums, const std::vector<
     result[at] = solved[at] != 0 && sums.is_short(slot)
                      ? gradient_sums(columns[2][at], columns[3][at])
                      : gradient_sums(sums.long_sums_of(slot), slot, channel_of(statistics, channels[at]));
+  }
+  return result;
+}
+
+namespace {
+
+// Long sums as short ones, where they fit: which of them do.
+std::vector<std::uint8_t> shorten(const PartialSums& sums, ShortSums& to) {
+  to.resize(sums.channels());
+  std::vector<std::uint8_t> fits(static_cast<std::size_t>(sums.channels()));
+  for (Index channel = 0; channel < sums.channels(); ++channel) {
+    const bool is_finite =
+        PartialSumsAccess::nonfinite(sums, channel, 0) == 0 && PartialSumsAccess::nonfinite(sums, channel, 1) == 0;
+    fits[static_cast<std::size_t>(channel)] = is_finite && to_short(sums, channel, to, channel) ? 1 : 0;
+  }
+  return fits;
+}
+
+}  // namespace
+
+void solve_channels(const PartialSums& sums, const Options& options, Statistics& statistics) {
+  ShortSums short_sums;
+  const std::vector<std::uint8_t> fits = shorten(sums, short_sums);
+  std::vector<std::uint8_t>& solved = Room::of(fits.size()).solved;
+  if (sums.count() > 0) {
+    (void)solve_short_statistics(short_sums.view(), sums.count(), options,
+                                 {statistics.mean.data(), statistics.mean_residual.data(), statistics.variance.data(),
+                                  statistics.inverse_deviation.data(), solved.data()});
+  }
+  for (std::size_t at = 0; at < fits.size(); ++at) {
+    if (solved[at] != 0 && fits[at] != 0) continue;
+    const auto channel = static_cast<Index>(at);
+    set_channel(statistics, channel, solve_statistics(sums, channel, sums.count(), options));
+  }
+}
+
+std::vector<GradientSums> gradient_sums_of(const PartialSums& sums, const Statistics& statistics) {
+  ShortSums short_sums;
+  const std::vector<std::uint8_t> fits = shorten(sums, short_sums);
+  Room& columns = Room::of(fits.size());
+  (void)solve_short_gradients(short_sums.view(), statistics.mean.data(), statistics.mean_residual.data(),
+                              {columns[0], columns[1], columns.solved.data()});
+  std::vector<GradientSums> result(fits.size());
+  for (std::size_t at = 0; at < fits.size(); ++at) {
+    const auto channel = static_cast<Index>(at);
+    result[at] = columns.solved[at] != 0 && fits[at] != 0
+                     ? gradient_sums(columns[0][at], columns[1][at])
+                     : gradient_sums(sums, channel, channel_of(statistics, channel));
   }
   return result;
 }

@@ -4,6 +4,7 @@
 
 #include "combine/channel_sums.h"
 #include "exactnorm/options.h"
+#include "exactnorm/partial_sums.h"
 #include "exactnorm/statistics.h"
 #include "solve/solve.h"
 
@@ -18,5 +19,9 @@ void solve_channels(ChannelSums& sums, const std::vector<Index>& channels, Index
 /// What a backward pass needs of the sums of `channels`, in that order.
 [[nodiscard]] std::vector<GradientSums> gradient_sums_of(ChannelSums& sums, const std::vector<Index>& channels,
                                                          const Statistics& statistics);
+
+/// The same of all channels of long sums.
+void solve_channels(const PartialSums& sums, const Options& options, Statistics& statistics);
+[[nodiscard]] std::vector<GradientSums> gradient_sums_of(const PartialSums& sums, const Statistics& statistics);
 
 }  // namespace exactnorm

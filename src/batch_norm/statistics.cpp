@@ -6,6 +6,7 @@
 
 #include "batch_norm/accumulate.h"
 #include "batch_norm/operation.h"
+#include "batch_norm/solve_channels.h"
 #include "combine/accumulator.h"
 #include "exactnorm/batch_norm.h"
 #include "exactnorm/partial_sums.h"
@@ -64,9 +65,7 @@ Statistics statistics_of(const PartialSums& sums, const Options& options) {
   check_options(options);
   check_kind(sums, PartialSums::Kind::moments);
   Statistics statistics = make_statistics(sums.channels(), sums.count());
-  for (Index channel = 0; channel < sums.channels(); ++channel) {
-    set_channel(statistics, channel, solve_statistics(sums, channel, sums.count(), options));
-  }
+  solve_channels(sums, options, statistics);
   return statistics;
 }
 

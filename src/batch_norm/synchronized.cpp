@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "batch_norm/arguments.h"
+#include "batch_norm/solve_channels.h"
 #include "batch_norm/synchronized.h"
 #include "exactnorm/partial_sums.h"
 #include "reduce/reduce.h"
@@ -86,12 +87,14 @@ void write_shares(const PartialSums& own, const Statistics& statistics, const Te
   const auto channels = static_cast<std::size_t>(own.channels());
   std::vector<double> dgamma(channels);
   std::vector<double> dbeta(channels);
-  for (std::size_t channel = 0; own.count() > 0 && channel < channels; ++channel) {
-    const auto number = static_cast<Index>(channel);
-    const ChannelGradients solved =
-        solve_backward(own, number, channel_of(statistics, number), 1.0, own.count(), true, options);
-    dgamma[channel] = solved.dgamma;
-    dbeta[channel] = solved.dbeta;
+  if (own.count() > 0) {
+    const std::vector<GradientSums> sums = gradient_sums_of(own, statistics);
+    for (std::size_t channel = 0; channel < channels; ++channel) {
+      const ChannelGradients solved = gradients_of(sums[channel], channel_of(statistics, static_cast<Index>(channel)),
+                                                   1.0, own.count(), true, options);
+      dgamma[channel] = solved.dgamma;
+      dbeta[channel] = solved.dbeta;
+    }
   }
   const IndexList axes = resolve_channel_axes(options.channel_axes, x);
   if (gradients.dgamma_share) write_parameter("dgamma_share", *gradients.dgamma_share, axes, x, dgamma);

@@ -286,7 +286,9 @@ Command add_normalize(CLI::App& main) {
       "Examples:\n"
       "  exactnorm normalize images.npy --output normalized.npy --channel-axes 1\n"
       "  exactnorm normalize images.npy --output normalized.npy --channel-axes -1 \\\n"
-      "      --running-mean mean.npy --running-variance variance.npy --gamma gamma.npy --beta beta.npy");
+      "      --running-mean mean.npy --running-variance variance.npy --gamma gamma.npy --beta beta.npy\n"
+      "  mpirun -n 4 exactnorm normalize images.npy --output normalized.npy --channel-axes 1\n"
+      "      (four processes share the file, where this was built with MPI; the output is the same)");
   return {app,
           [arguments] {
             std::optional<Normalization> normalization;

@@ -251,7 +251,9 @@ Command add_statistics(CLI::App& main) {
       "  unbiased     the one divided by the number of values less one\n"
       "  non-finite   how many values are NaN or infinite; minimum and maximum are of the others\n\n"
       "Example:\n"
-      "  exactnorm statistics monday.npy tuesday.npy --channel-axes 1");
+      "  exactnorm statistics monday.npy tuesday.npy --channel-axes 1\n"
+      "  mpirun -n 4 exactnorm statistics monday.npy --channel-axes 1\n"
+      "      (four processes share the work, where this was built with MPI; the result is the same)");
   return {app, [arguments] { return run(*arguments); }, true};
 }
 

@@ -1,6 +1,8 @@
 #include "combine/short_sums.h"
 
 #include <algorithm>
+#include <bit>
+#include <cstddef>
 
 #include "combine/accumulator.h"
 
@@ -23,6 +25,43 @@ bool add_shifted(std::int64_t a, int a_shift, std::int64_t b, int b_shift, std::
 
 bool is_nothing(const ShortSums& sums, std::size_t at) noexcept {
   return sums.linear[at] == 0 && sums.upper[at] == 0 && sums.lower[at] == 0;
+}
+
+// A long integer in two's complement, and the power of two that its lowest bit stands for.
+struct LongInteger {
+  const std::uint64_t* words;
+  int size;
+  int unit_exponent;
+
+  [[nodiscard]] std::uint64_t sign() const noexcept { return words[size - 1] >> 63 != 0 ? ~std::uint64_t{0} : 0; }
+
+  // The exponents of the lowest bit that is set, and of the bit above the highest that is no sign: the integer is a
+  // multiple of 2^low and of a magnitude of at most 2^high. False for 0.
+  [[nodiscard]] bool find_range(int& low, int& high) const noexcept {
+    int first = 0;
+    while (first < size && words[first] == 0) ++first;
+    if (first == size) return false;
+    low = unit_exponent + 64 * first + std::countr_zero(words[first]);
+    int last = size - 1;
+    while (last > 0 && words[last] == sign()) --last;
+    high = unit_exponent + 64 * last + 64 - std::countl_zero(words[last] ^ sign());
+    return true;
+  }
+
+  // Bits from 2^exponent on, as many as 64, with signs above the highest and zeros below the lowest.
+  [[nodiscard]] std::int64_t bits_from(int exponent) const noexcept {
+    const int bit = exponent - unit_exponent;
+    const int word = bit >= 0 ? bit / 64 : -((63 - bit) / 64);
+    const int shift = bit - 64 * word;
+    const auto at = [&](int i) { return i < 0 ? 0 : (i < size ? words[i] : sign()); };
+    const std::uint64_t value = shift == 0 ? at(word) : at(word) >> shift | at(word + 1) << (64 - shift);
+    return static_cast<std::int64_t>(value);
+  }
+};
+
+LongInteger integer_of(const PartialSums& sums, Index channel, int which) noexcept {
+  const SumFormat format = format_of(sums.range());
+  return {PartialSumsAccess::words(sums, channel, which), format.words[which], format.unit_exponents[which]};
 }
 
 }  // namespace
@@ -69,6 +108,38 @@ bool merge_channel(ShortSums& to, Index channel, const ShortSums& from, Index fr
   to.lower[a] = lower;
   to.first_exponents[a] = first;
   to.second_exponents[a] = second;
+  return true;
+}
+
+bool to_short(const PartialSums& sums, Index channel, ShortSums& to, Index to_channel) noexcept {
+  constexpr int integer_bits = 63;
+  const LongInteger first_sum = integer_of(sums, channel, 0);
+  const LongInteger second_sum = integer_of(sums, channel, 1);
+  int first_low = 0;
+  int first_high = 0;
+  int second_low = 0;
+  int second_high = 0;
+  const bool has_first = first_sum.find_range(first_low, first_high);
+  const bool has_second = second_sum.find_range(second_low, second_high);
+  // The largest exponents of which both sums are multiples, so that as much as can be is below the integers' ends.
+  int first = first_low - short_linear_unit;
+  int both = second_low - short_lower_unit;
+  if (sums.kind() == PartialSums::Kind::moments) {
+    // One exponent, whose double the second sum counts in.
+    const int half = both >= 0 ? both / 2 : -((1 - both) / 2);
+    first = !has_second ? first : (!has_first ? half : std::min(first, half));
+    both = 2 * first;
+  }
+  if (has_first && first_high > first + short_linear_unit + integer_bits) return false;
+  if (has_second && second_high > both + short_upper_unit + integer_bits) return false;
+
+  const auto at = static_cast<std::size_t>(to_channel);
+  constexpr std::int64_t lower_mask = (std::int64_t{1} << (short_upper_unit - short_lower_unit)) - 1;
+  to.linear[at] = has_first ? first_sum.bits_from(first + short_linear_unit) : 0;
+  to.upper[at] = has_second ? second_sum.bits_from(both + short_upper_unit) : 0;
+  to.lower[at] = has_second ? second_sum.bits_from(both + short_lower_unit) & lower_mask : 0;
+  to.first_exponents[at] = has_first || has_second ? first : 0;
+  to.second_exponents[at] = has_first || has_second ? both - first : 0;
   return true;
 }
 

@@ -49,4 +49,8 @@ struct ShortSums {
 /// terms: multiples of their units, as sums of numbers of that range are.
 void add_to_long(const ShortSums& from, Index channel, PartialSums& sums, Index to_channel) noexcept;
 
+/// Sets a channel from the long integers of another, where the three short ones hold them exactly; if not, returns
+/// false and changes nothing. Non-finite elements are the caller's to look for.
+[[nodiscard]] bool to_short(const PartialSums& sums, Index channel, ShortSums& to, Index to_channel) noexcept;
+
 }  // namespace exactnorm
