@@ -14,7 +14,7 @@
 
 #include "arrays.h"
 #include "exactnorm/exactnorm.h"
-#include "statistics_rows.h"
+#include "tensor_arguments.h"
 
 namespace exactnorm::python {
 namespace {
@@ -83,13 +83,6 @@ void fail(Exchange& exchange, const std::string& argument, const std::string& pr
   static_cast<void>(exchange.sums.finish());
 }
 
-Options make_options(double epsilon, int threads) {
-  Options options;
-  options.epsilon = epsilon;
-  options.threads = threads;
-  return options;
-}
-
 void training_of(Exchange& exchange, nb::handle x, nb::handle y, nb::handle weight, nb::handle bias,
                  nb::handle statistics, double epsilon, int threads) {
   const Input x_array = input("input", x);
@@ -99,9 +92,10 @@ void training_of(Exchange& exchange, nb::handle x, nb::handle y, nb::handle weig
   const Output found = output("statistics", statistics);
   check_statistics_rows(found.view);
   const nb::gil_scoped_release released;
-  store_statistics(synchronized_training(exchange.sums, x_array.view, y_array.view,
-                                         {view_of(weight_array), view_of(bias_array)}, make_options(epsilon, threads)),
-                   found.view);
+  store_statistics(
+      synchronized_training(exchange.sums, x_array.view, y_array.view, {view_of(weight_array), view_of(bias_array)},
+                            tensor_options(epsilon, threads)),
+      found.view);
 }
 
 void backward_of(Exchange& exchange, nb::handle dy, nb::handle x, nb::handle statistics, nb::handle weight,
@@ -117,7 +111,7 @@ void backward_of(Exchange& exchange, nb::handle dy, nb::handle x, nb::handle sta
       .dx = dx_array.view, .dgamma_share = view_of(dweight_array), .dbeta_share = view_of(dbias_array)};
   const nb::gil_scoped_release released;
   synchronized_backward(exchange.sums, dy_array.view, x_array.view, load_statistics(found.view), view_of(weight_array),
-                        gradients, make_options(epsilon, threads));
+                        gradients, tensor_options(epsilon, threads));
 }
 
 }  // namespace

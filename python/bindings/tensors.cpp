@@ -12,20 +12,12 @@
 
 #include "arrays.h"
 #include "exactnorm/exactnorm.h"
-#include "statistics_rows.h"
+#include "tensor_arguments.h"
 
 namespace exactnorm::python {
 namespace {
 
 namespace nb = nanobind;
-
-Options make_options(double epsilon, int threads) {
-  Options options;
-  options.channel_axes = {1};
-  options.epsilon = epsilon;
-  options.threads = threads;
-  return options;
-}
 
 void training_of(nb::handle x, nb::handle y, nb::handle weight, nb::handle bias, nb::handle statistics, double epsilon,
                  int threads) {
@@ -37,7 +29,7 @@ void training_of(nb::handle x, nb::handle y, nb::handle weight, nb::handle bias,
   check_statistics_rows(found.view);
   const nb::gil_scoped_release released;
   store_statistics(training(x_array.view, y_array.view, {view_of(weight_array), view_of(bias_array)},
-                            make_options(epsilon, threads)),
+                            tensor_options(epsilon, threads)),
                    found.view);
 }
 
@@ -50,7 +42,7 @@ void inference_of(nb::handle x, nb::handle y, nb::handle mean, nb::handle varian
   const auto weight_array = optional_input("weight", weight);
   const auto bias_array = optional_input("bias", bias);
   const nb::gil_scoped_release released;
-  const Options options = make_options(epsilon, threads);
+  const Options options = tensor_options(epsilon, threads);
   inference(x_array.view, given_statistics(mean_array.view, variance_array.view, options), y_array.view,
             {view_of(weight_array), view_of(bias_array)}, options);
 }
@@ -60,7 +52,7 @@ void given_statistics_of(nb::handle mean, nb::handle variance, nb::handle statis
   const Input variance_array = input("running_var", variance);
   const Output found = output("statistics", statistics);
   check_statistics_rows(found.view);
-  store_statistics(given_statistics(mean_array.view, variance_array.view, make_options(epsilon, 1)), found.view);
+  store_statistics(given_statistics(mean_array.view, variance_array.view, tensor_options(epsilon, 1)), found.view);
 }
 
 void backward_of(nb::handle dy, nb::handle x, nb::handle statistics, nb::handle weight, nb::handle dx,
@@ -75,7 +67,7 @@ void backward_of(nb::handle dy, nb::handle x, nb::handle statistics, nb::handle 
   const Gradients gradients = {view_of(dx_array), view_of(dweight_array), view_of(dbias_array)};
   const nb::gil_scoped_release released;
   (frozen ? backward_frozen : backward)(dy_array.view, x_array.view, load_statistics(found.view), view_of(weight_array),
-                                        gradients, make_options(epsilon, threads));
+                                        gradients, tensor_options(epsilon, threads));
 }
 
 std::vector<double> elements(const TensorView& array) {

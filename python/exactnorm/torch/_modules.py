@@ -36,25 +36,28 @@ def batch_norm_module(
     return normalize(input, running_mean, running_var, weight, bias, training, momentum, eps, batches)
 
 
+def arguments_of(module: nn.modules.batchnorm._BatchNorm) -> tuple[Any, ...]:
+    """What `normalize` takes after the input, from a module's mode, parameters and buffers."""
+    tracks = module.training and module.track_running_stats
+    has_buffers = tracks or not module.training
+    return (
+        module.running_mean if has_buffers else None,
+        module.running_var if has_buffers else None,
+        module.weight,
+        module.bias,
+        module.training or (module.running_mean is None and module.running_var is None),
+        module.momentum,
+        module.eps,
+        module.num_batches_tracked if tracks else None,
+    )
+
+
 class _ExactBatchNorm(nn.modules.batchnorm._BatchNorm):
     _spatial_dimensions: int
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalizes by the batch, updating running statistics, or in evaluation mode by these."""
-        tracks = self.training and self.track_running_stats
-        has_buffers = tracks or not self.training
-        return batch_norm_module(
-            input,
-            self._spatial_dimensions,
-            self.running_mean if has_buffers else None,
-            self.running_var if has_buffers else None,
-            self.weight,
-            self.bias,
-            self.training or (self.running_mean is None and self.running_var is None),
-            self.momentum,
-            self.eps,
-            self.num_batches_tracked if tracks else None,
-        )
+        return batch_norm_module(input, self._spatial_dimensions, *arguments_of(self))
 
 
 class BatchNorm1d(_ExactBatchNorm, nn.BatchNorm1d):

@@ -11,6 +11,7 @@ from torch import Tensor, distributed, nn
 
 from exactnorm import _core
 from exactnorm.torch._kernels import _new_statistics, _optional_view, _view, update_running
+from exactnorm.torch._modules import arguments_of
 from exactnorm.torch.functional import normalize
 
 ProcessGroup = Any
@@ -67,19 +68,7 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
             output: Tensor = self._normalize_with(group, input)
             return output
         self._check_input_dim(input)
-        tracks = self.training and self.track_running_stats
-        has_buffers = tracks or not self.training
-        return normalize(
-            input,
-            self.running_mean if has_buffers else None,
-            self.running_var if has_buffers else None,
-            self.weight,
-            self.bias,
-            self.training or (self.running_mean is None and self.running_var is None),
-            self.momentum,
-            self.eps,
-            self.num_batches_tracked if tracks else None,
-        )
+        return normalize(input, *arguments_of(self))
 
     def _group_to_ask(self) -> ProcessGroup | None:
         if not (distributed.is_available() and distributed.is_initialized()):

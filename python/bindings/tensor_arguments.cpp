@@ -1,4 +1,4 @@
-#include "statistics_rows.h"
+#include "tensor_arguments.h"
 
 #include <algorithm>
 #include <cstddef>
@@ -19,6 +19,14 @@ auto* row_of(const View& array, std::ptrdiff_t row) {
 }
 
 }  // namespace
+
+Options tensor_options(double epsilon, int threads) {
+  Options options;
+  options.channel_axes = {1};
+  options.epsilon = epsilon;
+  options.threads = threads;
+  return options;
+}
 
 void check_statistics_rows(const TensorView& array) {
   if (array.dtype == DType::float64 && array.shape.size() == 2 && array.shape[0] == rows_of_statistics &&

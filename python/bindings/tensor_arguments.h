@@ -1,12 +1,16 @@
 #pragma once
 
+#include "exactnorm/options.h"
 #include "exactnorm/statistics.h"
 #include "exactnorm/tensor.h"
 
-// Statistics as a float64 array of five rows, since PyTorch's operators return tensors: mean, mean_residual, variance,
-// inverse_deviation, count.
+// What PyTorch's operators give and take. Statistics are a float64 array of five rows, since operators return tensors:
+// mean, mean_residual, variance, inverse_deviation, count.
 
 namespace exactnorm::python {
+
+/// Channels on axis 1.
+[[nodiscard]] Options tensor_options(double epsilon, int threads);
 
 /// Throws Error unless the array has five rows of float64.
 void check_statistics_rows(const TensorView& array);
