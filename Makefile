@@ -11,11 +11,11 @@ RUN_CLANG_TIDY ?= $(call first_of,run-clang-tidy-14 run-clang-tidy)
 release = build/release
 sources = find $(wildcard bench examples include python src tests) -name '*.cpp' -o -name '*.h'
 
-.PHONY: help build demo python test bench format format-check tidy lint install clean
+.PHONY: help build demo python test bench bench-distributed format format-check tidy lint install clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s%s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-19s%s\n", $$1, $$2}' Makefile
 
 build: ## build the library and the command (build/release/exactnorm)
 	@# Tests need more packages than this; a build directory that has them keeps them.
@@ -44,6 +44,11 @@ bench: ## install what the benchmarks need, measure all (15 minutes), and write 
 	  -DEXACTNORM_ONEDNN_GOMP_ROOT=$(CURDIR)/.venv-bench/onednn-gomp
 	cmake --build $(release) --parallel $(BUILD_JOBS)
 	.venv-bench/bin/python bench/report.py
+
+bench-distributed: python ## measure synchronization over MPI (3 minutes); prints the tables of docs/distributed.md
+	cmake --preset release -DEXACTNORM_BUILD_TESTS=ON -DEXACTNORM_BUILD_BENCHMARKS=ON -DEXACTNORM_MPI=ON
+	cmake --build $(release) --parallel $(BUILD_JOBS) --target exactnorm_bench_ranks
+	.venv/bin/python bench/distributed.py
 
 format: ## format the sources in place
 	$(sources) | xargs $(CLANG_FORMAT) -i
