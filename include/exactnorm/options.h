@@ -27,7 +27,8 @@ struct Options {
 
   /// Threads to use at most, up to 1,024; 0 takes OpenMP's default (OMP_NUM_THREADS, else one per core). Results do
   /// not depend on it. A call from inside an OpenMP parallel region uses the calling thread alone unless
-  /// nested parallelism is enabled. Calls on different outputs may run at the same time.
+  /// nested parallelism is enabled, and so does the thread that is left after fork(). Calls on different outputs may
+  /// run at the same time.
   int threads = 0;
 };
 

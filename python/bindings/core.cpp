@@ -43,6 +43,17 @@ Options make_options(const Axes& channel_axes, double epsilon, const std::string
   return options;
 }
 
+// What `call` returns; errors of the output `name` name `out`, which is what it is called in Python.
+template <typename Call>
+auto naming_out(const std::string& name, const Call& call) {
+  try {
+    return call();
+  } catch (const Error& error) {
+    if (error.argument() != name) throw;
+    throw Error("out", std::string(error.what()).substr(name.size() + 2));
+  }
+}
+
 Statistics training_of(nb::handle x, nb::handle y, nb::handle gamma, nb::handle beta, const Axes& channel_axes,
                        double epsilon, const std::string& epsilon_placement, int threads) {
   const Options options = make_options(channel_axes, epsilon, epsilon_placement, threads);
@@ -51,7 +62,8 @@ Statistics training_of(nb::handle x, nb::handle y, nb::handle gamma, nb::handle 
   const auto gamma_array = optional_input("gamma", gamma);
   const auto beta_array = optional_input("beta", beta);
   const nb::gil_scoped_release released;
-  return training(x_array.view, y_array.view, {view_of(gamma_array), view_of(beta_array)}, options);
+  const Affine affine = {view_of(gamma_array), view_of(beta_array)};
+  return naming_out("y", [&] { return training(x_array.view, y_array.view, affine, options); });
 }
 
 void inference_of(nb::handle x, const Statistics& statistics, nb::handle y, nb::handle gamma, nb::handle beta,
@@ -62,7 +74,8 @@ void inference_of(nb::handle x, const Statistics& statistics, nb::handle y, nb::
   const auto gamma_array = optional_input("gamma", gamma);
   const auto beta_array = optional_input("beta", beta);
   const nb::gil_scoped_release released;
-  inference(x_array.view, statistics, y_array.view, {view_of(gamma_array), view_of(beta_array)}, options);
+  const Affine affine = {view_of(gamma_array), view_of(beta_array)};
+  naming_out("y", [&] { inference(x_array.view, statistics, y_array.view, affine, options); });
 }
 
 void backward_of(nb::handle dy, nb::handle x, const Statistics& statistics, nb::handle gamma, nb::handle dx,
@@ -72,13 +85,15 @@ void backward_of(nb::handle dy, nb::handle x, const Statistics& statistics, nb::
   const Input dy_array = input("dy", dy);
   const Input x_array = input("x", x);
   const auto gamma_array = optional_input("gamma", gamma);
-  const auto dx_array = optional_output("dx", dx);
+  const auto dx_array = optional_output("out", dx);
   const auto dgamma_array = optional_output("dgamma", dgamma);
   const auto dbeta_array = optional_output("dbeta", dbeta);
   const Gradients gradients = {view_of(dx_array), view_of(dgamma_array), view_of(dbeta_array)};
   const nb::gil_scoped_release released;
-  (frozen ? backward_frozen : backward)(dy_array.view, x_array.view, statistics, view_of(gamma_array), gradients,
-                                        options);
+  const auto gamma_view = view_of(gamma_array);
+  naming_out("dx", [&] {
+    (frozen ? backward_frozen : backward)(dy_array.view, x_array.view, statistics, gamma_view, gradients, options);
+  });
 }
 
 Statistics given_statistics_of(nb::handle mean, nb::handle variance, double epsilon,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import index
 from typing import Any, Literal, SupportsIndex
 
 import numpy as np
@@ -17,8 +18,12 @@ EpsilonPlacement = Literal["variance", "deviation"]
 def as_array(name: str, value: ArrayLike) -> Array:
     """The same memory as a NumPy array."""
     if isinstance(value, np.ndarray):
+        if isinstance(value, np.ma.MaskedArray):
+            raise TypeError(f"{name}: is a masked array; expected one without a mask, as all elements count")
         return value
     if hasattr(value, "__dlpack__"):
+        if getattr(value, "is_neg", bool)():  # PyTorch hands out the memory of -value, without saying so
+            raise TypeError(f"{name}: is a negative view; expected a tensor in memory (resolve_neg())")
         try:
             return np.from_dlpack(value)
         except (BufferError, RuntimeError, TypeError) as error:
@@ -31,9 +36,10 @@ def optional_array(name: str, value: ArrayLike | None) -> Array | None:
 
 
 def axes_list(channel_axes: Axes) -> list[int]:
-    if isinstance(channel_axes, Sequence):
-        return [axis.__index__() for axis in channel_axes]
-    return [channel_axes.__index__()]
+    try:
+        return [index(axis) for axis in (channel_axes if isinstance(channel_axes, Sequence) else [channel_axes])]
+    except TypeError:
+        raise TypeError(f"channel_axes: is {channel_axes!r}; expected an integer or a sequence of integers") from None
 
 
 def thread_count(threads: int | None) -> int:

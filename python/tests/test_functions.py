@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gc
+import os
 import pickle
+import signal
 import threading
+import time
 import tracemalloc
 
 import exactnorm
@@ -209,6 +212,7 @@ def test_nothing_leaks():
 
 
 X = np.ones((4, 3), np.float32)
+LONG = np.ones((7, 3), np.float32)
 
 
 @pytest.mark.parametrize(
@@ -223,11 +227,25 @@ X = np.ones((4, 3), np.float32)
         (lambda: exactnorm.batch_norm(X, beta="no"), TypeError, "beta: is of type str"),
         (lambda: exactnorm.batch_norm(X, channel_axes=2), ValueError, "channel_axes"),
         (lambda: exactnorm.batch_norm(X, channel_axes=range(9)), ValueError, "channel_axes: has 9 axes"),
-        (lambda: exactnorm.batch_norm(X, channel_axes=1.5), AttributeError, "__index__"),
+        (lambda: exactnorm.batch_norm(X, channel_axes=1.5), TypeError, "channel_axes: is 1.5; expected an integer"),
+        (lambda: exactnorm.batch_norm(X, channel_axes="a"), TypeError, "channel_axes: is 'a'"),
+        (lambda: exactnorm.batch_norm(np.ma.array(X, mask=X > 0)), TypeError, "x: is a masked array"),
+        (lambda: exactnorm.batch_norm(torch._neg_view(torch.ones(4, 3))), TypeError, "x: is a negative view"),
         (lambda: exactnorm.batch_norm(X, epsilon=-1), ValueError, "epsilon"),
         (lambda: exactnorm.batch_norm(X, epsilon_placement="x"), ValueError, "epsilon_placement: is 'x'; expected"),
         (lambda: exactnorm.batch_norm(X, threads=0), ValueError, "threads: is 0"),
-        (lambda: exactnorm.batch_norm(X, out=np.empty((3, 4), np.float32)), ValueError, "y: has shape (3, 4)"),
+        (lambda: exactnorm.batch_norm(X, out=np.empty((3, 4), np.float32)), ValueError, "out: has shape (3, 4)"),
+        (lambda: exactnorm.batch_norm(LONG[:-3], out=LONG[3:]), ValueError, "out: overlaps x"),
+        (
+            lambda: exactnorm.batch_norm_inference(X, exactnorm.statistics(X), out=np.empty((3, 4), np.float32)),
+            ValueError,
+            "out: has shape (3, 4)",
+        ),
+        (
+            lambda: exactnorm.batch_norm_backward(X, X, exactnorm.statistics(X), out=np.empty((3, 4), np.float32)),
+            ValueError,
+            "out: has shape (3, 4)",
+        ),
         (lambda: exactnorm.batch_norm(X, out=np.empty((4, 3), np.int32)), ValueError, "int32"),
         (lambda: exactnorm.batch_norm(X, out=np.broadcast_to(X, (4, 3))), TypeError, "out: is read-only"),
         (lambda: exactnorm.batch_norm(np.ones((1,) * 9)), ValueError, "x: has 9 dimensions; expected at most 8"),
@@ -251,3 +269,19 @@ def test_fields_of_records_that_lie_between_elements():
     records = np.zeros(10, np.dtype([("a", np.float32), ("b", np.int8)]))
     with pytest.raises(TypeError, match="without a copy"):
         exactnorm.batch_norm(records["a"], channel_axes=())
+
+
+def test_a_forked_process_goes_on():
+    """GNU OpenMP's threads stay behind: a process that waited for them would wait for ever."""
+    x = np.random.default_rng(5).standard_normal((64, 16, 50, 50)).astype(np.float32)
+    y = exactnorm.batch_norm(x, threads=2)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if np.array_equal(exactnorm.batch_norm(x, threads=2), y) else 1)
+    deadline = time.monotonic() + 120
+    while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    if ended == (0, 0):
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert ended == (child, 0)

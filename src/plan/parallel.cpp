@@ -1,6 +1,7 @@
 #include "plan/parallel.h"
 
 #include <omp.h>
+#include <pthread.h>
 
 #include <algorithm>
 #include <atomic>
@@ -38,6 +39,11 @@ class Stretch {
  private:
   alignas(64) std::atomic<std::uint64_t> word_{0};
 };
+
+// Whether this thread is a copy that fork() made. GNU OpenMP gives it the original's team, whose threads do not exist
+// in the new process, and would wait for them for ever.
+thread_local bool is_forked = false;
+[[maybe_unused]] const int fork_watch = pthread_atfork(nullptr, nullptr, [] { is_forked = true; });
 
 constexpr Index most_tasks = std::numeric_limits<std::uint32_t>::max();
 
@@ -86,6 +92,7 @@ void parallel_for(Index count, int threads, Order order, FunctionView<void(Index
 }
 
 int resolve_threads(int threads) noexcept {
+  if (is_forked) return 1;
   // OpenMP ends the process where it cannot start a thread.
   constexpr int most_threads = 1024;
   return std::min(threads > 0 ? threads : default_threads(), most_threads);

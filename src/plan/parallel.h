@@ -14,7 +14,7 @@ enum class Order { forwards, backwards };
 /// a task throws is rethrown here when no task runs any more; some may not have run then.
 void parallel_for(Index count, int threads, Order order, FunctionView<void(Index, int)> task);
 
-/// Resolves Options::threads: 0 becomes OpenMP's default.
+/// Resolves Options::threads: 0 becomes OpenMP's default; in a thread that fork() copied there is 1.
 [[nodiscard]] int resolve_threads(int threads) noexcept;
 
 }  // namespace exactnorm
