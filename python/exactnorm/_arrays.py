@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import index
-from typing import Any, Literal, SupportsIndex
+from typing import Any, Literal, SupportsIndex, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ Array = npt.NDArray[Any]
 ArrayLike = Any  # NumPy's arrays, or objects with __dlpack__ (PyTorch's tensors, for example)
 Axes = SupportsIndex | Sequence[SupportsIndex]
 EpsilonPlacement = Literal["variance", "deviation"]
+Value = TypeVar("Value")
 
 
 def as_array(name: str, value: ArrayLike) -> Array:
@@ -42,13 +43,35 @@ def axes_list(channel_axes: Axes) -> list[int]:
         raise TypeError(f"channel_axes: is {channel_axes!r}; expected an integer or a sequence of integers") from None
 
 
+def number(name: str, value: Any) -> float:
+    try:
+        return float(value.__float__())  # a str has no such method
+    except (AttributeError, TypeError):
+        raise TypeError(f"{name}: is {value!r}; expected a number") from None
+
+
+def integer(name: str, value: SupportsIndex) -> int:
+    try:
+        return index(value)
+    except TypeError:
+        raise TypeError(f"{name}: is {value!r}; expected an integer") from None
+
+
+def of_class(name: str, value: Value, expected: type[Value]) -> Value:
+    """The value itself, of which a caller may have thought otherwise."""
+    if isinstance(value, expected):
+        return value
+    raise TypeError(f"{name}: is of type {type(value).__name__}; expected {expected.__name__}")
+
+
 def thread_count(threads: int | None) -> int:
     """As the library takes it: 0 stands for its default."""
     if threads is None:
         return 0
+    threads = integer("threads", threads)
     if threads < 1:
         raise ValueError(f"threads: is {threads}; expected 1 or more, or None")
-    return threads
+    return min(threads, 2**31 - 1)
 
 
 def normalized_like(x: Array) -> Array:

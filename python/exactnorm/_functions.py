@@ -15,6 +15,8 @@ from exactnorm._arrays import (
     as_array,
     axes_list,
     normalized_like,
+    number,
+    of_class,
     optional_array,
     parameter_shape,
     thread_count,
@@ -106,8 +108,8 @@ def batch_norm(
         optional_array("gamma", gamma),
         optional_array("beta", beta),
         axes_list(channel_axes),
-        epsilon,
-        epsilon_placement,
+        number("epsilon", epsilon),
+        of_class("epsilon_placement", epsilon_placement, str),
         thread_count(threads),
     )
     return (target, found) if return_statistics else target
@@ -139,7 +141,7 @@ def batch_norm_inference(
     target = normalized_like(x) if out is None else as_array("out", out)
     _core.inference(
         x,
-        statistics,
+        of_class("statistics", statistics, Statistics),
         target,
         optional_array("gamma", gamma),
         optional_array("beta", beta),
@@ -191,15 +193,15 @@ def batch_norm_backward(
     _core.backward(
         dy,
         x,
-        statistics,
+        of_class("statistics", statistics, Statistics),
         optional_array("gamma", gamma),
         dx,
         dgamma,
         dbeta,
         frozen,
         axes,
-        epsilon,
-        epsilon_placement,
+        number("epsilon", epsilon),
+        of_class("epsilon_placement", epsilon_placement, str),
         thread_count(threads),
     )
     return Gradients(dx, dgamma, dbeta)
@@ -243,4 +245,9 @@ def given_statistics(
     >>> exactnorm.given_statistics(np.zeros(3), np.ones(3), epsilon=0).inverse_deviation
     array([1., 1., 1.])
     """
-    return _core.given_statistics(as_array("mean", mean), as_array("variance", variance), epsilon, epsilon_placement)
+    return _core.given_statistics(
+        as_array("mean", mean),
+        as_array("variance", variance),
+        number("epsilon", epsilon),
+        of_class("epsilon_placement", epsilon_placement, str),
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from exactnorm._arrays import Array, ArrayLike, Axes, EpsilonPlacement, as_array
+from exactnorm._arrays import Array, ArrayLike, Axes, EpsilonPlacement, as_array, integer, number
 from exactnorm._core import RunningStatistics, Statistics
 from exactnorm._functions import batch_norm, batch_norm_backward, batch_norm_inference
 
@@ -36,7 +36,9 @@ class BatchNorm:
         momentum: float | None = 0.1,
         threads: int | None = None,
     ) -> None:
-        self.running = RunningStatistics(channels, momentum)
+        self.running = RunningStatistics(
+            integer("channels", channels), None if momentum is None else number("momentum", momentum)
+        )
         self.gamma: Array = np.ones(channels)
         self.beta: Array = np.zeros(channels)
         self.dgamma: Array | None = None

@@ -11,6 +11,9 @@ from exactnorm._arrays import (
     EpsilonPlacement,
     as_array,
     axes_list,
+    integer,
+    number,
+    of_class,
     parameter_shape,
     thread_count,
 )
@@ -34,7 +37,7 @@ class Moments:
     """
 
     def __init__(self, channels: int) -> None:
-        self._sums = _core.Sums(channels)
+        self._sums = _core.Sums(integer("channels", channels))
 
     @classmethod
     def of(cls, x: ArrayLike, *, channel_axes: Axes = 1, threads: int | None = None) -> Moments:
@@ -56,7 +59,7 @@ class Moments:
 
     def merge(self, other: Moments) -> Moments:
         """Adds the sums of another part; returns itself. Raises ValueError when channels differ."""
-        self._sums.merge(other._sums)
+        self._sums.merge(of_class("other", other, Moments)._sums)
         return self
 
     def __iadd__(self, other: Moments) -> Moments:
@@ -86,13 +89,15 @@ class Moments:
 
     def nonfinite_count(self, channel: int) -> int:
         """NaN and infinite values met in this channel so far. One is enough to make its statistics NaN."""
-        return self._sums.nonfinite_count(channel)
+        return self._sums.nonfinite_count(integer("channel", channel))
 
     def statistics(
         self, *, epsilon: float = 1e-5, epsilon_placement: EpsilonPlacement = "variance"
     ) -> Statistics:
         """Mean, variance and 1 / deviation: the exact values, rounded once."""
-        return self._sums.statistics(epsilon, epsilon_placement)
+        return self._sums.statistics(
+            number("epsilon", epsilon), of_class("epsilon_placement", epsilon_placement, str)
+        )
 
     def to_bytes(self) -> bytes:
         """The same on every machine; `from_bytes` reads it."""
@@ -102,7 +107,7 @@ class Moments:
     def from_bytes(cls, data: bytes) -> Moments:
         """Raises ValueError where `data` is not what `to_bytes` writes."""
         result = cls(0)
-        result._sums = _core.Sums.from_bytes(data)
+        result._sums = _core.Sums.from_bytes(of_class("data", data, bytes))
         return result
 
     def __reduce__(self) -> tuple[object, tuple[bytes]]:
