@@ -11,7 +11,7 @@ RUN_CLANG_TIDY ?= $(call first_of,run-clang-tidy-14 run-clang-tidy)
 release = build/release
 sources = find $(wildcard bench examples include python src tests) -name '*.cpp' -o -name '*.h'
 
-.PHONY: help build demo python test bench bench-distributed format format-check tidy lint install clean
+.PHONY: help build demo python wheel test bench bench-distributed format format-check tidy lint install clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -30,6 +30,9 @@ demo: ## install what building needs, build, and run the demonstration
 python: ## install the Python package, and what it needs, into .venv
 	scripts/setup --test
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check .
+
+wheel: ## build a wheel for other machines into build/wheel, and try it with NumPy alone
+	scripts/wheel
 
 test: python ## install what testing needs, build, and run all tests
 	cmake --preset release -DEXACTNORM_BUILD_TESTS=ON
