@@ -1,4 +1,4 @@
-"""torch.compile, torch.export, torch.jit.trace and torch.fx on exactnorm.torch."""
+"""torch.compile, torch.export, torch.jit.trace, torch.fx, ONNX and profilers on exactnorm.torch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import copy
 import warnings
 
 import exactnorm.torch
+import onnx
 import pytest
 import torch
 from test_torch_modules import residual_network
@@ -99,3 +100,23 @@ def test_symbolic_trace(training):
     buffers = dict(model.named_buffers())
     assert len(dict(traced.named_buffers())) >= 12
     assert all(torch.equal(buffer, buffers[name]) for name, buffer in traced.named_buffers())
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("dynamo", [False, True])
+def test_onnx_has_pytorchs_operator(dynamo, tmp_path):
+    model = exactnorm.torch.convert(torch.nn.Sequential(torch.nn.BatchNorm2d(3), torch.nn.ReLU())).eval()
+    path = tmp_path / "model.onnx"
+    torch.onnx.export(model, (torch.randn(2, 3, 5, 5),), path, dynamo=dynamo, verbose=False)
+    operators = [node.op_type for node in onnx.load(path).graph.node]
+    # One exporter shares constants that are equal.
+    assert [name for name in operators if name != "Identity"] == ["BatchNormalization", "Relu"]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_profilers_see_operators(training):
+    module = exactnorm.torch.BatchNorm2d(3).train(training)
+    with torch.profiler.profile() as profile:
+        module(torch.randn(2, 3, 5, 5)).sum().backward()
+    names = {event.key for event in profile.key_averages()}
+    assert {f"exactnorm::batch_norm{'' if training else '_inference'}", "exactnorm::batch_norm_backward"} <= names

@@ -1,6 +1,6 @@
 """The operators `torch.ops.exactnorm.*`, and their derivatives.
 
-PyTorch's compilers, exporters, tracers and modes see an operator. Where none of them is looking, the kernel is called
+PyTorch's compilers, exporters, tracers, profilers and modes see an operator. Where none of them is looking, the kernel is called
 directly: going through the dispatcher, and through it again below autograd, takes longer than normalizing a small tensor.
 """
 
@@ -77,7 +77,11 @@ class _Operator:
 
 
 def _is_watched(inputs: tuple[Any, ...]) -> bool:
-    if torch._C._len_torch_dispatch_stack() > 0 or torch._C._get_tracing_state() is not None:
+    if (
+        torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._get_tracing_state() is not None
+        or torch._C._autograd._profiler_enabled()
+    ):
         return True
     for value in inputs:
         if type(value) not in _plain_types:

@@ -96,7 +96,9 @@ def _is_computed_here(
             return False
     if (others[0] is None) != (others[1] is None) or (others[0] is None and not training):
         return False
+    # ONNX has an operator for PyTorch's normalization, and none for ours.
+    is_compiling = torch.compiler.is_compiling()
+    if (is_compiling or torch._C._get_tracing_state() is not None) and torch.onnx.is_in_onnx_export():
+        return False
     # Neither forward-mode derivatives nor torch.func's transforms are known to our operators.
-    return torch.compiler.is_compiling() or not (
-        torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
-    )
+    return is_compiling or not (torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0)
