@@ -207,6 +207,14 @@ def test_convert_and_revert():
     assert [type(m) for m in model.modules()] == [type(m) for m in theirs.modules()]
 
 
+def test_revert_of_synchronized():
+    model = nn.Sequential(nn.BatchNorm2d(3))
+    synchronized = exactnorm.torch.convert_sync_batchnorm(model)
+    y = synchronized.eval()(x := torch.randn(2, 3, 4, 4))
+    assert type(exactnorm.torch.revert(synchronized)[0]) is nn.SyncBatchNorm
+    torch.testing.assert_close(synchronized(x), y)
+
+
 def test_convert_leaves_derived_classes_alone():
     class Mine(nn.BatchNorm1d):
         def forward(self, x):

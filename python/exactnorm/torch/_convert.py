@@ -7,6 +7,7 @@ from typing import TypeVar
 from torch import nn
 
 from exactnorm.torch import _modules
+from exactnorm.torch._synchronized import SyncBatchNorm
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -18,7 +19,7 @@ _ours: dict[type[nn.Module], type[nn.Module]] = {
     nn.LazyBatchNorm2d: _modules.LazyBatchNorm2d,
     nn.LazyBatchNorm3d: _modules.LazyBatchNorm3d,
 }
-_theirs = {ours: theirs for theirs, ours in _ours.items()}
+_theirs = {ours: theirs for theirs, ours in _ours.items()} | {SyncBatchNorm: nn.SyncBatchNorm}
 
 
 def convert(model: Model) -> Model:
@@ -39,7 +40,10 @@ def convert(model: Model) -> Model:
 
 
 def revert(model: Model) -> Model:
-    """Makes every batch normalization of exactnorm in a model `torch.nn`'s again, in place; returns the model."""
+    """Makes every batch normalization of exactnorm in a model `torch.nn`'s again, in place; returns the model.
+
+    A `SyncBatchNorm` becomes `torch.nn.SyncBatchNorm`, which trains on other devices than the CPU, and evaluates on all.
+    """
     return _exchange(model, _theirs)
 
 
@@ -48,4 +52,5 @@ def _exchange(model: Model, classes: dict[type[nn.Module], type[nn.Module]]) -> 
         other = classes.get(type(module))
         if other is not None:
             module.__class__ = other
+            module.__dict__.pop("_exchange", None)  # what a SyncBatchNorm agreed on with other ranks
     return model
