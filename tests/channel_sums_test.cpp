@@ -208,6 +208,29 @@ TEST(ChannelSums, KnowWhichGuessesTheyHave) {
   EXPECT_EQ(shorts.second_exponents[3], -5);
 }
 
+// Values that are far larger than the elements which room was made for: of numbers that have outgrown their guess.
+TEST(ChannelSums, TakeValuesOfAnySizeUnderAGuess) {
+  Random random(503);
+  ChannelSums sums(1, Kind::gradients, Range::single);
+  for (int round = 0; round < 40 && !HasFailure(); ++round) {
+    sums.reset(1, Kind::gradients, Range::single);
+    sums.raise_guess(0, 3, -4);
+    Expected expected(1);
+    const int bits = static_cast<int>(random.between(40, 62));
+    const bool one_sign = random.chance(0.7);
+    for (int pass = 0; pass < 50; ++pass) {
+      sums.make_room(random.between(1, 512));
+      for (const auto& [which, unit] : {std::pair{0, 3 - 43}, {1, -1 - 42}, {1, -1 - 87}}) {
+        const std::int64_t value = random.between(std::int64_t{1} << (bits - 1), (std::int64_t{1} << bits) - 1);
+        const std::int64_t signed_value = one_sign || random.chance(0.5) ? value : -value;
+        sums.add(0, which, signed_value, unit);
+        expected.add(0, which, signed_value, unit);
+      }
+    }
+    expect_sums(sums, expected, Range::single);
+  }
+}
+
 // As much as may come: each element at its largest in the first sum and the upper part of the second, and three
 // numbers that fill the lower part. Without carries, or without the long integers, 64 bits would not do.
 TEST(ChannelSums, HoldTheMostThatMayCome) {

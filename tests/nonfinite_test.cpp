@@ -1,6 +1,7 @@
 // NaN in all its spellings.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -58,6 +59,37 @@ TEST(NonFinite, OfEveryBitPattern) {
   check_nan_patterns<float, std::uint32_t>({0x7fffffff, 0xffffffff, 0x7f800001, 0x7fc00000, 0xff800001, 0x7f800000});
   check_nan_patterns<double, std::uint64_t>(
       {0x7fffffffffffffff, 0xffffffffffffffff, 0x7ff0000000000001, 0x7ff8000000000000, 0xfff0000000000000});
+}
+
+// NaN in x keeps the quick sums away while dy outgrows the exponent that its first elements had: dbeta is the sum of
+// dy, whatever the layout.
+TEST(NonFinite, BesideNumbersThatGrow) {
+  const TargetRestorer restorer;
+  constexpr Index side = 128;
+  constexpr Index count = side * side;
+  std::vector<float> x(count, 0);
+  std::vector<float> dy(count, 255);
+  std::fill_n(dy.begin(), 64, 1.0F);
+  for (std::size_t i = 100; i < x.size(); i += 1024) x[i] = std::nanf("");
+  for (const std::string& target : supported_targets()) {
+    set_target(target);
+    for (const IndexList& shape : {IndexList{1, 1, side, side}, IndexList{count, 1}, IndexList{count / 4, 4}}) {
+      for (const int threads : {1, 2, 5}) {
+        SCOPED_TRACE(::testing::Message() << target << " " << to_string(shape) << " " << threads);
+        const Options options = {.threads = threads};
+        const Index channels = shape[1];
+        std::vector<double> dbeta(static_cast<std::size_t>(channels));
+        std::vector<double> right(dbeta.size());
+        for (std::size_t i = 0; i < dy.size(); ++i) right[channels == 1 ? 0 : i % right.size()] += double{dy[i]};
+        const std::vector<double> means(dbeta.size(), 0);
+        const std::vector<double> variances(dbeta.size(), 1);
+        backward_frozen(view(dy, shape), view(x, shape),
+                        given_statistics(view(means, {channels}), view(variances, {channels})), {},
+                        {.dbeta = mutable_view(dbeta, {channels})}, options);
+        EXPECT_EQ(dbeta, right);
+      }
+    }
+  }
 }
 
 }  // namespace

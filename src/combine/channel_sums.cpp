@@ -10,12 +10,24 @@ namespace exactnorm {
 
 namespace {
 
-// Elements of a channel whose sums surely fit in the short integers. Each adds less than 2^44 units to the first sum
-// and to the upper part of the second. The lower part takes up to 2^45 more from each number that comes by add(), of
-// which there are at most three per element; it is carried over to the upper part in time.
+// The invariant of the short integers: after n elements, `linear` and `upper` are at most n * most_per_element in
+// magnitude, and after m elements since the last carry, `lower` is at most m * most_lower_per_element. Elements within
+// the exponents keep it, since each adds less than 2^44 units to each integer; add() checks it, since its values come
+// from any elements. The limits of n and m then keep all three below 2^63.
 constexpr Index most_elements = Index{1} << 18;
 constexpr Index elements_per_carry = Index{1} << 15;
 constexpr int carry_bits = short_upper_unit - short_lower_unit;
+constexpr std::int64_t most_lower_per_element = std::int64_t{1} << 47;
+constexpr std::int64_t most_per_element = (std::int64_t{1} << 44) + (most_lower_per_element >> carry_bits);
+
+// Adds a value of at most 62 bits to `sum` where the result keeps within the bound; if not, returns false and changes
+// nothing.
+bool add_within(std::int64_t& sum, std::int64_t value, std::int64_t bound) noexcept {
+  std::int64_t total = 0;
+  if (__builtin_add_overflow(sum, value, &total) || total > bound || total < -bound) return false;
+  sum = total;
+  return true;
+}
 
 // value * 2^shift, or false where that is not an integer of at most 62 bits.
 bool shifted(std::int64_t value, int shift, std::int64_t& result) noexcept {
@@ -100,31 +112,35 @@ void ChannelSums::make_room(Index count) {
   }
 }
 
-void ChannelSums::add(Index channel, int which, std::int64_t value, int unit) {
+bool ChannelSums::add_short(Index channel, int which, std::int64_t value, int unit) noexcept {
   const auto at = static_cast<std::size_t>(channel);
-  if (has_guess_[at] != 0) {
-    const int first = short_sums_.first_exponents[at];
-    const int both = first + short_sums_.second_exponents[at];
-    std::int64_t integer = 0;
-    if (which == 0) {
-      if (shifted(value, unit - (first + short_linear_unit), integer)) {
-        short_sums_.linear[at] += integer;
-        return;
-      }
-    } else if (shifted(value, unit - (both + short_upper_unit), integer)) {
-      short_sums_.upper[at] += integer;
-      return;
-    } else if (shifted(value, unit - (both + short_lower_unit), integer)) {
-      const std::int64_t carry = integer >> carry_bits;
-      short_sums_.upper[at] += carry;
-      short_sums_.lower[at] += integer - static_cast<std::int64_t>(static_cast<std::uint64_t>(carry) << carry_bits);
-      return;
-    }
+  if (has_guess_[at] == 0) return false;
+  const int first = short_sums_.first_exponents[at];
+  const int both = first + short_sums_.second_exponents[at];
+  const std::int64_t bound = since_long_ * most_per_element;
+  std::int64_t& upper = short_sums_.upper[at];
+  std::int64_t& lower = short_sums_.lower[at];
+  std::int64_t integer = 0;
+  if (which == 0) {
+    return shifted(value, unit - (first + short_linear_unit), integer) &&
+           add_within(short_sums_.linear[at], integer, bound);
   }
+  if (shifted(value, unit - (both + short_upper_unit), integer)) return add_within(upper, integer, bound);
+  if (!shifted(value, unit - (both + short_lower_unit), integer)) return false;
+  const std::int64_t carry = integer >> carry_bits;
+  const std::int64_t rest = integer - static_cast<std::int64_t>(static_cast<std::uint64_t>(carry) << carry_bits);
+  if (!add_within(upper, carry, bound)) return false;
+  if (add_within(lower, rest, since_carry_ * most_lower_per_element)) return true;
+  upper -= carry;
+  return false;
+}
+
+void ChannelSums::add(Index channel, int which, std::int64_t value, int unit) {
+  if (add_short(channel, which, value, unit)) return;
   const SumFormat format = format_of(range_);
   add_scaled(PartialSumsAccess::words(long_sums(), channel, which), format.words[which], value,
              unit - format.unit_exponents[which]);
-  is_long_[at] = 1;
+  is_long_[static_cast<std::size_t>(channel)] = 1;
 }
 
 void ChannelSums::count_nonfinite(Index channel, int operand) {

@@ -32,7 +32,7 @@ class ChannelSums {
   /// To be told before `count` more elements of every channel are added, at most 2^15: makes room for their sums.
   void make_room(Index count);
 
-  /// Adds value * 2^unit to a channel's first (0) or second (1) sum.
+  /// Adds value * 2^unit to a channel's first (0) or second (1) sum, whatever its size.
   void add(Index channel, int which, std::int64_t value, int unit);
   void count_nonfinite(Index channel, int operand);
 
@@ -48,6 +48,8 @@ class ChannelSums {
   void add_to(PartialSums& sums, Index to_channel, Index channel) const;
 
  private:
+  /// add() to the short integers; false, with nothing changed, where they cannot take the value.
+  [[nodiscard]] bool add_short(Index channel, int which, std::int64_t value, int unit) noexcept;
   void move_to_long(Index channel);
   PartialSums& long_sums();
 

@@ -25,7 +25,8 @@ int sampled_guess(const Runs& values, Index runs, Index count) {
     const float* run = values.data + i * runs / sampled_runs * values.stride;
     for (Index k = 0; k < elements; ++k) {
       const auto bits = std::bit_cast<Magnitude<float>>(run[k]);
-      largest = std::max(largest, bits & std::numeric_limits<Magnitude<float>>::max());
+      const Magnitude<float> magnitude = bits & std::numeric_limits<Magnitude<float>>::max();
+      if (magnitude < infinity<float>) largest = std::max(largest, magnitude);
     }
   }
   return guess_of(largest);

@@ -84,7 +84,7 @@ Tile<T> TileAdder<T>::without_nonfinite(const Tile<T>& tile, std::vector<T>& scr
       scratch[static_cast<std::size_t>(row * tile_lanes + lane)] = value;
     }
   }
-  return {scratch.data(), tile.rows, tile_lanes};
+  return {scratch.data(), tile.rows, tile_lanes, scratch.data()};
 }
 
 template <typename T>
@@ -128,6 +128,7 @@ void TileAdder<T>::add(const Tile<T>& x, const LaneTarget& target) {
   Windows windows(tile, target.one_channel());
   if (windows.has_nonfinite()) {
     tile = without_nonfinite(tile, first_scratch_, 0, target);
+    if (add_guarded(tile, tile, target)) return;
     windows = Windows(tile, target.one_channel());
   }
   Window<T> window;
@@ -145,12 +146,13 @@ void TileAdder<T>::add(const Tile<T>& first, const Tile<T>& second, const LaneTa
   Tile<T> b = second;
   Windows a_windows(a, one_channel);
   Windows b_windows(b, one_channel);
-  if (a_windows.has_nonfinite()) {
-    a = without_nonfinite(a, first_scratch_, 0, target);
+  const bool a_has_nonfinite = a_windows.has_nonfinite();
+  const bool b_has_nonfinite = b_windows.has_nonfinite();
+  if (a_has_nonfinite) a = without_nonfinite(a, first_scratch_, 0, target);
+  if (b_has_nonfinite) b = without_nonfinite(b, second_scratch_, 1, target);
+  if (a_has_nonfinite || b_has_nonfinite) {
+    if (add_guarded(a, b, target)) return;
     a_windows = Windows(a, one_channel);
-  }
-  if (b_windows.has_nonfinite()) {
-    b = without_nonfinite(b, second_scratch_, 1, target);
     b_windows = Windows(b, one_channel);
   }
   Window<T> a_window;
