@@ -10,12 +10,14 @@
 #include "batch_norm/operation.h"
 #include "batch_norm/solve_channels.h"
 #include "combine/accumulator.h"
+#include "plan/floating_point.h"
 #include "solve/solve.h"
 #include "tensor/checks.h"
 
 namespace exactnorm {
 
 Statistics training(const TensorView& x, const MutableTensorView& y, const Affine& affine, const Options& options) {
+  const DefaultFloatingPoint default_floating_point;
   const IndexList axes = check_forward(x, y, affine, options);
   const Parameters parameters = read_affine(affine, axes, x);
   const Index channels = channel_count(axes, x);
@@ -39,6 +41,7 @@ Statistics training(const TensorView& x, const MutableTensorView& y, const Affin
 
 void inference(const TensorView& x, const Statistics& statistics, const MutableTensorView& y, const Affine& affine,
                const Options& options) {
+  const DefaultFloatingPoint default_floating_point;
   const IndexList axes = check_forward(x, y, affine, options);
   const Parameters parameters = read_affine(affine, axes, x);
   check_statistics(statistics, channel_count(axes, x));
@@ -112,6 +115,7 @@ class BackwardSolver {
 };
 
 void run_backward(const BackwardArguments& arguments, bool frozen) {
+  const DefaultFloatingPoint default_floating_point;
   const IndexList axes = check_backward(arguments, frozen);
   const Index channels = channel_count(axes, arguments.x);
   const Index count = channels == 0 ? 0 : element_count(arguments.x.shape) / channels;
@@ -153,6 +157,7 @@ void backward_frozen(const TensorView& dy, const TensorView& x, const Statistics
 void backward_from_sums(const TensorView& dy, const TensorView& x, const Statistics& statistics,
                         const PartialSums& sums, const std::optional<TensorView>& gamma, const Gradients& gradients,
                         const Options& options) {
+  const DefaultFloatingPoint default_floating_point;
   const BackwardArguments arguments = {dy, x, statistics, gamma, gradients, options};
   const IndexList axes = check_backward(arguments, false);
   const Index channels = channel_count(axes, x);

@@ -1,6 +1,8 @@
 #include "batch_norm/operation.h"
 
 #include <algorithm>
+#include <iterator>
+#include <memory>
 #include <numeric>
 #include <vector>
 
@@ -35,32 +37,26 @@ void reduce_groups(const LoopNest& nest, const Partition& partition, std::span<c
     });
     return;
   }
-  // Each thread has sums of its own for each group, to which it adds whatever pieces it gets.
+  // Each thread has sums of its own for each group of which it gets a piece, to which it adds all that it gets.
   const Index groups = partition.groups();
-  std::vector<std::vector<ChannelSums>> parts(static_cast<std::size_t>(groups));
-  for (auto& part : parts) part.resize(static_cast<std::size_t>(partition.threads()), ChannelSums(0, kind, range));
-  const auto part_of = [&](Index group, int thread) -> ChannelSums& {
-    return parts[static_cast<std::size_t>(group)][static_cast<std::size_t>(thread)];
-  };
+  std::vector<std::vector<std::unique_ptr<ChannelSums>>> parts(static_cast<std::size_t>(groups));
+  for (auto& part : parts) part.resize(static_cast<std::size_t>(partition.threads()));
   std::vector<std::vector<Index>> channels;
   for (Index group = 0; group < groups; ++group) channels.push_back(channels_of(nest, partition.box(group, 0)));
   parallel_for(groups * partition.pieces(), partition.threads(), Order::forwards, [&](Index task, int thread) {
-    const Index group = task / partition.pieces();
-    ChannelSums& sums = part_of(group, thread);
-    const auto count = static_cast<Index>(channels[static_cast<std::size_t>(group)].size());
-    if (sums.channels() != count) sums = ChannelSums(count, kind, range);
-    reduce_box(nest, partition.box(group, task % partition.pieces()), operands, sums);
+    const auto group = static_cast<std::size_t>(task / partition.pieces());
+    std::unique_ptr<ChannelSums>& sums = parts[group][static_cast<std::size_t>(thread)];
+    if (!sums) sums = std::make_unique<ChannelSums>(static_cast<Index>(channels[group].size()), kind, range);
+    reduce_box(nest, partition.box(task / partition.pieces(), task % partition.pieces()), operands, *sums);
   });
   parallel_for(groups, partition.threads(), Order::forwards, [&](Index group, int) {
+    std::vector<std::unique_ptr<ChannelSums>>& part = parts[static_cast<std::size_t>(group)];
     // Every group has a piece, and so a thread that had one.
-    auto part = parts[static_cast<std::size_t>(group)].begin();
-    while (part->channels() == 0) ++part;
-    ChannelSums& merged = *part;
-    const auto end = parts[static_cast<std::size_t>(group)].end();
-    for (++part; part != end; ++part) {
-      if (part->channels() != 0) merged.merge(*part);
+    const auto merged = std::find_if(part.begin(), part.end(), [](const auto& sums) { return sums != nullptr; });
+    for (auto other = std::next(merged); other != part.end(); ++other) {
+      if (*other) (*merged)->merge(**other);
     }
-    consume(group, channels[static_cast<std::size_t>(group)], merged);
+    consume(group, channels[static_cast<std::size_t>(group)], **merged);
   });
 }
 

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "exactnorm/batch_norm.h"
+#include "plan/floating_point.h"
 #include "tensor/checks.h"
 
 namespace exactnorm {
@@ -21,6 +22,7 @@ RunningStatistics::RunningStatistics(Index channels)
     : mean(checked_channels(channels), 0.0), variance(mean.size(), 1.0), batches_refused(mean.size(), 0) {}
 
 std::vector<Index> RunningStatistics::update(const Statistics& batch) {
+  const DefaultFloatingPoint default_floating_point;
   for (const std::vector<double>* values : {&batch.mean, &batch.variance}) {
     if (values->size() == mean.size() && variance.size() == mean.size()) continue;
     throw Error("batch", "has " + std::to_string(values->size()) + (values == &batch.mean ? " means" : " variances") +

@@ -10,6 +10,7 @@
 #include "combine/accumulator.h"
 #include "exactnorm/batch_norm.h"
 #include "exactnorm/partial_sums.h"
+#include "plan/floating_point.h"
 #include "plan/parallel.h"
 #include "reduce/reduce.h"
 #include "solve/solve.h"
@@ -47,6 +48,7 @@ void accumulate_all(PartialSums& sums, PartialSums::Kind kind, std::span<const T
 }  // namespace
 
 void accumulate(PartialSums& sums, const TensorView& x, const Options& options) {
+  const DefaultFloatingPoint default_floating_point;
   check_options(options);
   check_view("x", x);
   const std::array operands = {x};
@@ -54,6 +56,7 @@ void accumulate(PartialSums& sums, const TensorView& x, const Options& options) 
 }
 
 void accumulate(PartialSums& sums, const TensorView& dy, const TensorView& x, const Options& options) {
+  const DefaultFloatingPoint default_floating_point;
   check_options(options);
   check_view("x", x);
   check_gradient(dy, x);
@@ -62,6 +65,7 @@ void accumulate(PartialSums& sums, const TensorView& dy, const TensorView& x, co
 }
 
 Statistics statistics_of(const PartialSums& sums, const Options& options) {
+  const DefaultFloatingPoint default_floating_point;
   check_options(options);
   check_kind(sums, PartialSums::Kind::moments);
   Statistics statistics = make_statistics(sums.channels(), sums.count());
@@ -70,6 +74,7 @@ Statistics statistics_of(const PartialSums& sums, const Options& options) {
 }
 
 Statistics given_statistics(const TensorView& mean, const TensorView& variance, const Options& options) {
+  const DefaultFloatingPoint default_floating_point;
   check_options(options);
   check_view("mean", mean);
   check_view("variance", variance);

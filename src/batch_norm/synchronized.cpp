@@ -13,6 +13,7 @@
 #include "batch_norm/solve_channels.h"
 #include "batch_norm/synchronized.h"
 #include "exactnorm/partial_sums.h"
+#include "plan/floating_point.h"
 #include "reduce/reduce.h"
 #include "solve/solve.h"
 #include "tensor/checks.h"
@@ -84,6 +85,7 @@ PartialSums exchange_sums(SumExchange& exchange, const Options& options, const S
 // What one rank's sums add to dgamma and dbeta: those of frozen statistics, as whose functions they are linear in dy.
 void write_shares(const PartialSums& own, const Statistics& statistics, const TensorView& x,
                   const SynchronizedGradients& gradients, const Options& options) {
+  const DefaultFloatingPoint default_floating_point;
   const auto channels = static_cast<std::size_t>(own.channels());
   std::vector<double> dgamma(channels);
   std::vector<double> dbeta(channels);

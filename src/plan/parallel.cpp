@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "exactnorm/info.h"
+#include "plan/floating_point.h"
 
 namespace exactnorm {
 
@@ -55,6 +56,7 @@ void run_team(Index count, int team, Order order, FunctionView<void(Index, int)>
   std::exception_ptr failure;
 #pragma omp parallel num_threads(team)
   {
+    const DefaultFloatingPoint default_floating_point;
     const int self = omp_get_thread_num();
     // There may be fewer threads than were asked for: the stretches of those missing are taken over.
     for (int i = 0; i < team; ++i) {
