@@ -93,5 +93,41 @@ TEST(InPlace, GivesTheSameBits) {
   }
 }
 
+// An axis of one element takes no step, whatever its stride: NumPy and PyTorch give such axes strides of many kinds.
+TEST(InPlace, IgnoresTheStridesOfAxesOfOneElement) {
+  Random random(64);
+  const IndexList shape = {7, 3, 5, 1};
+  const IndexList strides = {15, 5, 1, 1};
+  Tensor x = Tensor::strided(DType::float32, shape, strides);
+  for (Index i = 0; i < x.count(); ++i) x.set(i, random.normal());
+  Tensor y(DType::float32, shape);
+  const Statistics statistics = training(std::as_const(x).view(), y.view());
+  Tensor dy = x;
+  Tensor dx(DType::float32, shape);
+  backward(std::as_const(dy).view(), std::as_const(x).view(), statistics, {}, {.dx = dx.view()});
+  for (const Index other : {0, 3, -40, 15}) {
+    Tensor over = x;
+    MutableTensorView out = over.view();
+    out.strides[3] = other;
+    (void)training(std::as_const(over).view(), out);
+    EXPECT_TRUE(same_bits(over.values(), y.values())) << other;
+    over = dy;
+    out = over.view();
+    out.strides[3] = other;
+    backward(std::as_const(over).view(), std::as_const(x).view(), statistics, {}, {.dx = out});
+    EXPECT_TRUE(same_bits(over.values(), dx.values())) << other;
+  }
+}
+
+// Where steps are taken, other strides are another view.
+TEST(InPlace, RefusesTheSameMemoryInAnotherOrder) {
+  std::vector<float> x(16, 1);
+  const IndexList shape = {4, 4};
+  EXPECT_EQ(error_of([&] {
+              training(view(x, shape), mutable_view(x.data(), shape, {1, 4}));
+            }),
+            "y: overlaps x; expected separate memory or the very same view (address, strides and dtype)");
+}
+
 }  // namespace
 }  // namespace exactnorm::testing

@@ -286,7 +286,8 @@ TEST_F(NpyFileTest, RefusesToReplaceWhatIsNoRegularFile) {
 
 TEST_F(NpyFileTest, AcceptsTheLongestName) {
   const std::string name(255, 'x');
-  write_npy(path(name), view(std::vector<double>{1.0, 2.0}, {2}));
+  const std::vector<double> values = {1.0, 2.0};
+  write_npy(path(name), view(values, {2}));
   EXPECT_EQ(read_npy(path(name)).bytes.size(), 16U);
   EXPECT_EQ(files(), 1U);
 }

@@ -4,8 +4,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <ranges>
 #include <span>
 #include <string>
+#include <type_traits>
+#include <utility>
 
 #include "exactnorm/dtype.h"
 #include "exactnorm/error.h"
@@ -109,31 +112,45 @@ template <typename T>
 
 namespace detail {
 void check_span_size(std::size_t size, const IndexList& shape);
+
+template <typename Container>
+concept SpanSource = !std::is_pointer_v<std::remove_cvref_t<Container>> && requires(Container & values) {
+  std::span(values);
+};
+
+template <typename Container>
+concept MutableSpanSource =
+    SpanSource<Container> && !std::is_const_v<typename decltype(std::span(std::declval<Container&>()))::element_type>;
 }  // namespace detail
 
 /// A row-major view of `values`, which must hold exactly the elements of `shape`; a container that
-/// converts to a span (std::vector, std::array) may be given as it is.
+/// converts to a span (std::vector, std::array) may be given as it is. A container that is about to end is refused by
+/// the compiler, since the view would outlive its elements; a span is fine.
 /// Throws Error when the sizes differ.
 template <typename T>
 [[nodiscard]] TensorView view(std::span<const T> values, const IndexList& shape) {
   detail::check_span_size(values.size(), shape);
   return view(values.data(), shape);
 }
-template <typename Container>
-requires requires(const Container& c) {
-  std::span(c);
-} &&(!std::is_pointer_v<Container>) [[nodiscard]] TensorView view(const Container& values, const IndexList& shape) {
+template <detail::SpanSource Container>
+requires std::ranges::borrowed_range<Container>
+[[nodiscard]] TensorView view(Container&& values, const IndexList& shape) {
   detail::check_span_size(std::span(values).size(), shape);
   return view(std::span(values).data(), shape);
 }
-template <typename Container>
-requires requires(Container& c) {
-  std::span(c);
-} &&(!std::is_pointer_v<Container>) [[nodiscard]] MutableTensorView
-    mutable_view(Container&& values, const IndexList& shape) {
+template <detail::SpanSource Container>
+requires(!std::ranges::borrowed_range<Container>) TensorView view(Container&& values, const IndexList& shape)
+= delete;
+template <detail::MutableSpanSource Container>
+requires std::ranges::borrowed_range<Container>
+[[nodiscard]] MutableTensorView mutable_view(Container&& values, const IndexList& shape) {
   detail::check_span_size(std::span(values).size(), shape);
   return mutable_view(std::span(values).data(), shape);
 }
+template <detail::MutableSpanSource Container>
+requires(!std::ranges::borrowed_range<Container>) MutableTensorView
+    mutable_view(Container&& values, const IndexList& shape)
+= delete;
 
 /// The same memory with its axes in another order: axis i of the result is axis `order[i]` of `x`.
 /// Throws Error when `order` is not a permutation.

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <limits>
 
@@ -36,10 +37,13 @@ struct ForwardCoefficients {
 };
 [[nodiscard]] inline ForwardCoefficients solve_forward(const ChannelStatistics& statistics, double gamma,
                                                        double beta) noexcept {
+  const double scale = gamma * statistics.inverse_deviation;
+  // gamma * (x - mean) / deviation + beta as IEEE arithmetic has it: where x is the mean, not a number.
+  if (!std::isfinite(gamma)) return {statistics.mean, scale, beta, statistics.variance};
   constexpr double largest = std::numeric_limits<double>::max();
   // Finite, so that a constant channel, where it meets 0, is beta.
-  const double scale = std::clamp(gamma * statistics.inverse_deviation, -largest, largest);
-  return {statistics.mean, scale, beta - statistics.mean_residual * scale, statistics.variance};
+  const double finite = std::clamp(scale, -largest, largest);
+  return {statistics.mean, finite, beta - statistics.mean_residual * finite, statistics.variance};
 }
 
 /// dx = (dy + (((x - mean) * x_scale) * normalized_scale + shift)) * dy_scale, where the inner product is the

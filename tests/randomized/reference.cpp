@@ -1,0 +1,85 @@
+#include "randomized/reference.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "support/integer.h"
+
+namespace exactnorm::testing {
+
+namespace {
+
+// A power of two of which all finite values are multiples.
+int unit_of(const std::vector<double>& values) {
+  int unit = std::numeric_limits<int>::max();
+  for (const double value : values) {
+    if (value != 0 && std::isfinite(value)) unit = std::min(unit, std::ilogb(value) - 52);
+  }
+  return unit == std::numeric_limits<int>::max() ? 0 : std::max(unit, -1074);
+}
+
+Rational times_power(const Integer& integer, int exponent) {
+  const auto power = static_cast<unsigned>(std::abs(exponent));
+  return exponent >= 0 ? Rational(Integer(integer << power)) : Rational(integer, Integer(1) << power);
+}
+
+}  // namespace
+
+ChannelSumsReference::ChannelSumsReference(const std::vector<double>& x_values, const std::vector<double>& dy_values)
+    : count(static_cast<Index>(x_values.size())) {
+  const int x_unit = unit_of(x_values);
+  const int dy_unit = unit_of(dy_values);
+  Integer sums[4];
+  for (std::size_t i = 0; i < x_values.size(); ++i) {
+    const bool x_is_finite = std::isfinite(x_values[i]);
+    const bool dy_is_finite = std::isfinite(dy_values[i]);
+    const Integer x_integer = x_is_finite ? in_units(x_values[i], x_unit) : Integer(0);
+    const Integer dy_integer = dy_is_finite ? in_units(dy_values[i], dy_unit) : Integer(0);
+    sums[0] += x_integer;
+    sums[1] += x_integer * x_integer;
+    sums[2] += dy_integer;
+    sums[3] += dy_integer * x_integer;
+    nonfinite_x += x_is_finite ? 0 : 1;
+    nonfinite_dy += dy_is_finite ? 0 : 1;
+  }
+  x = times_power(sums[0], x_unit);
+  x_x = times_power(sums[1], 2 * x_unit);
+  dy = times_power(sums[2], dy_unit);
+  dy_x = times_power(sums[3], dy_unit + x_unit);
+}
+
+MomentsReference::MomentsReference(const Rational& exact_mean, const Rational& exact_variance, const Options& options)
+    : mean(exact_mean), variance(exact_variance), wide_mean(real(exact_mean)) {
+  const Real wide = real(variance);
+  const Real epsilon(options.epsilon);
+  const bool beside_variance = options.epsilon_placement == EpsilonPlacement::variance;
+  const Real divisor = beside_variance ? Real(sqrt(wide + epsilon)) : Real(sqrt(wide) + epsilon);
+  if (divisor != 0) inverse_deviation = 1 / divisor;
+  if (beside_variance) {
+    derivative = inverse_deviation * inverse_deviation;
+  } else if (wide != 0) {
+    derivative = inverse_deviation / sqrt(wide);
+  }
+}
+
+MomentsReference moments_of(const ChannelSumsReference& sums, const Options& options) {
+  const Rational count(sums.count);
+  const Rational mean = sums.x / count;
+  return {mean, Rational(sums.x_x / count - mean * mean), options};
+}
+
+GradientsReference::GradientsReference(const ChannelSumsReference& sums, const MomentsReference& moments, double gamma,
+                                       bool frozen)
+    : dbeta(sums.dy),
+      centred(sums.dy_x - moments.mean * sums.dy),
+      dgamma(real(centred) * moments.inverse_deviation),
+      factor(Real(gamma) * moments.inverse_deviation),
+      mean(moments.wide_mean) {
+  if (frozen) return;
+  const Real count(sums.count);
+  by_mean = factor * real(dbeta) / count;
+  by_variance = factor * moments.derivative * real(centred) / count;
+}
+
+}  // namespace exactnorm::testing
