@@ -30,11 +30,15 @@ class Environment {
 /// The ranks of a communicator of MPI, given as its Fortran handle: MPI_Comm_c2f(communicator), or mpi4py's
 /// communicator.py2f(). It is duplicated, so that messages do not meet those of others. The object has to be destroyed
 /// before MPI ends; creating and destroying it are calls of all ranks.
+/// Throws Error for MPI_COMM_NULL, for an intercommunicator, for more than 65,536 ranks, and where MPI is not running.
 ///
 /// `while_waiting`, if given, is called again and again while a rank waits for others. It may throw, which ends the
-/// wait.
+/// wait. MPI cannot cancel a call: a message that is given up so, or by destroying its PendingSum, keeps its memory until
+/// the process ends. After a gather that was left before its second call, the object throws Error at every further call,
+/// as the other ranks are elsewhere.
 ///
-/// Errors of MPI itself, a rank that died for example, end the program as MPI does by default: all ranks are aborted.
+/// Errors of MPI itself, a rank that died for example, end the program: all ranks are aborted, whatever the error
+/// handler of the given communicator (mpi4py sets MPI_ERRORS_RETURN).
 [[nodiscard]] std::unique_ptr<Communicator> communicator_of(int fortran_handle,
                                                             std::function<void()> while_waiting = {});
 

@@ -2,8 +2,10 @@
 #include "exactnorm/mpi.h"
 
 #include <gtest/gtest.h>
+#include <mpi.h>
 
 #include <chrono>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <thread>
@@ -96,6 +98,76 @@ TEST(Mpi, AWaitCanBeLeft) {
     impatient = false;
     EXPECT_EQ(ranks->gather("after").size(), static_cast<std::size_t>(world().size()));
   }
+}
+
+// Memory that is taken when a call has been left: where the call's own was freed, MPI writes into it.
+class TakenMemory {
+ public:
+  explicit TakenMemory(std::size_t size) : vectors_(200, std::vector<std::int64_t>(size, 7)) {}
+  [[nodiscard]] bool is_untouched() const {
+    return vectors_ == std::vector(vectors_.size(), std::vector<std::int64_t>(vectors_[0].size(), 7));
+  }
+
+ private:
+  std::vector<std::vector<std::int64_t>> vectors_;
+};
+
+// The first rank leaves when the others have not come yet. These wait for the second half in vain, and leave later.
+TEST(Mpi, AGatherCanBeLeft) {
+  if (world().size() == 1) GTEST_SKIP() << "one rank waits for nobody";
+  struct Enough {};
+  const bool is_first = world().rank() == 0;
+  const auto start = std::chrono::steady_clock::now();
+  const auto patience = std::chrono::milliseconds(is_first ? 0 : 200);
+  const std::unique_ptr<Communicator> ranks = mpi::world([&] {
+    if (std::chrono::steady_clock::now() - start >= patience) throw Enough();
+  });
+  if (!is_first) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  EXPECT_THROW((void)ranks->gather("text"), Enough);
+  const TakenMemory taken(static_cast<std::size_t>(world().size()));
+  // MPI advances.
+  (void)world().gather("");
+  EXPECT_TRUE(taken.is_untouched());
+  if (is_first) {
+    const std::string error =
+        "communicator: was left by an exception while it gathered, so that its ranks are at different calls; expected "
+        "another one";
+    EXPECT_EQ(error_of([&] { (void)ranks->gather("text"); }), error);
+    EXPECT_EQ(error_of([&] { (void)ranks->start_sum({1}); }), error);
+  }
+}
+
+// A sum that the first rank has given up before the others started it, and whose communicator is gone.
+TEST(Mpi, ASumCanBeGivenUp) {
+  const bool is_first = world().rank() == 0;
+  constexpr std::size_t size = 500;
+  {
+    const std::unique_ptr<Communicator> ranks = mpi::world();
+    (void)world().gather("");
+    if (!is_first) std::this_thread::sleep_for(std::chrono::milliseconds(30));
+    const std::unique_ptr<PendingSum> sum = ranks->start_sum(std::vector<std::int64_t>(size, 1));
+    if (!is_first) {
+      EXPECT_EQ(sum->wait(), std::vector<std::int64_t>(size, world().size()));
+    }
+  }
+  const TakenMemory taken(size);
+  (void)world().gather("");
+  EXPECT_TRUE(taken.is_untouched());
+}
+
+TEST(Mpi, RefusesCommunicatorsWithoutOneGroupOfRanks) {
+  EXPECT_EQ(error_of([] { (void)mpi::communicator_of(MPI_Comm_c2f(MPI_COMM_NULL)); }),
+            "communicator: is MPI_COMM_NULL; expected one with ranks");
+  if (world().size() == 1) return;
+  const int rank = world().rank();
+  MPI_Comm half = MPI_COMM_NULL;
+  MPI_Comm_split(MPI_COMM_WORLD, rank == 0 ? 0 : 1, rank, &half);
+  MPI_Comm both = MPI_COMM_NULL;
+  MPI_Intercomm_create(half, 0, MPI_COMM_WORLD, rank == 0 ? 1 : 0, 0, &both);
+  EXPECT_EQ(error_of([&] { (void)mpi::communicator_of(MPI_Comm_c2f(both)); }),
+            "communicator: is an intercommunicator; expected one whose ranks are a single group");
+  MPI_Comm_free(&both);
+  MPI_Comm_free(&half);
 }
 
 TEST(Mpi, HasAVersion) { EXPECT_NE(mpi::version(), ""); }
