@@ -42,8 +42,8 @@ BATCH = 16
 
 
 def ours(channels: int) -> int:
-    """Bytes of a message: 3 int64 of agreement, 2 of the count, 36 a channel."""
-    return 8 * (3 + 2 + 36 * channels)
+    """Bytes of a message: 17 int64 of agreement, 2 of the count, 36 a channel."""
+    return 8 * (17 + 2 + 36 * channels)
 
 
 def theirs_forward(channels: int) -> int:

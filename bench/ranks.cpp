@@ -122,7 +122,7 @@ Json measure_layer(exactnorm::Communicator& ranks, const Layer& layer, Index bat
   return {{"channels", layer.channels},
           {"size", layer.size},
           {"repeats", layer.repeats},
-          {"bytes", 8 * (3 + exactnorm::to_addends(sums, exactnorm::PartialSums::Range::single).size())},
+          {"bytes", 8 * (17 + exactnorm::to_addends(sums, exactnorm::PartialSums::Range::single).size())},
           {"alone", time_of(alone, rounds)},
           {"together", time_of(together, rounds)},
           {"message", time_of(message, 51)}};

@@ -33,9 +33,9 @@ class Environment {
 /// Throws Error for MPI_COMM_NULL, for an intercommunicator, for more than 65,536 ranks, and where MPI is not running.
 ///
 /// `while_waiting`, if given, is called again and again while a rank waits for others. It may throw, which ends the
-/// wait. MPI cannot cancel a call: a message that is given up so, or by destroying its PendingSum, keeps its memory until
-/// the process ends. After a gather that was left before its second call, the object throws Error at every further call,
-/// as the other ranks are elsewhere.
+/// wait. MPI cannot cancel a call: a message that is given up so, or by destroying its PendingSum, keeps its memory
+/// until the process ends. After a gather that was left before its second call, the object throws Error at every
+/// further call, as the other ranks are elsewhere.
 ///
 /// Errors of MPI itself, a rank that died for example, end the program: all ranks are aborted, whatever the error
 /// handler of the given communicator (mpi4py sets MPI_ERRORS_RETURN).

@@ -25,10 +25,15 @@ struct ExchangedLayer {
 /// travel too.
 ///
 /// Where a rank has nothing to give because its arguments are wrong, it says so in its place, and all ranks throw
-/// the same Error, which names the rank. The same happens where ranks are not at the same call. An exchange is made
-/// once and used for many batches, forward and backward. It may carry several layers in one message.
+/// the same Error, which names the rank. The same happens where ranks are not at the same call: where number, kinds of
+/// sums or purpose differ. Calls are compared by a digest of 122 bits: two that differ pass as the same with a
+/// probability of at most (n / (2^61 - 1))^2, n being the characters of the longer description, which is below 2^-105
+/// for 256.
 ///
-/// 3 + 2 + 36 int64 per channel and layer of range single (206 of range extended) are sent.
+/// An exchange is made once and used for many batches, forward and backward. It may carry several layers in one
+/// message.
+///
+/// 17 int64, and for each layer 2 and 36 per channel of range single (206 of range extended), are sent.
 class SumExchange {
  public:
   /// Called by all ranks together; compares what they give. `communicator` has to outlive the object.

@@ -16,8 +16,9 @@ namespace exactnorm {
 //
 // All ranks call the same functions in the same order, with an exchange of one layer that they made together. Wrong
 // arguments on one rank make all ranks throw the same Error, which names the rank, with nothing written anywhere.
-// Options and parameters other than the number of channels are each rank's own: ranks that differ in epsilon or
-// its placement get an Error, too.
+// Options and parameters other than the number of channels are each rank's own. Ranks that differ in epsilon, in its
+// placement or in the statistics given to `synchronized_backward` get an Error, too: all the same, with nothing
+// written.
 //
 // Running statistics: give `RunningStatistics::update` what `synchronized_training` returns. It is the same on every
 // rank.
@@ -40,7 +41,8 @@ struct SynchronizedGradients {
 };
 
 /// `backward` of this rank's part: one message. `statistics` are those of the whole batch, from
-/// `synchronized_training`.
+/// `synchronized_training`, the same bits on all ranks.
+/// Throws Error, the same on all ranks, where they differ, or are of another number of elements than the batch is.
 void synchronized_backward(SumExchange& exchange, const TensorView& dy, const TensorView& x,
                            const Statistics& statistics, const std::optional<TensorView>& gamma,
                            const SynchronizedGradients& gradients, const Options& options = {});

@@ -12,6 +12,7 @@
 #include "batch_norm/arguments.h"
 #include "batch_norm/solve_channels.h"
 #include "batch_norm/synchronized.h"
+#include "combine/digest.h"
 #include "exactnorm/partial_sums.h"
 #include "plan/floating_point.h"
 #include "reduce/reduce.h"
@@ -69,38 +70,55 @@ void check_shares(const SynchronizedGradients& gradients, const IndexList& axes,
   }
 }
 
-// Exchanges what sums_of() returns; where it throws on one rank, all ranks throw.
-template <typename SumsOf>
-PartialSums exchange_sums(SumExchange& exchange, const Options& options, const SumsOf& sums_of) {
-  std::optional<PartialSums> sums;
+// Statistics of another batch are told by their bits, before anything is computed with them.
+std::string purpose_of(const Options& options, const Statistics& statistics) {
+  Digest digest;
+  for (const std::vector<double>* values :
+       {&statistics.mean, &statistics.mean_residual, &statistics.variance, &statistics.inverse_deviation}) {
+    for (const double value : *values) digest.add(value);
+  }
+  return purpose_of(options) + ", statistics " + digest.text() + " of " + std::to_string(statistics.count) +
+         " elements per channel";
+}
+
+// What a rank gives.
+struct Contribution {
+  PartialSums sums;
+  std::string purpose;
+};
+
+// Exchanges what contribute() returns; where it throws on one rank, all ranks throw.
+template <typename Contribute>
+PartialSums exchange_sums(SumExchange& exchange, const Contribute& contribute) {
+  std::optional<Contribution> own;
   try {
-    sums.emplace(sums_of());
+    own.emplace(contribute());
   } catch (const std::exception& exception) {
     exchange.start_failed(exception);
   }
-  if (sums) exchange.start({&*sums, 1}, purpose_of(options));
+  if (own) exchange.start({&own->sums, 1}, own->purpose);
   return std::move(exchange.finish().front());
 }
 
 // What one rank's sums add to dgamma and dbeta: those of frozen statistics, as whose functions they are linear in dy.
-void write_shares(const PartialSums& own, const Statistics& statistics, const TensorView& x,
-                  const SynchronizedGradients& gradients, const Options& options) {
+struct Shares {
+  std::vector<double> dgamma;
+  std::vector<double> dbeta;
+};
+
+Shares shares_of(const PartialSums& own, const Statistics& statistics, const Options& options) {
   const DefaultFloatingPoint default_floating_point;
   const auto channels = static_cast<std::size_t>(own.channels());
-  std::vector<double> dgamma(channels);
-  std::vector<double> dbeta(channels);
-  if (own.count() > 0) {
-    const std::vector<GradientSums> sums = gradient_sums_of(own, statistics);
-    for (std::size_t channel = 0; channel < channels; ++channel) {
-      const ChannelGradients solved = gradients_of(sums[channel], channel_of(statistics, static_cast<Index>(channel)),
-                                                   1.0, own.count(), true, options);
-      dgamma[channel] = solved.dgamma;
-      dbeta[channel] = solved.dbeta;
-    }
+  Shares shares = {std::vector<double>(channels), std::vector<double>(channels)};
+  if (own.count() == 0) return shares;
+  const std::vector<GradientSums> sums = gradient_sums_of(own, statistics);
+  for (std::size_t channel = 0; channel < channels; ++channel) {
+    const ChannelGradients solved = gradients_of(sums[channel], channel_of(statistics, static_cast<Index>(channel)),
+                                                 1.0, own.count(), true, options);
+    shares.dgamma[channel] = solved.dgamma;
+    shares.dbeta[channel] = solved.dbeta;
   }
-  const IndexList axes = resolve_channel_axes(options.channel_axes, x);
-  if (gradients.dgamma_share) write_parameter("dgamma_share", *gradients.dgamma_share, axes, x, dgamma);
-  if (gradients.dbeta_share) write_parameter("dbeta_share", *gradients.dbeta_share, axes, x, dbeta);
+  return shares;
 }
 
 }  // namespace
@@ -108,14 +126,14 @@ void write_shares(const PartialSums& own, const Statistics& statistics, const Te
 PartialSums exchange_moments(SumExchange& exchange, const TensorView& x, const MutableTensorView& y,
                              const Affine& affine, const Options& options) {
   check_layers(exchange);
-  return exchange_sums(exchange, options, [&] {
+  return exchange_sums(exchange, [&] {
     const IndexList axes = check_forward(x, y, affine, options);
     check_channels(exchange, channel_count(axes, x));
     static_cast<void>(read_affine(affine, axes, x));
     check_range(exchange, "x", x);
     PartialSums sums(exchange.layers()[0].channels, PartialSums::Kind::moments, exchange.layers()[0].range);
     accumulate(sums, x, options);
-    return sums;
+    return Contribution{std::move(sums), purpose_of(options)};
   });
 }
 
@@ -131,20 +149,28 @@ void synchronized_backward(SumExchange& exchange, const TensorView& dy, const Te
                            const SynchronizedGradients& gradients, const Options& options) {
   check_layers(exchange);
   const Gradients of_batch = {gradients.dx, gradients.dgamma, gradients.dbeta};
-  std::optional<PartialSums> own;
-  const PartialSums total = exchange_sums(exchange, options, [&] {
-    const IndexList axes = check_backward({dy, x, statistics, gamma, of_batch, options}, false);
+  IndexList axes;
+  Shares shares;
+  const PartialSums total = exchange_sums(exchange, [&] {
+    axes = check_backward({dy, x, statistics, gamma, of_batch, options}, false);
     check_shares(gradients, axes, dy, x, gamma);
     static_cast<void>(parameter_or("gamma", gamma, 1.0, axes, x));
     check_channels(exchange, channel_count(axes, x));
     check_range(exchange, "x", x);
     check_range(exchange, "dy", dy);
-    own.emplace(exchange.layers()[0].channels, PartialSums::Kind::gradients, exchange.layers()[0].range);
-    accumulate(*own, dy, x, options);
-    return *own;
+    PartialSums own(exchange.layers()[0].channels, PartialSums::Kind::gradients, exchange.layers()[0].range);
+    accumulate(own, dy, x, options);
+    if (gradients.dgamma_share || gradients.dbeta_share) shares = shares_of(own, statistics, options);
+    return Contribution{std::move(own), purpose_of(options, statistics)};
   });
+  // The same on all ranks, which have the same statistics.
+  if (total.count() != statistics.count) {
+    throw Error("statistics", "are of " + std::to_string(statistics.count) + " elements per channel; expected " +
+                                  std::to_string(total.count()) + ", as in x on all ranks together");
+  }
   backward_from_sums(dy, x, statistics, total, gamma, of_batch, options);
-  if (gradients.dgamma_share || gradients.dbeta_share) write_shares(*own, statistics, x, gradients, options);
+  if (gradients.dgamma_share) write_parameter("dgamma_share", *gradients.dgamma_share, axes, x, shares.dgamma);
+  if (gradients.dbeta_share) write_parameter("dbeta_share", *gradients.dbeta_share, axes, x, shares.dbeta);
 }
 
 }  // namespace exactnorm

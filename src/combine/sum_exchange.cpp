@@ -1,18 +1,25 @@
 #include "exactnorm/sum_exchange.h"
 
+#include <array>
+#include <tuple>
 #include <utility>
 
 #include "combine/agreement.h"
+#include "combine/digest.h"
 #include "exactnorm/addends.h"
 
 namespace exactnorm {
 
 namespace {
 
-// The numbers before the sums: how many ranks failed; a code of the call, and its square, which tell whether all ranks
-// are at the same call.
-constexpr std::size_t header_size = 3;
-constexpr std::uint64_t code_bits = 16;
+// The digest of a call, in words of 16 bits, whose squares can be summed over 65,536 ranks.
+constexpr unsigned word_bits = 16;
+constexpr std::size_t words_per_value = 4;
+using Code = std::array<std::uint64_t, 2 * words_per_value>;
+
+// The numbers before the sums: how many ranks failed; each word of the code, and its square, which tell whether all
+// ranks are at the same call.
+constexpr std::size_t header_size = 1 + 2 * std::tuple_size_v<Code>;
 
 std::size_t addend_count(const ExchangedLayer& layer) {
   const PartialSums nothing(0, PartialSums::Kind::moments, layer.range);
@@ -21,17 +28,38 @@ std::size_t addend_count(const ExchangedLayer& layer) {
   return fixed + (one - fixed) * static_cast<std::size_t>(layer.channels);
 }
 
-// The hash of Fowler, Noll and Vo (FNV-1a), folded.
-std::uint64_t code_of(const std::string& call) {
-  std::uint64_t hash = 0xcbf29ce484222325;
-  for (const char letter : call) hash = (hash ^ static_cast<unsigned char>(letter)) * 0x100000001b3;
-  return (hash >> code_bits ^ hash >> 2 * code_bits ^ hash) & ((std::uint64_t{1} << code_bits) - 1);
+Code code_of(const std::string& call) {
+  Digest digest;
+  digest.add(call);
+  Code code{};
+  for (std::size_t i = 0; i < code.size(); ++i) {
+    const std::uint64_t value = digest.values()[i / words_per_value];
+    code[i] = value >> word_bits * (i % words_per_value) & ((std::uint64_t{1} << word_bits) - 1);
+  }
+  return code;
 }
 
-// By Cauchy and Schwarz: n * sum(c^2) - sum(c)^2 is the sum of (c_i - c_j)^2 over all pairs, so 0 where all are equal.
-// Up to 65,536 ranks it is below 2^64: what unsigned arithmetic drops is not missed.
+void write_code(const std::string& call, std::vector<std::int64_t>& numbers) {
+  std::size_t at = 1;
+  for (const std::uint64_t word : code_of(call)) {
+    numbers[at++] = static_cast<std::int64_t>(word);
+    numbers[at++] = static_cast<std::int64_t>(word * word);
+  }
+}
+
+// By Cauchy and Schwarz: n * sum(c^2) - sum(c)^2 is the sum of (c_i - c_j)^2 over all pairs, so 0 exactly where all
+// words are equal. Up to 65,536 ranks it is below 2^62: what unsigned arithmetic drops is not missed.
 bool are_equal(std::uint64_t ranks, std::uint64_t sum, std::uint64_t sum_of_squares) {
   return ranks * sum_of_squares == sum * sum;
+}
+
+bool codes_are_equal(int ranks, const std::vector<std::int64_t>& totals) {
+  bool equal = true;
+  for (std::size_t at = 1; at < header_size; at += 2) {
+    equal = equal && are_equal(static_cast<std::uint64_t>(ranks), static_cast<std::uint64_t>(totals[at]),
+                               static_cast<std::uint64_t>(totals[at + 1]));
+  }
+  return equal;
 }
 
 std::string describe(const std::vector<ExchangedLayer>& layers) {
@@ -99,14 +127,12 @@ void SumExchange::start(std::span<const PartialSums> sums, const std::string& pu
       const std::vector<std::int64_t> addends = to_addends(sums[i], layers_[i].range);
       numbers.insert(numbers.end(), addends.begin(), addends.end());
     }
+    call_ = describe_call(calls_ + 1, kinds_, purpose);
+    write_code(call_, numbers);
   } catch (const std::exception& exception) {
     start_failed(exception);
     return;
   }
-  call_ = describe_call(calls_ + 1, kinds_, purpose);
-  const std::uint64_t code = code_of(call_);
-  numbers[1] = static_cast<std::int64_t>(code);
-  numbers[2] = static_cast<std::int64_t>(code * code);
   send(std::move(numbers));
 }
 
@@ -133,10 +159,7 @@ std::vector<PartialSums> SumExchange::finish() {
   const std::optional<Error> failure = std::exchange(failure_, std::nullopt);
   const std::vector<std::int64_t> totals = pending->wait();
   if (totals[0] != 0) throw_first_failure(*communicator_, failure);
-  if (!are_equal(static_cast<std::uint64_t>(communicator_->size()), static_cast<std::uint64_t>(totals[1]),
-                 static_cast<std::uint64_t>(totals[2]))) {
-    throw_difference();
-  }
+  if (!codes_are_equal(communicator_->size(), totals)) throw_difference();
   std::vector<PartialSums> sums;
   std::size_t at = header_size;
   for (std::size_t i = 0; i < layers_.size(); ++i) {
