@@ -13,7 +13,7 @@ namespace exactnorm::testing {
 using WorstErrors = std::map<std::string, double>;
 
 /// Compares the results of a case with the exact ones. Returns what is wrong, or an empty string; of large cases, a
-/// sample of the elements is looked at.
+/// sample of the channels and elements is looked at.
 [[nodiscard]] std::string check(const Case& test, const Results& results, WorstErrors& worst);
 
 }  // namespace exactnorm::testing
