@@ -69,7 +69,8 @@ class PartialSums {
 };
 
 /// Adds all elements of `x` to `sums` (kind moments). Uses `options.channel_axes` and `options.threads`.
-/// Throws Error when x has another number of channels than `sums`.
+/// Throws Error when x has another number of channels than `sums`, and std::bad_alloc when memory ends; then `sums` are
+/// what they were. Unless they are empty, x's sums are held beside them meanwhile.
 void accumulate(PartialSums& sums, const TensorView& x, const Options& options = {});
 
 /// Adds dy and dy * x to `sums` (kind gradients). dy is float32 or float64 and has the shape of x.

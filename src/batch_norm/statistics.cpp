@@ -1,8 +1,10 @@
 #include "exactnorm/statistics.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <string>
+#include <utility>
 
 #include "batch_norm/accumulate.h"
 #include "batch_norm/operation.h"
@@ -41,8 +43,15 @@ void accumulate_all(PartialSums& sums, PartialSums::Kind kind, std::span<const T
   if (elements == 0) return;
   const Index count = elements / channels;
   if (count > (Index{1} << 62) - sums.count()) throw Error("x", "has too many elements; expected at most 2^62 in all");
-  accumulate_part(sums, operands, axes, number_channels(axes, x.shape), options.threads);
-  PartialSumsAccess::set_count(sums, sums.count() + count);
+  // Into sums of its own: where memory ends half way, those given are as they were.
+  PartialSums added(channels, kind, std::max(sums.range(), range_for(operands)));
+  accumulate_part(added, operands, axes, number_channels(axes, x.shape), options.threads);
+  PartialSumsAccess::set_count(added, count);
+  if (sums.count() == 0) {
+    sums = std::move(added);
+  } else {
+    sums.merge(added);
+  }
 }
 
 }  // namespace

@@ -1,0 +1,90 @@
+// Memory that ends in the middle of an accumulation: sums are all of it or none of it.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <limits>
+#include <new>
+#include <vector>
+
+#include "exactnorm/partial_sums.h"
+#include "support/compare.h"
+#include "support/random.h"
+#include "support/tensor.h"
+
+namespace {
+
+// How many allocations of this test program are left, in all of its threads.
+std::atomic<long> allocations_left = std::numeric_limits<long>::max();
+
+}  // namespace
+
+void* operator new(std::size_t size) {
+  if (allocations_left.fetch_sub(1) <= 0) throw std::bad_alloc();
+  if (void* memory = std::malloc(size > 0 ? size : 1)) return memory;
+  throw std::bad_alloc();
+}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+
+namespace exactnorm::testing {
+namespace {
+
+// Lets the first, the second, ... allocation of `add` fail until none does; each time, sums are unchanged.
+template <typename Add>
+void expect_all_or_nothing(const PartialSums& start, const Add& add) {
+  PartialSums expected = start;
+  add(expected);
+  int failures = 0;
+  for (long allowed = 0;; ++allowed) {
+    PartialSums sums = start;
+    bool failed = false;
+    allocations_left = allowed;
+    try {
+      add(sums);
+    } catch (const std::bad_alloc&) {
+      failed = true;
+    }
+    allocations_left = std::numeric_limits<long>::max();
+    if (!failed) {
+      EXPECT_TRUE(sums == expected);
+      break;
+    }
+    ++failures;
+    ASSERT_TRUE(sums == start) << "after " << allowed << " allocations";
+    ASSERT_EQ(sums.range(), start.range());
+  }
+  EXPECT_GT(failures, 2);
+}
+
+TEST(OutOfMemory, LeavesSumsAsTheyWere) {
+  Random random(871);
+  for (const DType dtype : {DType::float32, DType::float64}) {
+    // More channels than one group holds, and more elements than one piece: allocations come in both walks.
+    for (const IndexList& shape : {IndexList{3, 700, 5}, IndexList{90000, 2}}) {
+      Tensor x(dtype, shape);
+      for (Index i = 0; i < x.count(); ++i) x.set(i, random.normal());
+      const Index channels = shape[1];
+      PartialSums moments(channels);
+      PartialSums gradients(channels, PartialSums::Kind::gradients);
+      for (const bool from_empty : {true, false}) {
+        SCOPED_TRACE(from_empty);
+        for (const int threads : {1, 3}) {
+          const Options options{.threads = threads};
+          expect_all_or_nothing(moments,
+                                [&](PartialSums& sums) { accumulate(sums, std::as_const(x).view(), options); });
+          expect_all_or_nothing(gradients, [&](PartialSums& sums) {
+            accumulate(sums, std::as_const(x).view(), std::as_const(x).view(), options);
+          });
+        }
+        Tensor small(DType::float32, {2, channels});
+        small.fill(std::vector<double>(static_cast<std::size_t>(2 * channels), 1));
+        accumulate(moments, std::as_const(small).view());
+        accumulate(gradients, std::as_const(small).view(), std::as_const(small).view());
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace exactnorm::testing
