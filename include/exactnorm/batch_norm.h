@@ -63,10 +63,11 @@ struct Gradients {
 ///   dx     = gamma * r * (dy - dbeta / count - k * (x - mean) * sum(dy * (x - mean)) / count)
 ///   k      = r^2 (epsilon beside the variance), or r / sqrt(variance) (epsilon beside the deviation)
 ///
-/// `statistics` is what `training` returned for this x; with an epsilon added to the deviation, a constant
-/// channel has no derivative there and k is taken as 0. The sums are exact, and rounded once. A float32 dx of float32
-/// dy and x is within 2^-24 * (|dx| + 5 * rest) of the exact result, where rest is the sum of the magnitudes of the
-/// last two terms of dx; in float64, rest has no part in it.
+/// `statistics` is what `training` returned for this x. Epsilon and its placement are those in `statistics`; those of
+/// `options` are checked, and have no part in the result, as in `inference`. With an epsilon added to the deviation, a
+/// constant channel has no derivative there and k is taken as 0. The sums are exact, and rounded once. A float32 dx of
+/// float32 dy and x is within 2^-24 * (|dx| + 5 * rest) of the exact result, where rest is the sum of the magnitudes of
+/// the last two terms of dx; in float64, rest has no part in it.
 void backward(const TensorView& dy, const TensorView& x, const Statistics& statistics,
               const std::optional<TensorView>& gamma, const Gradients& gradients, const Options& options = {});
 
@@ -74,6 +75,8 @@ void backward(const TensorView& dy, const TensorView& x, const Statistics& stati
 ///
 ///   dbeta = sum dy,   dgamma = r * sum dy * (x - mean),   dx = gamma * r * dy
 void backward_frozen(const TensorView& dy, const TensorView& x, const Statistics& statistics,
+///
+/// Epsilon is in `statistics`, as in `backward`.
                      const std::optional<TensorView>& gamma, const Gradients& gradients, const Options& options = {});
 
 /// `backward` in two steps, for those who merge sums of several parts of one batch (ranks, or pieces

@@ -2,12 +2,14 @@
 
 #include <vector>
 
+#include "exactnorm/options.h"
 #include "exactnorm/tensor.h"
 
 namespace exactnorm {
 
 /// What normalization needs to know of each channel, computed or given. One value per channel in each
-/// vector, in float64 whatever the input was.
+/// vector, in float64 whatever the input was. The functions that make statistics set all members; those who fill in a
+/// Statistics by hand set the epsilon that their inverse_deviation has.
 struct Statistics {
   /// Elements per channel behind the values; 0 where they were given rather than computed.
   Index count = 0;
@@ -22,6 +24,11 @@ struct Statistics {
   /// 1 / sqrt(variance + epsilon) or 1 / (sqrt(variance) + epsilon); 0 where the divisor is 0, so that a
   /// constant channel with epsilon 0 becomes beta.
   std::vector<double> inverse_deviation;
+
+  /// The epsilon in inverse_deviation, and its place. A backward pass takes them from here, so that it is that of the
+  /// forward pass.
+  double epsilon = 1e-5;
+  EpsilonPlacement epsilon_placement = EpsilonPlacement::variance;
 
   [[nodiscard]] Index channels() const noexcept { return static_cast<Index>(mean.size()); }
 };

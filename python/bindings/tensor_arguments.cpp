@@ -44,11 +44,11 @@ void store_statistics(const Statistics& from, const MutableTensorView& to) {
   std::fill_n(row_of(to, 4), from.mean.size(), static_cast<double>(from.count));
 }
 
-Statistics load_statistics(const TensorView& from) {
+Statistics load_statistics(const TensorView& from, double epsilon) {
   check_statistics_rows(from);
   const Index channels = from.shape[1];
   const auto row = [&](std::ptrdiff_t i) { return std::vector<double>(row_of(from, i), row_of(from, i) + channels); };
-  return {channels > 0 ? static_cast<Index>(*row_of(from, 4)) : 0, row(0), row(1), row(2), row(3)};
+  return {channels > 0 ? static_cast<Index>(*row_of(from, 4)) : 0, row(0), row(1), row(2), row(3), epsilon};
 }
 
 }  // namespace exactnorm::python

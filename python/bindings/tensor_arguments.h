@@ -15,6 +15,7 @@ namespace exactnorm::python {
 /// Throws Error unless the array has five rows of float64.
 void check_statistics_rows(const TensorView& array);
 void store_statistics(const Statistics& from, const MutableTensorView& to);
-[[nodiscard]] Statistics load_statistics(const TensorView& from);
+/// `epsilon` is not among the rows: operators are given it beside them.
+[[nodiscard]] Statistics load_statistics(const TensorView& from, double epsilon);
 
 }  // namespace exactnorm::python

@@ -66,8 +66,8 @@ void backward_of(nb::handle dy, nb::handle x, nb::handle statistics, nb::handle 
   const auto dbias_array = optional_output("grad_bias", dbias);
   const Gradients gradients = {view_of(dx_array), view_of(dweight_array), view_of(dbias_array)};
   const nb::gil_scoped_release released;
-  (frozen ? backward_frozen : backward)(dy_array.view, x_array.view, load_statistics(found.view), view_of(weight_array),
-                                        gradients, tensor_options(epsilon, threads));
+  (frozen ? backward_frozen : backward)(dy_array.view, x_array.view, load_statistics(found.view, epsilon),
+                                        view_of(weight_array), gradients, tensor_options(epsilon, threads));
 }
 
 std::vector<double> elements(const TensorView& array) {
@@ -102,7 +102,7 @@ void update_running_of(nb::handle statistics, nb::handle mean, nb::handle varian
   running.mean = elements(mean_array.view);
   running.variance = elements(variance_array.view);
   running.momentum = momentum;
-  running.update(load_statistics(batch.view));
+  running.update(load_statistics(batch.view, 0));
   store_elements(running.mean, mean_array.view);
   store_elements(running.variance, variance_array.view);
 }

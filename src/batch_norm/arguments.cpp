@@ -1,5 +1,6 @@
 #include "batch_norm/arguments.h"
 
+#include <cmath>
 #include <utility>
 
 #include "tensor/checks.h"
@@ -46,6 +47,10 @@ void check_statistics(const Statistics& statistics, Index channels) {
                                   std::to_string(statistics.variance.size()) + " and " +
                                   std::to_string(statistics.inverse_deviation.size()) +
                                   " values; expected one for each of the " + std::to_string(channels) + " channels");
+  }
+  if (!(statistics.epsilon >= 0) || !std::isfinite(statistics.epsilon)) {
+    throw Error("statistics",
+                "have an epsilon of " + to_text(statistics.epsilon) + "; expected a finite number of 0 or more");
   }
 }
 

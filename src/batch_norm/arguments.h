@@ -27,7 +27,7 @@ struct Parameters {
 [[nodiscard]] IndexList check_forward(const TensorView& x, const MutableTensorView& y, const Affine& affine,
                                       const Options& options);
 
-/// One value for each channel in each vector.
+/// One value for each channel in each vector, and an epsilon that can be.
 void check_statistics(const Statistics& statistics, Index channels);
 
 struct BackwardArguments {

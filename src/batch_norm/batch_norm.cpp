@@ -22,10 +22,10 @@ Statistics training(const TensorView& x, const MutableTensorView& y, const Affin
   const Parameters parameters = read_affine(affine, axes, x);
   const Index channels = channel_count(axes, x);
   const Index elements = element_count(x.shape);
-  if (elements == 0) return make_statistics(channels, 0);
+  if (elements == 0) return make_statistics(channels, 0, options);
   const Index count = elements / channels;
 
-  Statistics statistics = make_statistics(channels, count);
+  Statistics statistics = make_statistics(channels, count, options);
   const std::array operands = {x};
   const MapOperands map = map_operands(x, std::nullopt, y);
   CoefficientTable table(channels);
@@ -54,6 +54,14 @@ void inference(const TensorView& x, const Statistics& statistics, const MutableT
 
 namespace {
 
+// The epsilon of the forward pass, whatever the backward pass is given: all that its solution reads of options.
+Options forward_options(const Statistics& statistics) {
+  Options options;
+  options.epsilon = statistics.epsilon;
+  options.epsilon_placement = statistics.epsilon_placement;
+  return options;
+}
+
 // The solve room of a backward pass: gradients of all channels, and the coefficients of dx.
 class BackwardSolver {
  public:
@@ -61,6 +69,7 @@ class BackwardSolver {
       : arguments_(arguments),
         axes_(axes),
         frozen_(frozen),
+        forward_options_(forward_options(arguments.statistics)),
         gamma_(parameter_or("gamma", arguments.gamma, 1.0, axes, arguments.x)),
         dgamma_(gamma_.size()),
         dbeta_(gamma_.size()),
@@ -76,7 +85,7 @@ class BackwardSolver {
   void solve(const GradientSums& sums, Index channel) {
     const auto at = static_cast<std::size_t>(channel);
     const ChannelGradients solved = gradients_of(sums, channel_of(arguments_.statistics, channel), gamma_[at],
-                                                 arguments_.statistics.count, frozen_, arguments_.options);
+                                                 arguments_.statistics.count, frozen_, forward_options_);
     dgamma_[at] = solved.dgamma;
     dbeta_[at] = solved.dbeta;
     if (frozen_) {  // dx = dy * dy_scale: dy takes the place of x, which is not read
@@ -108,6 +117,7 @@ class BackwardSolver {
   const BackwardArguments& arguments_;
   IndexList axes_;
   bool frozen_;
+  Options forward_options_;
   std::vector<double> gamma_;
   std::vector<double> dgamma_;
   std::vector<double> dbeta_;

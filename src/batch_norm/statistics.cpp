@@ -77,7 +77,7 @@ Statistics statistics_of(const PartialSums& sums, const Options& options) {
   const DefaultFloatingPoint default_floating_point;
   check_options(options);
   check_kind(sums, PartialSums::Kind::moments);
-  Statistics statistics = make_statistics(sums.channels(), sums.count());
+  Statistics statistics = make_statistics(sums.channels(), sums.count(), options);
   solve_channels(sums, options, statistics);
   return statistics;
 }
@@ -100,7 +100,7 @@ Statistics given_statistics(const TensorView& mean, const TensorView& variance, 
   };
   const std::vector<double> means = read("mean", mean);
   const std::vector<double> variances = read("variance", variance);
-  Statistics statistics = make_statistics(channels, 0);
+  Statistics statistics = make_statistics(channels, 0, options);
   for (Index channel = 0; channel < channels; ++channel) {
     const auto at = static_cast<std::size_t>(channel);
     const auto refuse = [&](const char* name, double value, const char* expected) {

@@ -185,10 +185,10 @@ ChannelGradients solve_backward(const PartialSums& sums, Index sums_channel, con
   return gradients_of(gradient_sums(sums, sums_channel, statistics), statistics, gamma, count, frozen, options);
 }
 
-Statistics make_statistics(Index channels, Index count) {
+Statistics make_statistics(Index channels, Index count, const Options& options) {
   const auto size = static_cast<std::size_t>(channels);
   const auto empty = [&] { return std::vector<double>(size, not_a_number); };
-  return {count, empty(), empty(), empty(), empty()};
+  return {count, empty(), empty(), empty(), empty(), options.epsilon, options.epsilon_placement};
 }
 
 }  // namespace exactnorm

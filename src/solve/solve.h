@@ -89,8 +89,8 @@ struct GradientSums {
   const auto at = static_cast<std::size_t>(channel);
   return {statistics.mean[at], statistics.mean_residual[at], statistics.variance[at], statistics.inverse_deviation[at]};
 }
-/// A Statistics of `channels` channels, all NaN.
-[[nodiscard]] Statistics make_statistics(Index channels, Index count);
+/// A Statistics of `channels` channels, all NaN, with the epsilon of `options`.
+[[nodiscard]] Statistics make_statistics(Index channels, Index count, const Options& options);
 inline void set_channel(Statistics& statistics, Index channel, const ChannelStatistics& value) noexcept {
   const auto at = static_cast<std::size_t>(channel);
   statistics.mean[at] = value.mean;

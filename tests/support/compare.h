@@ -28,6 +28,10 @@ inline ::testing::AssertionResult same_bits(const std::vector<double>& a, const 
 }
 
 inline ::testing::AssertionResult same_bits(const Statistics& a, const Statistics& b) {
+  if (a.epsilon != b.epsilon || a.epsilon_placement != b.epsilon_placement) {
+    return ::testing::AssertionFailure() << "epsilons " << a.epsilon << " and " << b.epsilon
+                                         << " or their places differ";
+  }
   if (a.count != b.count) {
     return ::testing::AssertionFailure() << "counts " << a.count << " and " << b.count << " differ";
   }
