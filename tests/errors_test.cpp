@@ -271,6 +271,8 @@ TEST_F(Errors, OfStatistics) {
             "`backward_frozen`");
   statistics.count = 19;
   EXPECT_EQ(backward_error({}), "statistics: are of 19 elements per channel; expected 20, as in x");
+  statistics.epsilon = -1;
+  EXPECT_EQ(backward_error({}), "statistics: have an epsilon of -1; expected a finite number of 0 or more");
   statistics.inverse_deviation.pop_back();  // 3 means, 2 inverses: the message must not ask for what it has
   EXPECT_NE(inference_error(), "no error");
   EXPECT_NE(inference_error(), "statistics: have 3 channels; expected 3");
@@ -286,14 +288,22 @@ TEST_F(Errors, OfGivenStatistics) {
   EXPECT_EQ(message({0, 1}, {1, 2}), "no error");
   EXPECT_EQ(message({0, std::nan("")}, {1, 2}), "mean: is nan in channel 1; expected a finite number");
   EXPECT_EQ(message({-INFINITY}, {1}), "mean: is -inf in channel 0; expected a finite number");
-  EXPECT_EQ(message({0}, {INFINITY}), "variance: is inf in channel 0; expected a finite number of 0 or more");
-  EXPECT_EQ(message({0}, {std::nan("")}), "variance: is nan in channel 0; expected a finite number of 0 or more");
-  EXPECT_NE(message({0}, {-1e-9}).find("-1e-09"), std::string::npos) << message({0}, {-1e-9});
+  EXPECT_EQ(message({0}, {INFINITY}), "variance: is inf in channel 0; expected a finite number");
+  EXPECT_EQ(message({0}, {std::nan("")}), "variance: is nan in channel 0; expected a finite number");
   EXPECT_EQ(message({0, 1}, {1}), "variance: has shape (1,); expected 2 elements, as many as mean has");
   EXPECT_EQ(message({0}, {0}), "no error");
   options.epsilon = 0;
   EXPECT_NE(message({0}, {0}), "no error");
   EXPECT_EQ(message({0}, {5e-324}), "no error");
+  EXPECT_EQ(message({0}, {-1e-9}), "variance: is -1e-09 in channel 0; expected more than 0, as epsilon is 0");
+  options.epsilon = 1e-5;
+  EXPECT_EQ(message({0}, {-std::nextafter(1e-5, 0.0)}), "no error");
+  EXPECT_EQ(message({0, 0}, {1, -1e-5}),
+            "variance: is -1e-05 in channel 1; expected more than -1e-05, so that variance + epsilon is more than 0");
+  options.epsilon_placement = EpsilonPlacement::deviation;
+  EXPECT_EQ(message({0}, {-1e-9}),
+            "variance: is -1e-09 in channel 0; expected 0 or more, as epsilon is added to its square root");
+  EXPECT_EQ(message({0}, {0}), "no error");
 }
 
 TEST_F(Errors, OfPartialSums) {

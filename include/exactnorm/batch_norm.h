@@ -42,9 +42,10 @@ void inference(const TensorView& x, const Statistics& statistics, const MutableT
                const Options& options = {});
 
 /// Statistics from somebody's running mean and variance: one element per channel each, in row-major order of
-/// any shape, any dtype.
-/// Throws Error when a mean is not finite, when a variance is negative or not finite, or when variance
-/// and epsilon are both zero.
+/// any shape, any dtype. A variance below zero, as published networks have some, is taken as it is where variance +
+/// epsilon is more than zero.
+/// Throws Error when a mean or a variance is not finite, when variance + epsilon is not more than zero, or, with
+/// epsilon beside the deviation, when a variance is negative or both are zero.
 [[nodiscard]] Statistics given_statistics(const TensorView& mean, const TensorView& variance,
                                           const Options& options = {});
 
@@ -74,9 +75,9 @@ void backward(const TensorView& dy, const TensorView& x, const Statistics& stati
 /// The backward pass through `inference`: mean and variance are constants.
 ///
 ///   dbeta = sum dy,   dgamma = r * sum dy * (x - mean),   dx = gamma * r * dy
-void backward_frozen(const TensorView& dy, const TensorView& x, const Statistics& statistics,
 ///
 /// Epsilon is in `statistics`, as in `backward`.
+void backward_frozen(const TensorView& dy, const TensorView& x, const Statistics& statistics,
                      const std::optional<TensorView>& gamma, const Gradients& gradients, const Options& options = {});
 
 /// `backward` in two steps, for those who merge sums of several parts of one batch (ranks, or pieces

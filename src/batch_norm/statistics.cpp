@@ -82,6 +82,27 @@ Statistics statistics_of(const PartialSums& sums, const Options& options) {
   return statistics;
 }
 
+namespace {
+
+[[noreturn]] void refuse(const char* name, double value, Index channel, const std::string& expected) {
+  throw Error(name, "is " + to_text(value) + " in channel " + std::to_string(channel) + "; expected " + expected);
+}
+
+// Published networks have variances a little below zero, which epsilon makes good.
+void check_variance(double variance, Index channel, const Options& options) {
+  const auto fail = [&](const std::string& expected) { refuse("variance", variance, channel, expected); };
+  if (!std::isfinite(variance)) fail("a finite number");
+  if (options.epsilon_placement == EpsilonPlacement::deviation && variance < 0) {
+    fail("0 or more, as epsilon is added to its square root");
+  }
+  if (variance <= 0 && options.epsilon == 0) fail("more than 0, as epsilon is 0");
+  if (variance < 0 && !(variance + options.epsilon > 0)) {
+    fail("more than " + to_text(-options.epsilon) + ", so that variance + epsilon is more than 0");
+  }
+}
+
+}  // namespace
+
 Statistics given_statistics(const TensorView& mean, const TensorView& variance, const Options& options) {
   const DefaultFloatingPoint default_floating_point;
   check_options(options);
@@ -103,16 +124,8 @@ Statistics given_statistics(const TensorView& mean, const TensorView& variance, 
   Statistics statistics = make_statistics(channels, 0, options);
   for (Index channel = 0; channel < channels; ++channel) {
     const auto at = static_cast<std::size_t>(channel);
-    const auto refuse = [&](const char* name, double value, const char* expected) {
-      throw Error(name, "is " + to_text(value) + " in channel " + std::to_string(channel) + "; expected " + expected);
-    };
-    if (!std::isfinite(means[at])) refuse("mean", means[at], "a finite number");
-    if (!std::isfinite(variances[at]) || variances[at] < 0) {
-      refuse("variance", variances[at], "a finite number of 0 or more");
-    }
-    if (variances[at] == 0 && options.epsilon == 0) {
-      refuse("variance", 0, "more than 0, as epsilon is 0");
-    }
+    if (!std::isfinite(means[at])) refuse("mean", means[at], channel, "a finite number");
+    check_variance(variances[at], channel, options);
     set_channel(statistics, channel, {means[at], 0, variances[at], inverse_deviation_of(variances[at], options)});
   }
   return statistics;

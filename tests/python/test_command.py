@@ -288,7 +288,7 @@ ERRORS = [
     ("normalize x.npy -o y.npy --channel-axes 1 --running-variance five.npy",
      "--running-variance: is given alone; expected --running-mean as well, or neither"),
     ("normalize x.npy -o y.npy --channel-axes 1 --running-mean five.npy --running-variance negative.npy",
-     "--running-variance: is -1 in channel 0; expected a finite number of 0 or more"),
+     "--running-variance: is -1 in channel 0; expected more than -1e-05, so that variance + epsilon is more than 0"),
     ("normalize x.npy -o y.npy --channel-axes 1 --running-mean nan.npy --running-variance five.npy",
      "--running-mean: is nan in channel 0; expected a finite number"),
     ("normalize x.npy -o y.npy --channel-axes 1 --statistics ./y.npy",
