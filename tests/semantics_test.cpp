@@ -309,6 +309,42 @@ TEST(RunningStatistics, AverageOnlyWhatEachChannelTookIn) {
   EXPECT_EQ(running.batches_tracked, 2);
 }
 
+// 1, 3, 8: mean 4, biased variance 26 / 3.
+TEST(RunningStatistics, KeepTheBiasedVarianceWhereToldTo) {
+  RunningStatistics running(1);
+  running.variance_kind = VarianceKind::biased;
+  running.momentum = 1;
+  EXPECT_TRUE(running.update(batch_of({1, 3, 8}, 1)).empty());
+  EXPECT_EQ(running.mean[0], 4);
+  EXPECT_EQ(running.variance[0], 26.0 / 3);
+  EXPECT_TRUE(running.update(batch_of({5}, 1)).empty());  // one value has a biased variance
+  EXPECT_EQ(running.mean[0], 5);
+  EXPECT_EQ(running.variance[0], 0);
+}
+
+TEST(RunningStatistics, GoOnFromValuesThatWereSet) {
+  RunningStatistics running(2);
+  running.mean = {1, 2};
+  running.variance = {3, 5};
+  running.momentum = std::nullopt;
+  running.batches_tracked = 3;
+  EXPECT_TRUE(running.update(batch_of({4, 0, 6, 4}, 2)).empty());  // means 5 and 2, unbiased variances 2 and 8
+  EXPECT_EQ(running.mean, (std::vector<double>{2, 2}));
+  EXPECT_EQ(running.variance, (std::vector<double>{2.75, 5.75}));
+  running.batches_refused = {0, 9};
+  EXPECT_EQ(error_of([&] {
+              (void)running.update(batch_of({1, 2, 3, 5}, 2));
+            }),
+            "batches_refused: is 9 in channel 1; expected 0 to 4, the batches tracked");
+  running.batches_refused = {0, 0};
+  running.variance = {1};
+  EXPECT_EQ(error_of([&] {
+              (void)running.update(batch_of({1, 2, 3, 5}, 2));
+            }),
+            "variance: has 1 values; expected 2, as many as mean has");
+  EXPECT_EQ(running.batches_tracked, 4);
+}
+
 TEST(GivenStatistics, MayHaveAnyShape) {
   const std::vector<double> mean = {1, 2, 3, 4, 5, 6};
   const std::vector<float> variance = {6, 5, 4, 3, 2, 1};
@@ -317,70 +353,6 @@ TEST(GivenStatistics, MayHaveAnyShape) {
   EXPECT_EQ(flat.mean, shaped.mean);
   EXPECT_EQ(flat.variance, shaped.variance);
   EXPECT_EQ(flat.mean, mean);
-}
-
-TEST(Layer, TrainsThenEvaluates) {
-  BatchNorm layer(1);
-  layer.gamma = {2};
-  layer.beta = {1};
-  layer.options.epsilon = 0;
-  layer.running.momentum = 1;
-  const std::vector<double> x = {-1, 1};
-  const std::vector<double> dy = {1, 0};
-  std::vector<double> y(2);
-  std::vector<double> dx(2);
-  const IndexList shape = {2, 1};
-  EXPECT_NE(error_of([&] { layer.backward(view(dy, shape), view(x, shape), {}); }), "no error");
-  EXPECT_TRUE(layer.is_training());
-  EXPECT_TRUE(layer.forward(view(x, shape), mutable_view(y, shape)).empty());
-  EXPECT_EQ(y, (std::vector<double>{-1, 3}));
-  EXPECT_EQ(layer.running.mean[0], 0);
-  EXPECT_EQ(layer.running.variance[0], 2);
-  layer.set_training(false);  // the backward pass belongs to the forward that was
-  layer.backward(view(dy, shape), view(x, shape), mutable_view(dx, shape));
-  EXPECT_EQ(layer.gamma_gradient[0], -1);
-  EXPECT_EQ(layer.beta_gradient[0], 1);
-  EXPECT_EQ(dx, (std::vector<double>{0, 0}));  // two values have but one normalized form
-
-  layer.running.variance = {4};
-  layer.running.mean = {3};
-  EXPECT_TRUE(layer.forward(view(x, shape), mutable_view(y, shape)).empty());
-  EXPECT_EQ(y, (std::vector<double>{-3, -1}));
-  EXPECT_EQ(layer.running.batches_tracked, 1);
-  layer.backward(view(dy, shape), view(x, shape), mutable_view(dx, shape));
-  EXPECT_EQ(dx, (std::vector<double>{1, 0}));
-  EXPECT_EQ(layer.gamma_gradient[0], -2);
-}
-
-TEST(Layer, ChangesNothingWhenItThrows) {
-  BatchNorm layer(2);
-  const std::vector<float> x = {1, 2, 3, 4};
-  std::vector<float> y(4, 9);
-  const auto refuses = [&](const IndexList& shape) {
-    EXPECT_THROW((void)layer.forward(view(x.data(), shape), mutable_view(y.data(), shape)), Error) << to_string(shape);
-    EXPECT_EQ(y, (std::vector<float>{9, 9, 9, 9}));
-    EXPECT_EQ(layer.running.mean, (std::vector<double>{0, 0}));
-    EXPECT_EQ(layer.running.batches_tracked, 0);
-  };
-  refuses({1, 2});
-  refuses({2, 1});
-  refuses({1, 4});
-  layer.running.momentum = 2;
-  refuses({2, 2});
-  layer.running.momentum = 0.1;
-  layer.gamma = {1, 2, 3};
-  refuses({2, 2});
-  layer.gamma = {1, 2};
-  layer.options.epsilon = -1;
-  refuses({2, 2});
-  layer.options.epsilon = 1e-5;
-  EXPECT_THROW((void)layer.forward(view(x, {2, 2}), mutable_view(y.data(), {4, 1})), Error);
-  EXPECT_EQ(layer.running.batches_tracked, 0);
-  EXPECT_EQ(layer.forward(view(x, {2, 2}), mutable_view(y, {2, 2})).size(), 0U);
-  EXPECT_EQ(layer.running.batches_tracked, 1);
-  EXPECT_TRUE(
-      layer.forward({nullptr, DType::float32, {0, 2}, {2, 1}}, {nullptr, DType::float32, {0, 2}, {2, 1}}).empty());
-  EXPECT_EQ(layer.running.batches_tracked, 1);
 }
 
 }  // namespace

@@ -15,7 +15,7 @@ namespace exactnorm {
 /// A batch normalization layer with state: parameters, running statistics, a training and an evaluation
 /// mode. It does nothing that the functions of batch_norm.h do not; use those where you keep your own state.
 ///
-/// A layer may be used by one thread at a time.
+/// A layer may be used by one thread at a time. Copies have state of their own.
 class BatchNorm {
  public:
   /// gamma starts at 1, beta at 0. Throws Error when `channels` is negative.
@@ -38,27 +38,46 @@ class BatchNorm {
   /// In training mode: normalizes by the batch and updates `running`; returns the channels whose update
   /// was refused, as `RunningStatistics::update` does. In evaluation mode: normalizes by `running`.
   /// Throws Error, with nothing written and no statistics changed, when an argument is wrong or when
-  /// training is given one value per channel.
+  /// training is given one value per channel and `running` wants the unbiased variance.
   std::vector<Index> forward(const TensorView& x, const MutableTensorView& y);
 
-  /// The backward pass of the latest `forward`, in the mode that it had. `x` is what `forward` was given.
-  /// Fills gamma_gradient and beta_gradient, and dx if given. Throws Error when there was no forward.
+  /// The backward pass of the latest `forward`, with the mode, gamma, epsilon and channel axes that it had. Fills
+  /// gamma_gradient and beta_gradient, and dx if given.
+  ///
+  /// `x` holds what `forward` was given: the same memory or a copy, but not what a forward in place has overwritten.
+  /// After a forward in training mode, x is read once more to make sure: Error, with nothing written, where its shape,
+  /// or the exact mean or variance of a channel, is another. After one in evaluation mode dx does not depend on x,
+  /// dgamma is that of the x given, and its shape alone is checked. Throws Error when there was no forward.
   void backward(const TensorView& dy, const TensorView& x, const std::optional<MutableTensorView>& dx);
 
   /// The same for a batch of which every rank holds a part, as the functions of synchronized.h; all ranks' layers are
   /// alike. gamma_gradient and beta_gradient are those of the whole batch. In evaluation mode nothing is exchanged, and
-  /// they are this rank's shares.
+  /// they are this rank's shares. Where x is another on one rank, all ranks throw.
   std::vector<Index> forward(SumExchange& exchange, const TensorView& x, const MutableTensorView& y);
   void backward(SumExchange& exchange, const TensorView& dy, const TensorView& x,
                 const std::optional<MutableTensorView>& dx);
 
  private:
+  // What a backward pass has to know of its forward pass.
+  struct Pass {
+    Statistics statistics;
+    Statistics of_x;  // of this rank's part alone; empty after an evaluation
+    std::vector<double> gamma;
+    IndexList channel_axes;
+    IndexList shape;
+    bool was_training = true;
+  };
+
   [[nodiscard]] Affine affine() const;
   void evaluate(const TensorView& x, const MutableTensorView& y);
+  void check_training(const TensorView& x) const;
+  void remember(const TensorView& x, Statistics statistics, Statistics of_x, bool was_training);
+  [[nodiscard]] const Pass& latest_pass() const;
+  [[nodiscard]] Options options_of(const Pass& pass) const;
+  void check_same_x(const Pass& pass, const TensorView& x) const;
 
   bool training_ = true;
-  bool latest_was_training_ = true;
-  std::optional<Statistics> latest_;
+  std::optional<Pass> latest_;
 };
 
 }  // namespace exactnorm

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <vector>
 
@@ -9,7 +10,14 @@
 
 namespace exactnorm {
 
-/// Means and variances remembered over training batches, for inference. A plain value.
+/// Which variance of a batch is remembered.
+enum class VarianceKind : std::uint8_t {
+  unbiased,  ///< divided by count - 1: PyTorch, cuDNN
+  biased     ///< divided by count: Keras, Flax
+};
+
+/// Means and variances remembered over training batches, for inference. A plain value: those that were kept elsewhere
+/// are assigned to `mean`, `variance` and, if momentum has no value, `batches_tracked`.
 struct RunningStatistics {
   /// Starts at mean 0 and variance 1, as every framework does. Throws Error when `channels` is negative.
   explicit RunningStatistics(Index channels = 0);
@@ -26,18 +34,21 @@ struct RunningStatistics {
   /// Without a value, the average of all batches that the channel took in.
   std::optional<double> momentum = 0.1;
 
+  VarianceKind variance_kind = VarianceKind::unbiased;
+
   [[nodiscard]] Index channels() const noexcept { return static_cast<Index>(mean.size()); }
 
-  /// Takes in the statistics of one batch, with the unbiased variance (divided by count - 1).
+  /// Takes in the statistics of one batch, with the variance of `variance_kind`.
   ///
   /// A channel whose batch statistics are not finite keeps what it had, so that one bad batch cannot
   /// poison it for good; the numbers of such channels are returned (empty when all is well). An empty
   /// batch changes nothing.
-  /// Throws Error, and changes nothing, when the number of channels differs, when count is 1 (the
-  /// unbiased variance of one value does not exist), or when momentum is not from 0 to 1.
+  /// Throws Error, and changes nothing, when the number of channels differs, when count is 1 (the unbiased variance of
+  /// one value does not exist; the biased one is 0, and taken in), when momentum is not from 0 to 1, or when a channel
+  /// has refused more batches than were tracked.
   std::vector<Index> update(const Statistics& batch);
 
-  /// The statistics to give to `inference`.
+  /// The statistics to give to `inference`. Throws Error as `given_statistics` does.
   [[nodiscard]] Statistics statistics(const Options& options = {}) const;
 };
 

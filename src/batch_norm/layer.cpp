@@ -1,11 +1,25 @@
 #include "exactnorm/layer.h"
 
+#include <cmath>
 #include <string>
+#include <utility>
 
 #include "batch_norm/synchronized.h"
 #include "tensor/checks.h"
 
 namespace exactnorm {
+
+namespace {
+
+TensorView view_of(const std::vector<double>& values) { return view(values, {static_cast<Index>(values.size())}); }
+MutableTensorView view_of(std::vector<double>& values) {
+  return mutable_view(values, {static_cast<Index>(values.size())});
+}
+
+// NaN is the same as NaN: what its channel held is lost in both.
+bool same(double a, double b) { return a == b || (std::isnan(a) && std::isnan(b)); }
+
+}  // namespace
 
 BatchNorm::BatchNorm(Index channels, const Options& layer_options) : running(channels), options(layer_options) {
   gamma.assign(running.mean.size(), 1.0);
@@ -14,26 +28,20 @@ BatchNorm::BatchNorm(Index channels, const Options& layer_options) : running(cha
   beta_gradient.assign(running.mean.size(), 0.0);
 }
 
-Affine BatchNorm::affine() const {
-  const auto parameter = [](const std::vector<double>& values) {
-    return view(values, {static_cast<Index>(values.size())});
-  };
-  return {parameter(gamma), parameter(beta)};
+Affine BatchNorm::affine() const { return {view_of(gamma), view_of(beta)}; }
+
+void BatchNorm::remember(const TensorView& x, Statistics statistics, Statistics of_x, bool was_training) {
+  latest_ = Pass{std::move(statistics), std::move(of_x), gamma, options.channel_axes, x.shape, was_training};
 }
 
 void BatchNorm::evaluate(const TensorView& x, const MutableTensorView& y) {
   Statistics statistics = running.statistics(options);
   inference(x, statistics, y, affine(), options);
-  latest_ = std::move(statistics);
-  latest_was_training_ = false;
+  remember(x, std::move(statistics), {}, false);
 }
 
-std::vector<Index> BatchNorm::forward(const TensorView& x, const MutableTensorView& y) {
-  if (!training_) {
-    evaluate(x, y);
-    return {};
-  }
-  // All that the update could refuse is refused before y is written.
+// All that the update of `running` could refuse is refused before y is written.
+void BatchNorm::check_training(const TensorView& x) const {
   check_view("x", x);
   const IndexList axes = resolve_channel_axes(options.channel_axes, x);
   const Index channels = channel_count(axes, x);
@@ -44,12 +52,21 @@ std::vector<Index> BatchNorm::forward(const TensorView& x, const MutableTensorVi
   trial.mean.resize(static_cast<std::size_t>(channels));
   trial.variance = trial.mean;
   trial.count = channels == 0 ? 0 : element_count(x.shape) / channels;
+  if (trial.count == 1 && running.variance_kind == VarianceKind::unbiased) {
+    throw Error("x", "has one value per channel; expected more in training mode, as one has no unbiased variance");
+  }
   RunningStatistics(running).update(trial);
+}
 
-  Statistics statistics = training(x, y, affine(), options);
+std::vector<Index> BatchNorm::forward(const TensorView& x, const MutableTensorView& y) {
+  if (!training_) {
+    evaluate(x, y);
+    return {};
+  }
+  check_training(x);
+  const Statistics statistics = training(x, y, affine(), options);
   std::vector<Index> refused = running.update(statistics);
-  latest_ = std::move(statistics);
-  latest_was_training_ = true;
+  remember(x, statistics, statistics, true);
   return refused;
 }
 
@@ -58,50 +75,81 @@ std::vector<Index> BatchNorm::forward(SumExchange& exchange, const TensorView& x
     evaluate(x, y);
     return {};
   }
-  const PartialSums sums = exchange_moments(exchange, x, y, affine(), options);
+  PartialSums own(0);
+  const PartialSums sums = exchange_moments(exchange, x, y, affine(), options, &own);
   Statistics statistics = statistics_of(sums, options);
   // What this refuses, it refuses on all ranks, and before y is written.
   RunningStatistics updated = running;
   std::vector<Index> refused = updated.update(statistics);
+  Statistics of_x = statistics_of(own, options);
   inference(x, statistics, y, affine(), options);
   running = std::move(updated);
-  latest_ = std::move(statistics);
-  latest_was_training_ = true;
+  remember(x, std::move(statistics), std::move(of_x), true);
   return refused;
 }
 
-namespace {
-
-MutableTensorView view_of(std::vector<double>& values) {
-  return mutable_view(values, {static_cast<Index>(values.size())});
+const BatchNorm::Pass& BatchNorm::latest_pass() const {
+  if (!latest_) throw Error("backward", "was called without a forward; expected a forward first");
+  return *latest_;
 }
 
-}  // namespace
+Options BatchNorm::options_of(const Pass& pass) const {
+  Options used = options;
+  used.channel_axes = pass.channel_axes;
+  return used;
+}
+
+void BatchNorm::check_same_x(const Pass& pass, const TensorView& x) const {
+  check_view("x", x);
+  if (x.shape != pass.shape) {
+    throw Error("x", "has shape " + to_string(x.shape) + "; expected " + to_string(pass.shape) +
+                         ", as in the latest forward pass");
+  }
+  if (!pass.was_training) return;
+  PartialSums sums(pass.of_x.channels());
+  accumulate(sums, x, options_of(pass));
+  const Statistics found = statistics_of(sums);
+  for (std::size_t channel = 0; channel < found.mean.size(); ++channel) {
+    const auto compare = [&](const char* what, const std::vector<double>& given, const std::vector<double>& expected) {
+      if (same(given[channel], expected[channel])) return;
+      throw Error("x", std::string("has a ") + what + " of " + to_text(given[channel]) + " in channel " +
+                           std::to_string(channel) + "; expected " + to_text(expected[channel]) +
+                           ", as x had in the latest forward pass");
+    };
+    compare("mean", found.mean, pass.of_x.mean);
+    compare("mean residual", found.mean_residual, pass.of_x.mean_residual);
+    compare("variance", found.variance, pass.of_x.variance);
+  }
+}
 
 void BatchNorm::backward(const TensorView& dy, const TensorView& x, const std::optional<MutableTensorView>& dx) {
-  if (!latest_) throw Error("backward", "was called without a forward; expected a forward first");
-  std::vector<double> dgamma(gamma.size());
-  std::vector<double> dbeta(beta.size());
-  const Gradients gradients = {dx, view_of(dgamma), view_of(dbeta)};
-  if (latest_was_training_) {
-    exactnorm::backward(dy, x, *latest_, affine().gamma, gradients, options);
-  } else {
-    backward_frozen(dy, x, *latest_, affine().gamma, gradients, options);
-  }
+  const Pass& pass = latest_pass();
+  check_same_x(pass, x);
+  std::vector<double> dgamma(pass.gamma.size());
+  std::vector<double> dbeta(pass.gamma.size());
+  (pass.was_training ? exactnorm::backward : backward_frozen)(dy, x, pass.statistics, view_of(pass.gamma),
+                                                              {dx, view_of(dgamma), view_of(dbeta)}, options_of(pass));
   gamma_gradient = std::move(dgamma);
   beta_gradient = std::move(dbeta);
 }
 
 void BatchNorm::backward(SumExchange& exchange, const TensorView& dy, const TensorView& x,
                          const std::optional<MutableTensorView>& dx) {
-  if (!latest_ || !latest_was_training_) {
+  if (!latest_ || !latest_->was_training) {
     backward(dy, x, dx);
     return;
   }
-  std::vector<double> dgamma(gamma.size());
-  std::vector<double> dbeta(beta.size());
+  const Pass& pass = *latest_;
+  try {
+    check_same_x(pass, x);
+  } catch (const std::exception& exception) {
+    exchange.start_failed(exception);
+    static_cast<void>(exchange.finish());
+  }
+  std::vector<double> dgamma(pass.gamma.size());
+  std::vector<double> dbeta(pass.gamma.size());
   const SynchronizedGradients gradients = {.dx = dx, .dgamma = view_of(dgamma), .dbeta = view_of(dbeta)};
-  synchronized_backward(exchange, dy, x, *latest_, affine().gamma, gradients, options);
+  synchronized_backward(exchange, dy, x, pass.statistics, view_of(pass.gamma), gradients, options_of(pass));
   gamma_gradient = std::move(dgamma);
   beta_gradient = std::move(dbeta);
 }

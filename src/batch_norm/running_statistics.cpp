@@ -23,26 +23,38 @@ RunningStatistics::RunningStatistics(Index channels)
 
 std::vector<Index> RunningStatistics::update(const Statistics& batch) {
   const DefaultFloatingPoint default_floating_point;
+  if (variance.size() != mean.size()) {
+    throw Error("variance", "has " + std::to_string(variance.size()) + " values; expected " +
+                                std::to_string(mean.size()) + ", as many as mean has");
+  }
   for (const std::vector<double>* values : {&batch.mean, &batch.variance}) {
-    if (values->size() == mean.size() && variance.size() == mean.size()) continue;
+    if (values->size() == mean.size()) continue;
     throw Error("batch", "has " + std::to_string(values->size()) + (values == &batch.mean ? " means" : " variances") +
                              "; expected " + std::to_string(channels()) + ", one per channel");
   }
   if (momentum && !(*momentum >= 0 && *momentum <= 1)) {
     throw Error("momentum", "is " + to_text(*momentum) + "; expected 0 to 1");
   }
-  if (batch.count == 1) {
+  const bool unbiased = variance_kind == VarianceKind::unbiased;
+  if (batch.count == 1 && unbiased) {
     throw Error("batch", "has 1 value per channel; expected at least 2, as one value has no unbiased variance");
+  }
+  batches_refused.resize(mean.size());
+  for (std::size_t channel = 0; channel < mean.size(); ++channel) {
+    if (batches_refused[channel] >= 0 && batches_refused[channel] <= batches_tracked) continue;
+    throw Error("batches_refused", "is " + std::to_string(batches_refused[channel]) + " in channel " +
+                                       std::to_string(channel) + "; expected 0 to " + std::to_string(batches_tracked) +
+                                       ", the batches tracked");
   }
   std::vector<Index> refused;
   if (batch.count == 0) return refused;
 
-  batches_refused.resize(mean.size());
+  refused.reserve(mean.size());
   ++batches_tracked;
   const auto count = static_cast<double>(batch.count);
   for (std::size_t channel = 0; channel < mean.size(); ++channel) {
     const double new_mean = batch.mean[channel];
-    const double new_variance = batch.variance[channel] * (count / (count - 1));
+    const double new_variance = batch.variance[channel] * (unbiased ? count / (count - 1) : 1);
     if (!std::isfinite(new_mean) || !std::isfinite(new_variance)) {
       refused.push_back(static_cast<Index>(channel));
       ++batches_refused[channel];

@@ -124,7 +124,7 @@ Shares shares_of(const PartialSums& own, const Statistics& statistics, const Opt
 }  // namespace
 
 PartialSums exchange_moments(SumExchange& exchange, const TensorView& x, const MutableTensorView& y,
-                             const Affine& affine, const Options& options) {
+                             const Affine& affine, const Options& options, PartialSums* own) {
   check_layers(exchange);
   return exchange_sums(exchange, [&] {
     const IndexList axes = check_forward(x, y, affine, options);
@@ -133,6 +133,7 @@ PartialSums exchange_moments(SumExchange& exchange, const TensorView& x, const M
     check_range(exchange, "x", x);
     PartialSums sums(exchange.layers()[0].channels, PartialSums::Kind::moments, exchange.layers()[0].range);
     accumulate(sums, x, options);
+    if (own != nullptr) *own = sums;
     return Contribution{std::move(sums), purpose_of(options)};
   });
 }
