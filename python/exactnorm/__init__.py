@@ -2,7 +2,8 @@
 
 The same bits come out for any number of threads, any instruction set, any memory layout and any split of the data;
 mean and variance are the exact values, rounded once. Arrays are NumPy's, or anything with DLPack, in any layout; nothing
-is copied. All functions release the global interpreter lock and may be called from several threads at once.
+is copied. All functions release the global interpreter lock and may be called from several threads at once, and threads
+may share all objects; an array that one thread changes while another's call reads it is theirs to guard.
 
 >>> import numpy as np
 >>> import exactnorm
@@ -12,7 +13,7 @@ is copied. All functions release the global interpreter lock and may be called f
 (True, True)
 """
 
-from exactnorm._core import RunningStatistics, Statistics, active_target, default_threads
+from exactnorm._core import Statistics, active_target, default_threads
 from exactnorm._core import version as _version
 from exactnorm._functions import (
     Gradients,
@@ -24,6 +25,7 @@ from exactnorm._functions import (
 )
 from exactnorm._layer import BatchNorm
 from exactnorm._moments import Moments
+from exactnorm._running import RunningStatistics
 
 __version__ = _version()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from operator import index
 from typing import Any, Literal, SupportsIndex, TypeVar
@@ -12,6 +13,7 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 ArrayLike = Any  # NumPy's arrays, or objects with __dlpack__ (PyTorch's tensors, for example)
 Axes = SupportsIndex | Sequence[SupportsIndex]
+Parameter = Any  # an ArrayLike, a number or a sequence of numbers, nested or not
 EpsilonPlacement = Literal["variance", "deviation"]
 Value = TypeVar("Value")
 
@@ -29,11 +31,73 @@ def as_array(name: str, value: ArrayLike) -> Array:
             return np.from_dlpack(value)
         except (BufferError, RuntimeError, TypeError) as error:
             raise TypeError(f"{name}: cannot be shared by DLPack: {error}") from error
-    raise TypeError(f"{name}: is of type {type(value).__name__}; expected a NumPy array or an object with DLPack")
+    raise TypeError(f"{name}: is of type {_type_name(value)}; expected a NumPy array or an object with DLPack")
 
 
-def optional_array(name: str, value: ArrayLike | None) -> Array | None:
-    return None if value is None else as_array(name, value)
+def _type_name(value: object) -> str:
+    kind = type(value)
+    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+
+
+def _is_sequence(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray))
+
+
+def _float64(value: Any) -> float:
+    # NumPy makes floats of these, too; as a parameter, each is a mistake.
+    if isinstance(value, (bool, np.bool_, np.complexfloating, np.character)):
+        raise TypeError
+    return float(value.__float__())
+
+
+def _nested_numbers(value: Any) -> Any:
+    if _is_sequence(value) or (isinstance(value, np.ndarray) and value.ndim > 0):
+        return [_nested_numbers(element) for element in value]
+    try:
+        return _float64(value)
+    except (AttributeError, TypeError):
+        raise TypeError(_type_name(value)) from None
+
+
+def as_parameter(name: str, value: Parameter) -> Array:
+    """The same memory as a NumPy array; numbers, and lists of numbers, as new ones."""
+    if isinstance(value, np.ndarray) or (hasattr(value, "__dlpack__") and not isinstance(value, np.generic)):
+        return as_array(name, value)
+    try:
+        numbers = _nested_numbers(value)
+    except TypeError as error:
+        found = f"has an element of type {error}" if _is_sequence(value) else f"is of type {error}"
+        raise TypeError(
+            f"{name}: {found}; expected a number, a list of numbers, a NumPy array or an object with DLPack"
+        ) from None
+    except OverflowError:
+        raise ValueError(f"{name}: has a number beyond float64's range; expected numbers within it") from None
+    try:
+        return np.array(numbers, np.float64)
+    except ValueError:
+        raise ValueError(f"{name}: has lists of different lengths; expected lists of one length") from None
+
+
+def spread_parameter(name: str, value: Parameter | None, x: Array, axes: list[int]) -> Array | None:
+    """A parameter of x's channels; a single number is that of each."""
+    if value is None:
+        return None
+    array = as_parameter(name, value)
+    if array.ndim > 0 or not axes_fit(x, axes):  # the library says which axis does not fit
+        return array
+    return np.broadcast_to(array, (math.prod(parameter_shape(x, axes)),))
+
+
+def channel_values(name: str, value: Parameter, channels: int) -> Array:
+    """One float64 per channel, of a number, or of an array with as many elements, in row-major order."""
+    array = as_parameter(name, value)
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"{name}: has dtype {array.dtype}; expected numbers")
+    if array.ndim == 0:
+        return np.full(channels, array, np.float64)
+    if array.size != channels:
+        raise ValueError(f"{name}: has shape {array.shape}; expected a number, or one for each of {channels} channels")
+    return array.reshape(-1).astype(np.float64)
 
 
 def axes_list(channel_axes: Axes) -> list[int]:
@@ -48,6 +112,8 @@ def number(name: str, value: Any) -> float:
         return float(value.__float__())  # a str has no such method
     except (AttributeError, TypeError):
         raise TypeError(f"{name}: is {value!r}; expected a number") from None
+    except OverflowError:
+        raise ValueError(f"{name}: is {value!r}; expected a number within float64's range") from None
 
 
 def integer(name: str, value: SupportsIndex) -> int:
@@ -78,6 +144,10 @@ def normalized_like(x: Array) -> Array:
     """An array for normalized x: of its layout, and of its dtype if that is a floating one, else float32."""
     dtype = x.dtype if x.dtype in (np.float32, np.float64) else np.dtype(np.float32)
     return np.empty_like(x, dtype=dtype, subok=False)
+
+
+def axes_fit(x: Array, axes: list[int]) -> bool:
+    return all(-x.ndim <= axis < x.ndim for axis in axes)
 
 
 def parameter_shape(x: Array, axes: list[int]) -> tuple[int, ...]:

@@ -12,13 +12,16 @@ from exactnorm._arrays import (
     ArrayLike,
     Axes,
     EpsilonPlacement,
+    Parameter,
     as_array,
+    as_parameter,
+    axes_fit,
     axes_list,
     normalized_like,
     number,
     of_class,
-    optional_array,
     parameter_shape,
+    spread_parameter,
     thread_count,
 )
 from exactnorm._core import Statistics
@@ -35,8 +38,8 @@ class Gradients(NamedTuple):
 @overload
 def batch_norm(
     x: ArrayLike,
-    gamma: ArrayLike | None = None,
-    beta: ArrayLike | None = None,
+    gamma: Parameter | None = None,
+    beta: Parameter | None = None,
     *,
     channel_axes: Axes = 1,
     epsilon: float = 1e-5,
@@ -48,8 +51,8 @@ def batch_norm(
 @overload
 def batch_norm(
     x: ArrayLike,
-    gamma: ArrayLike | None = None,
-    beta: ArrayLike | None = None,
+    gamma: Parameter | None = None,
+    beta: Parameter | None = None,
     *,
     channel_axes: Axes = 1,
     epsilon: float = 1e-5,
@@ -60,8 +63,8 @@ def batch_norm(
 ) -> tuple[Array, Statistics]: ...
 def batch_norm(
     x: ArrayLike,
-    gamma: ArrayLike | None = None,
-    beta: ArrayLike | None = None,
+    gamma: Parameter | None = None,
+    beta: Parameter | None = None,
     *,
     channel_axes: Axes = 1,
     epsilon: float = 1e-5,
@@ -76,9 +79,11 @@ def batch_norm(
 
     x
         float32, float64 or integers, of up to 8 dimensions, in any layout, read-only or not.
+        Never a list: an array made of it would be a copy of all the data.
     gamma, beta
         One value per channel, of any dtype: of the shape of the channel axes, of shape (channels,), or of as many
-        dimensions as x with 1 on every other axis, as (hidden, 1) or (1, 1, c, 1). By default 1 and 0.
+        dimensions as x with 1 on every other axis, as (hidden, 1) or (1, 1, c, 1). Lists of numbers have shapes, too; a
+        number is that of all channels. By default 1 and 0.
     channel_axes
         The axis, or axes, that keep their own statistics: 1 for (N, C), (N, C, H, W); -1 for (N, H, W, C); 0 for
         (hidden, m); 2 for (h, w, c, m); () for one channel of everything.
@@ -102,12 +107,13 @@ def batch_norm(
     """
     x = as_array("x", x)
     target = normalized_like(x) if out is None else as_array("out", out)
+    axes = axes_list(channel_axes)
     found = _core.training(
         x,
         target,
-        optional_array("gamma", gamma),
-        optional_array("beta", beta),
-        axes_list(channel_axes),
+        spread_parameter("gamma", gamma, x, axes),
+        spread_parameter("beta", beta, x, axes),
+        axes,
         number("epsilon", epsilon),
         of_class("epsilon_placement", epsilon_placement, str),
         thread_count(threads),
@@ -118,8 +124,8 @@ def batch_norm(
 def batch_norm_inference(
     x: ArrayLike,
     statistics: Statistics,
-    gamma: ArrayLike | None = None,
-    beta: ArrayLike | None = None,
+    gamma: Parameter | None = None,
+    beta: Parameter | None = None,
     *,
     channel_axes: Axes = 1,
     out: ArrayLike | None = None,
@@ -139,27 +145,33 @@ def batch_norm_inference(
     """
     x = as_array("x", x)
     target = normalized_like(x) if out is None else as_array("out", out)
+    axes = axes_list(channel_axes)
     _core.inference(
         x,
         of_class("statistics", statistics, Statistics),
         target,
-        optional_array("gamma", gamma),
-        optional_array("beta", beta),
-        axes_list(channel_axes),
+        spread_parameter("gamma", gamma, x, axes),
+        spread_parameter("beta", beta, x, axes),
+        axes,
         thread_count(threads),
     )
     return target
+
+
+def _check_same(name: str, given: object, expected: object) -> None:
+    if given != expected:
+        raise ValueError(f"{name}: is {given!r}; expected {expected!r}, which is in statistics")
 
 
 def batch_norm_backward(
     dy: ArrayLike,
     x: ArrayLike,
     statistics: Statistics,
-    gamma: ArrayLike | None = None,
+    gamma: Parameter | None = None,
     *,
     channel_axes: Axes = 1,
-    epsilon: float = 1e-5,
-    epsilon_placement: EpsilonPlacement = "variance",
+    epsilon: float | None = None,
+    epsilon_placement: EpsilonPlacement | None = None,
     frozen: bool = False,
     out: ArrayLike | None = None,
     threads: int | None = None,
@@ -168,8 +180,10 @@ def batch_norm_backward(
 
     dy
         float32 or float64, of x's shape.
-    statistics, epsilon, epsilon_placement
-        What `batch_norm` returned for this x, and was given.
+    statistics
+        What `batch_norm` returned for this x. Epsilon and its placement are in them.
+    epsilon, epsilon_placement
+        To make sure: where given, they have to be those of `statistics`.
     frozen
         Whether mean and variance are constants, as after `batch_norm_inference`, rather than functions of x.
     out
@@ -185,23 +199,26 @@ def batch_norm_backward(
     """
     dy = as_array("dy", dy)
     x = as_array("x", x)
+    statistics = of_class("statistics", statistics, Statistics)
+    if epsilon is not None:
+        _check_same("epsilon", number("epsilon", epsilon), statistics.epsilon)
+    if epsilon_placement is not None:
+        _check_same("epsilon_placement", epsilon_placement, statistics.epsilon_placement)
     axes = axes_list(channel_axes)
     dx = normalized_like(x) if out is None else as_array("out", out)
-    shape = parameter_shape(x, axes) if all(-x.ndim <= axis < x.ndim for axis in axes) else ()
+    shape = parameter_shape(x, axes) if axes_fit(x, axes) else ()
     dgamma = np.empty(shape, dx.dtype)
     dbeta = np.empty(shape, dx.dtype)
     _core.backward(
         dy,
         x,
-        of_class("statistics", statistics, Statistics),
-        optional_array("gamma", gamma),
+        statistics,
+        spread_parameter("gamma", gamma, x, axes),
         dx,
         dgamma,
         dbeta,
         frozen,
         axes,
-        number("epsilon", epsilon),
-        of_class("epsilon_placement", epsilon_placement, str),
         thread_count(threads),
     )
     return Gradients(dx, dgamma, dbeta)
@@ -230,24 +247,32 @@ def statistics(
 
 
 def given_statistics(
-    mean: ArrayLike,
-    variance: ArrayLike,
+    mean: Parameter,
+    variance: Parameter,
     *,
     epsilon: float = 1e-5,
     epsilon_placement: EpsilonPlacement = "variance",
 ) -> Statistics:
     """Statistics from somebody's running mean and variance, of one element per channel each.
 
-    Raises ValueError when a mean is not finite, when a variance is negative or not finite, or when variance and epsilon
-    are both zero.
+    Arrays, or lists of numbers; a number beside an array is that of all channels. A variance below zero, as published
+    networks have some, is taken as it is where variance + epsilon is more than zero.
+
+    Raises ValueError when a mean or a variance is not finite, when variance + epsilon is not more than zero, or, with
+    `epsilon_placement="deviation"`, when a variance is negative or both are zero.
 
     >>> import numpy as np, exactnorm
     >>> exactnorm.given_statistics(np.zeros(3), np.ones(3), epsilon=0).inverse_deviation
     array([1., 1., 1.])
     """
+    means, variances = as_parameter("mean", mean), as_parameter("variance", variance)
+    if means.ndim == 0:
+        means = np.broadcast_to(means, variances.shape)
+    elif variances.ndim == 0:
+        variances = np.broadcast_to(variances, means.shape)
     return _core.given_statistics(
-        as_array("mean", mean),
-        as_array("variance", variance),
+        means,
+        variances,
         number("epsilon", epsilon),
         of_class("epsilon_placement", epsilon_placement, str),
     )

@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
-import numpy as np
+import copy
 
-from exactnorm._arrays import Array, ArrayLike, Axes, EpsilonPlacement, as_array, integer, number
-from exactnorm._core import RunningStatistics, Statistics
-from exactnorm._functions import batch_norm, batch_norm_backward, batch_norm_inference
+from exactnorm import _core
+from exactnorm._arrays import (
+    Array,
+    ArrayLike,
+    Axes,
+    EpsilonPlacement,
+    Parameter,
+    as_array,
+    axes_list,
+    channel_values,
+    integer,
+    normalized_like,
+    number,
+    of_class,
+    thread_count,
+)
+from exactnorm._running import RunningStatistics, VarianceKind
 
 
 class BatchNorm:
     """Batch normalization with parameters, running statistics, a training and an evaluation mode.
 
-    `gamma` and `beta` are arrays to change freely; `training` chooses the mode. A layer may be used by one thread at
-    a time.
+    `gamma` and `beta` are float64 arrays of one element per channel, to change freely, in place or by assignment; so are
+    the values of `running`. `training` chooses the mode. `dgamma` and `dbeta` are those of the latest backward pass, and
+    None before. The other attributes may be changed, too, and count from the next call on.
+
+    Threads may share a layer. Evaluations run at the same time, training passes one after another; what a backward pass
+    belongs to is the latest call, by whichever thread. A copy, pickled or not, has not been called.
 
     >>> import numpy as np, exactnorm
     >>> layer = exactnorm.BatchNorm(3)
@@ -34,65 +52,75 @@ class BatchNorm:
         epsilon: float = 1e-5,
         epsilon_placement: EpsilonPlacement = "variance",
         momentum: float | None = 0.1,
+        variance_kind: VarianceKind = "unbiased",
         threads: int | None = None,
     ) -> None:
-        self.running = RunningStatistics(
-            integer("channels", channels), None if momentum is None else number("momentum", momentum)
-        )
-        self.gamma: Array = np.ones(channels)
-        self.beta: Array = np.zeros(channels)
+        self._layer = _core.Layer(integer("channels", channels))
+        self.running.momentum = momentum
+        self.running.variance_kind = variance_kind
         self.dgamma: Array | None = None
         self.dbeta: Array | None = None
         self.channel_axes = channel_axes
         self.epsilon = epsilon
-        self.epsilon_placement = epsilon_placement
+        self.epsilon_placement: EpsilonPlacement = epsilon_placement
         self.threads = threads
         self.training = True
-        self._latest: tuple[Statistics, bool] | None = None
+
+    def __copy__(self) -> BatchNorm:
+        return copy.deepcopy(self)
+
+    @property
+    def gamma(self) -> Array:
+        return self._layer.gamma
+
+    @gamma.setter
+    def gamma(self, value: Parameter) -> None:
+        self._layer.gamma[:] = channel_values("gamma", value, self.running.channels)
+
+    @property
+    def beta(self) -> Array:
+        return self._layer.beta
+
+    @beta.setter
+    def beta(self, value: Parameter) -> None:
+        self._layer.beta[:] = channel_values("beta", value, self.running.channels)
+
+    @property
+    def running(self) -> RunningStatistics:
+        """The layer's own: to assign others copies their values."""
+        return RunningStatistics._of(self._layer.running)
+
+    @running.setter
+    def running(self, value: RunningStatistics) -> None:
+        self._layer.running = of_class("running", value, RunningStatistics)._values
 
     def __call__(self, x: ArrayLike, *, out: ArrayLike | None = None) -> Array:
-        """Normalizes x by itself, and takes its statistics into `running`; or, in evaluation mode, by `running`."""
+        """Normalizes x by itself, and takes its statistics into `running`; or, in evaluation mode, by `running`.
+
+        Raises ValueError or TypeError, with nothing written and `running` unchanged, where something does not fit.
+        """
         x = as_array("x", x)
-        if not self.training:
-            found = self.running.statistics(epsilon=self.epsilon, epsilon_placement=self.epsilon_placement)
-            y = batch_norm_inference(
-                x, found, self.gamma, self.beta, channel_axes=self.channel_axes, out=out, threads=self.threads
-            )
-            self._latest = (found, True)
-            return y
-        if x.size == self.running.channels and x.size > 0:
-            raise ValueError("x: has one element per channel; expected more in training mode")
-        y, found = batch_norm(
+        target = normalized_like(x) if out is None else as_array("out", out)
+        self._layer.forward(
             x,
-            self.gamma,
-            self.beta,
-            channel_axes=self.channel_axes,
-            epsilon=self.epsilon,
-            epsilon_placement=self.epsilon_placement,
-            out=out,
-            return_statistics=True,
-            threads=self.threads,
+            target,
+            bool(self.training),
+            axes_list(self.channel_axes),
+            number("epsilon", self.epsilon),
+            of_class("epsilon_placement", self.epsilon_placement, str),
+            thread_count(self.threads),
         )
-        self.running.update(found)
-        self._latest = (found, False)
-        return y
+        return target
 
     def backward(self, dy: ArrayLike, x: ArrayLike, *, out: ArrayLike | None = None) -> Array:
-        """The backward pass of the latest call, in its mode: returns dx, and sets `dgamma` and `dbeta`."""
-        if self._latest is None:
-            raise RuntimeError("backward() before the first forward pass")
-        found, frozen = self._latest
-        gradients = batch_norm_backward(
-            dy,
-            x,
-            found,
-            self.gamma,
-            channel_axes=self.channel_axes,
-            epsilon=self.epsilon,
-            epsilon_placement=self.epsilon_placement,
-            frozen=frozen,
-            out=out,
-            threads=self.threads,
-        )
-        self.dgamma, self.dbeta = gradients.dgamma, gradients.dbeta
-        return gradients.dx
+        """The backward pass of the latest call, with its mode, gamma, epsilon and channel axes: returns dx, and sets
+        `dgamma` and `dbeta`, float64 arrays of one element per channel.
+
+        x holds what that call was given: the same array or a copy, but not one that was normalized in place. After a call
+        in training mode, x is read once more to make sure: ValueError where its shape, or the exact mean or variance of a
+        channel, is another. After one in evaluation mode, dx does not depend on x, and its shape alone is checked.
+        """
+        x = as_array("x", x)
+        target = normalized_like(x) if out is None else as_array("out", out)
+        self.dgamma, self.dbeta = self._layer.backward(as_array("dy", dy), x, target, thread_count(self.threads))
+        return target

@@ -10,6 +10,7 @@ from exactnorm._arrays import (
     Axes,
     EpsilonPlacement,
     as_array,
+    axes_fit,
     axes_list,
     integer,
     number,
@@ -26,6 +27,9 @@ class Moments:
     Additions never round, so that parts may come in any order, be cut anywhere, and be added up by several threads or
     processes whose sums are merged afterwards: the result is that of all the data at once, bit for bit. A value: it may be
     copied, compared, pickled.
+
+    Threads may share one: each `add` sums its array at the same time as others, and what is read meanwhile is that of
+    whole additions.
 
     >>> import numpy as np, exactnorm
     >>> x = np.random.default_rng(1).normal(size=(100, 3)).astype(np.float32)
@@ -45,8 +49,7 @@ class Moments:
         x = as_array("x", x)
         axes = axes_list(channel_axes)
         # Where axes do not fit, add() says so.
-        fit = all(-x.ndim <= axis < x.ndim for axis in axes)
-        channels = math.prod(parameter_shape(x, axes)) if fit else 0
+        channels = math.prod(parameter_shape(x, axes)) if axes_fit(x, axes) else 0
         return cls(channels).add(x, channel_axes=channel_axes, threads=threads)
 
     def add(self, x: ArrayLike, *, channel_axes: Axes = 1, threads: int | None = None) -> Moments:

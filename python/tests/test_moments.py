@@ -93,9 +93,9 @@ def test_layer_follows_pytorchs(momentum):
 
 def test_layer_refuses_one_value_per_channel():
     layer = exactnorm.BatchNorm(3)
-    with pytest.raises(ValueError, match="x: has one element per channel"):
+    with pytest.raises(ValueError, match="x: has one value per channel"):
         layer(np.ones((1, 3), np.float32))
-    with pytest.raises(RuntimeError, match="before the first"):
+    with pytest.raises(RuntimeError, match="expected a forward first"):
         layer.backward(np.ones((2, 3)), np.ones((2, 3)))
     assert layer.running.batches_tracked == 0
 

@@ -23,6 +23,7 @@ MODULES = [
     "exactnorm._functions",
     "exactnorm._layer",
     "exactnorm._moments",
+    "exactnorm._running",
     "exactnorm.torch",
     "exactnorm.torch._convert",
     "exactnorm.torch.functional",

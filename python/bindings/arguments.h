@@ -1,0 +1,43 @@
+#pragma once
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "exactnorm/error.h"
+#include "exactnorm/options.h"
+
+// What the module's functions take and give besides arrays.
+
+namespace exactnorm::python {
+
+using Axes = std::vector<Index>;
+
+/// Throws Error, naming the argument, for what no Options can have.
+[[nodiscard]] EpsilonPlacement epsilon_placement_from(const std::string& name);
+[[nodiscard]] std::string name_of(EpsilonPlacement placement);
+[[nodiscard]] Options make_options(const Axes& channel_axes, double epsilon, const std::string& epsilon_placement,
+                                   int threads);
+
+/// What `call` returns; its errors of the argument `from` name `to`, which is what it is called in Python.
+template <typename Call>
+auto renaming(const std::string& from, const std::string& to, const Call& call) {
+  try {
+    return call();
+  } catch (const Error& error) {
+    if (error.argument() != from) throw;
+    throw Error(to, std::string(error.what()).substr(from.size() + 2));
+  }
+}
+
+/// A NumPy array of its own, read-only: what is written to it would reach nobody. To be returned by reference.
+using Values = nanobind::ndarray<nanobind::numpy, const double, nanobind::ndim<1>>;
+[[nodiscard]] Values to_values(const std::vector<double>& values);
+/// One that may be written to.
+using Array = nanobind::ndarray<nanobind::numpy, double, nanobind::ndim<1>>;
+[[nodiscard]] Array to_array(const std::vector<double>& values);
+
+}  // namespace exactnorm::python
