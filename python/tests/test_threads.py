@@ -44,6 +44,27 @@ def run_in_threads(work, threads=THREADS):
         raise errors[0]
 
 
+def test_functions_that_threads_call():
+    rng = np.random.default_rng(8)
+    data = [rng.normal(i, 3, (40, 6, 5)).astype(np.float32 if i % 2 else np.float64) for i in range(THREADS)]
+    shared = exactnorm.statistics(data[0])
+    gamma = rng.normal(size=6)
+
+    def results(x):
+        y, found = exactnorm.batch_norm(x, gamma, return_statistics=True, threads=2)
+        evaluated = exactnorm.batch_norm_inference(x, shared, gamma, threads=1)
+        return y, evaluated, *exactnorm.batch_norm_backward(y, x, found, gamma, threads=2), found.mean, shared.variance
+
+    expected = [results(x) for x in data]
+
+    def work(i):
+        for _ in range(20):
+            for found, right in zip(results(data[i]), expected[i], strict=True):
+                assert (found == right).all()
+
+    run_in_threads(work)
+
+
 def test_moments_of_parts_that_threads_add():
     x = np.random.default_rng(1).normal(1e6, 1, (2000, 4, 100)).astype(np.float32)
     x[7:11] *= 1e-30
