@@ -19,9 +19,12 @@ std::atomic<long> allocations_left = std::numeric_limits<long>::max();
 
 }  // namespace
 
+// All forms that end in one `operator delete` are replaced together, as AddressSanitizer wants them.
+void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
+  return allocations_left.fetch_sub(1) <= 0 ? nullptr : std::malloc(size > 0 ? size : 1);
+}
 void* operator new(std::size_t size) {
-  if (allocations_left.fetch_sub(1) <= 0) throw std::bad_alloc();
-  if (void* memory = std::malloc(size > 0 ? size : 1)) return memory;
+  if (void* memory = operator new(size, std::nothrow)) return memory;
   throw std::bad_alloc();
 }
 void operator delete(void* memory) noexcept { std::free(memory); }
