@@ -1,6 +1,8 @@
 #include "exactnorm/layer.h"
 
+#include <bit>
 #include <cmath>
+#include <cstdint>
 #include <string>
 #include <utility>
 
@@ -16,8 +18,11 @@ MutableTensorView view_of(std::vector<double>& values) {
   return mutable_view(values, {static_cast<Index>(values.size())});
 }
 
-// NaN is the same as NaN: what its channel held is lost in both.
-bool same(double a, double b) { return a == b || (std::isnan(a) && std::isnan(b)); }
+// By their bits, whatever the program's floating-point environment makes of subnormal numbers. NaN is the same as NaN:
+// what its channel held is lost in both.
+bool same(double a, double b) {
+  return std::bit_cast<std::uint64_t>(a) == std::bit_cast<std::uint64_t>(b) || (std::isnan(a) && std::isnan(b));
+}
 
 }  // namespace
 
