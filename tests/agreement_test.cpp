@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <set>
 #include <string>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "combine/digest.h"
+#include "exactnorm/layer.h"
 #include "exactnorm/synchronized.h"
 #include "support/compare.h"
 #include "support/integer.h"
@@ -124,6 +126,49 @@ TEST(Agreement, VectorsOfAnotherSizeOnOneRankAreTheErrorOfAll) {
   const std::string expected =
       "statistics on rank 1: have vectors of 3, 3, 2 and 3 values; expected one for each of the 3 channels";
   EXPECT_EQ(errors, std::vector<std::string>(3, expected));
+}
+
+// What a layer of one rank has, and what all ranks hear of it.
+struct WrongLayer {
+  std::function<void(BatchNorm&)> change;
+  std::string forward_error;
+};
+
+TEST(Agreement, ALayerThatIsWrongOnOneRankIsTheErrorOfAll) {
+  const std::vector<WrongLayer> wrong_layers = {
+      {[](BatchNorm& layer) { layer.running.momentum = 2; }, "momentum on rank 1: is 2; expected 0 to 1"},
+      {[](BatchNorm& layer) { layer.running.variance.pop_back(); },
+       "variance on rank 1: has 2 values; expected 3, as many as mean has"},
+      {[](BatchNorm& layer) { layer.running = RunningStatistics(2); }, "x on rank 1: has 3 channels; expected 2"}};
+  for (const WrongLayer& wrong : wrong_layers) {
+    ThreadRanks::run(3, [&](Communicator& communicator) {
+      SumExchange exchange(communicator, channels);
+      BatchNorm layer(channels);
+      if (communicator.rank() == 1) wrong.change(layer);
+      const IndexList shape = {2, channels};
+      const Tensor x(DType::float32, shape, some_values);
+      Tensor y(DType::float32, shape, std::vector<double>(6, 7));
+      EXPECT_EQ(error_of([&] { layer.forward(exchange, x.view(), y.view()); }), wrong.forward_error);
+      EXPECT_EQ(y.values(), std::vector<double>(6, 7));
+      EXPECT_EQ(layer.running.batches_tracked, 0);
+      layer = BatchNorm(channels);
+      EXPECT_EQ(error_of([&] { layer.forward(exchange, x.view(), y.view()); }), "no error");
+    });
+  }
+}
+
+TEST(Agreement, ALayerWithoutAForwardOnOneRankIsTheErrorOfAll) {
+  ThreadRanks::run(3, [&](Communicator& communicator) {
+    SumExchange exchange(communicator, channels);
+    BatchNorm layer(channels);
+    const IndexList shape = {2, channels};
+    const Tensor x(DType::float32, shape, some_values);
+    Tensor y(DType::float32, shape);
+    layer.forward(exchange, x.view(), y.view());
+    if (communicator.rank() == 2) layer = BatchNorm(channels);
+    EXPECT_EQ(error_of([&] { layer.backward(exchange, x.view(), x.view(), y.view()); }),
+              "backward on rank 2: was called without a forward; expected a forward first");
+  });
 }
 
 // The sign of a NaN is the processor's.

@@ -70,7 +70,7 @@ class BatchNorm {
 
   [[nodiscard]] Affine affine() const;
   void evaluate(const TensorView& x, const MutableTensorView& y);
-  void check_training(const TensorView& x) const;
+  void check_running(const TensorView& x) const;
   void remember(const TensorView& x, Statistics statistics, Statistics of_x, bool was_training);
   [[nodiscard]] const Pass& latest_pass() const;
   [[nodiscard]] Options options_of(const Pass& pass) const;

@@ -12,6 +12,7 @@
 
 #include "arrays.h"
 #include "exactnorm/exactnorm.h"
+#include "plan/floating_point.h"
 #include "tensor_arguments.h"
 
 namespace exactnorm::python {
@@ -95,6 +96,7 @@ void update_running_of(nb::handle statistics, nb::handle mean, nb::handle varian
   const Input batch = input("statistics", statistics);
   const Output mean_array = output("running_mean", mean);
   const Output variance_array = output("running_var", variance);
+  const DefaultFloatingPoint default_floating_point;  // float32 numbers are converted here
   for (const auto& [name, view] : {std::pair("running_mean", mean_array.view), {"running_var", variance_array.view}}) {
     if (view.shape.size() != 1 || !is_floating(view.dtype)) throw Error(name, "expected one float per channel");
   }

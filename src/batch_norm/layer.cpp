@@ -3,6 +3,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <exception>
 #include <string>
 #include <utility>
 
@@ -22,6 +23,17 @@ MutableTensorView view_of(std::vector<double>& values) {
 // what its channel held is lost in both.
 bool same(double a, double b) {
   return std::bit_cast<std::uint64_t>(a) == std::bit_cast<std::uint64_t>(b) || (std::isnan(a) && std::isnan(b));
+}
+
+// What could throw on one rank alone: where it does, all ranks throw in the exchange that they are about to begin.
+template <typename Check>
+void check_on_all_ranks(SumExchange& exchange, const Check& check) {
+  try {
+    check();
+  } catch (const std::exception& exception) {
+    exchange.start_failed(exception);
+    static_cast<void>(exchange.finish());
+  }
 }
 
 }  // namespace
@@ -45,22 +57,16 @@ void BatchNorm::evaluate(const TensorView& x, const MutableTensorView& y) {
   remember(x, std::move(statistics), {}, false);
 }
 
-// All that the update of `running` could refuse is refused before y is written.
-void BatchNorm::check_training(const TensorView& x) const {
+void BatchNorm::check_running(const TensorView& x) const {
   check_view("x", x);
-  const IndexList axes = resolve_channel_axes(options.channel_axes, x);
-  const Index channels = channel_count(axes, x);
+  const Index channels = channel_count(resolve_channel_axes(options.channel_axes, x), x);
   if (channels != running.channels()) {
     throw Error("x", "has " + std::to_string(channels) + " channels; expected " + std::to_string(running.channels()));
   }
-  Statistics trial;
-  trial.mean.resize(static_cast<std::size_t>(channels));
-  trial.variance = trial.mean;
-  trial.count = channels == 0 ? 0 : element_count(x.shape) / channels;
-  if (trial.count == 1 && running.variance_kind == VarianceKind::unbiased) {
-    throw Error("x", "has one value per channel; expected more in training mode, as one has no unbiased variance");
-  }
-  RunningStatistics(running).update(trial);
+  Statistics nothing;
+  nothing.mean.resize(static_cast<std::size_t>(channels));
+  nothing.variance = nothing.mean;
+  RunningStatistics(running).update(nothing);
 }
 
 std::vector<Index> BatchNorm::forward(const TensorView& x, const MutableTensorView& y) {
@@ -68,7 +74,12 @@ std::vector<Index> BatchNorm::forward(const TensorView& x, const MutableTensorVi
     evaluate(x, y);
     return {};
   }
-  check_training(x);
+  // All that the update of `running` could refuse is refused before y is written.
+  check_running(x);
+  if (running.variance_kind == VarianceKind::unbiased && running.channels() > 0 &&
+      element_count(x.shape) == running.channels()) {
+    throw Error("x", "has one value per channel; expected more in training mode, as one has no unbiased variance");
+  }
   const Statistics statistics = training(x, y, affine(), options);
   std::vector<Index> refused = running.update(statistics);
   remember(x, statistics, statistics, true);
@@ -80,6 +91,7 @@ std::vector<Index> BatchNorm::forward(SumExchange& exchange, const TensorView& x
     evaluate(x, y);
     return {};
   }
+  check_on_all_ranks(exchange, [&] { check_running(x); });
   PartialSums own(0);
   const PartialSums sums = exchange_moments(exchange, x, y, affine(), options, &own);
   Statistics statistics = statistics_of(sums, options);
@@ -140,17 +152,12 @@ void BatchNorm::backward(const TensorView& dy, const TensorView& x, const std::o
 
 void BatchNorm::backward(SumExchange& exchange, const TensorView& dy, const TensorView& x,
                          const std::optional<MutableTensorView>& dx) {
-  if (!latest_ || !latest_->was_training) {
+  if (latest_ && !latest_->was_training) {
     backward(dy, x, dx);
     return;
   }
-  const Pass& pass = *latest_;
-  try {
-    check_same_x(pass, x);
-  } catch (const std::exception& exception) {
-    exchange.start_failed(exception);
-    static_cast<void>(exchange.finish());
-  }
+  check_on_all_ranks(exchange, [&] { check_same_x(latest_pass(), x); });
+  const Pass& pass = latest_pass();
   std::vector<double> dgamma(pass.gamma.size());
   std::vector<double> dbeta(pass.gamma.size());
   const SynchronizedGradients gradients = {.dx = dx, .dgamma = view_of(dgamma), .dbeta = view_of(dbeta)};

@@ -43,9 +43,9 @@ void check_channels(const SumExchange& exchange, Index channels) {
                        ", as in the exchange");
 }
 
-std::string purpose_of(const Options& options) {
-  return "epsilon " + to_text(options.epsilon) +
-         (options.epsilon_placement == EpsilonPlacement::variance ? " beside the variance" : " beside the deviation");
+std::string purpose_of(double epsilon, EpsilonPlacement placement) {
+  return "epsilon " + to_text(epsilon) +
+         (placement == EpsilonPlacement::variance ? " beside the variance" : " beside the deviation");
 }
 
 // The shares, as check_backward() has checked the other outputs.
@@ -71,14 +71,14 @@ void check_shares(const SynchronizedGradients& gradients, const IndexList& axes,
 }
 
 // Statistics of another batch are told by their bits, before anything is computed with them.
-std::string purpose_of(const Options& options, const Statistics& statistics) {
+std::string purpose_of(const Statistics& statistics) {
   Digest digest;
   for (const std::vector<double>* values :
        {&statistics.mean, &statistics.mean_residual, &statistics.variance, &statistics.inverse_deviation}) {
     for (const double value : *values) digest.add(value);
   }
-  return purpose_of(options) + ", statistics " + digest.text() + " of " + std::to_string(statistics.count) +
-         " elements per channel";
+  return purpose_of(statistics.epsilon, statistics.epsilon_placement) + ", statistics " + digest.text() + " of " +
+         std::to_string(statistics.count) + " elements per channel";
 }
 
 // What a rank gives.
@@ -134,7 +134,7 @@ PartialSums exchange_moments(SumExchange& exchange, const TensorView& x, const M
     PartialSums sums(exchange.layers()[0].channels, PartialSums::Kind::moments, exchange.layers()[0].range);
     accumulate(sums, x, options);
     if (own != nullptr) *own = sums;
-    return Contribution{std::move(sums), purpose_of(options)};
+    return Contribution{std::move(sums), purpose_of(options.epsilon, options.epsilon_placement)};
   });
 }
 
@@ -162,7 +162,7 @@ void synchronized_backward(SumExchange& exchange, const TensorView& dy, const Te
     PartialSums own(exchange.layers()[0].channels, PartialSums::Kind::gradients, exchange.layers()[0].range);
     accumulate(own, dy, x, options);
     if (gradients.dgamma_share || gradients.dbeta_share) shares = shares_of(own, statistics, options);
-    return Contribution{std::move(own), purpose_of(options, statistics)};
+    return Contribution{std::move(own), purpose_of(statistics)};
   });
   // The same on all ranks, which have the same statistics.
   if (total.count() != statistics.count) {
