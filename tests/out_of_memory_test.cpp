@@ -1,4 +1,4 @@
-// Memory that ends in the middle of an accumulation: sums are all of it or none of it.
+// Memory that ends in the middle of an accumulation: sums are all of it or none of it. How much of it there has to be.
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -16,11 +16,14 @@ namespace {
 
 // How many allocations of this test program are left, in all of its threads.
 std::atomic<long> allocations_left = std::numeric_limits<long>::max();
+// How much was allocated in all.
+std::atomic<std::size_t> bytes_allocated = 0;
 
 }  // namespace
 
 // All forms that end in one `operator delete` are replaced together, as AddressSanitizer wants them.
 void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
+  bytes_allocated += size;
   return allocations_left.fetch_sub(1) <= 0 ? nullptr : std::malloc(size > 0 ? size : 1);
 }
 void* operator new(std::size_t size) {
@@ -87,6 +90,16 @@ TEST(OutOfMemory, LeavesSumsAsTheyWere) {
       }
     }
   }
+}
+
+// Sums are made for the parts that threads get, not for every thread and group of channels.
+TEST(Memory, OfManyThreadsAndGroups) {
+  const IndexList shape = {18, 120, 500};
+  const std::vector<float> x(static_cast<std::size_t>(product(shape)), 1.5F);
+  PartialSums sums(120);
+  const std::size_t before = bytes_allocated;
+  accumulate(sums, view(x, shape), {.threads = 64});
+  EXPECT_LT(bytes_allocated - before, std::size_t{256} << 10);
 }
 
 }  // namespace
