@@ -43,15 +43,23 @@ void accumulate_all(PartialSums& sums, PartialSums::Kind kind, std::span<const T
   if (elements == 0) return;
   const Index count = elements / channels;
   if (count > (Index{1} << 62) - sums.count()) throw Error("x", "has too many elements; expected at most 2^62 in all");
+  const ChannelMap numbers = number_channels(axes, x.shape);
+  if (sums.count() == 0) {
+    const PartialSums::Range range = sums.range();
+    try {
+      accumulate_part(sums, operands, axes, numbers, options.threads);
+    } catch (...) {
+      PartialSumsAccess::clear(sums, channels, range);  // where memory ends half way, they are of nothing again
+      throw;
+    }
+    PartialSumsAccess::set_count(sums, count);
+    return;
+  }
   // Into sums of its own: where memory ends half way, those given are as they were.
   PartialSums added(channels, kind, std::max(sums.range(), range_for(operands)));
-  accumulate_part(added, operands, axes, number_channels(axes, x.shape), options.threads);
+  accumulate_part(added, operands, axes, numbers, options.threads);
   PartialSumsAccess::set_count(added, count);
-  if (sums.count() == 0) {
-    sums = std::move(added);
-  } else {
-    sums.merge(added);
-  }
+  sums.merge(added);
 }
 
 }  // namespace

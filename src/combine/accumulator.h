@@ -81,8 +81,8 @@ struct PartialSumsAccess {
   }
   static void set_count(PartialSums& sums, Index count) noexcept { sums.count_ = count; }
 
-  /// Back to nothing, with the memory kept.
-  static void clear(PartialSums& sums, Index channels);
+  /// Sums of nothing, with the memory kept: what was as large before is not allocated again.
+  static void clear(PartialSums& sums, Index channels, PartialSums::Range range);
   /// Makes the range extended if it is not.
   static void widen(PartialSums& sums);
   /// Adds the sums and non-finite counts of one channel of `source` (of the same or a smaller range).

@@ -44,10 +44,11 @@ void add_shifted(std::uint64_t* destination, int size, const std::uint64_t* sour
 
 PartialSums::PartialSums(Index channels, Kind kind, Range range) : kind_(kind), range_(range) {
   if (channels < 0) throw Error("channels", "is " + std::to_string(channels) + "; expected 0 or more");
-  PartialSumsAccess::clear(*this, channels);
+  PartialSumsAccess::clear(*this, channels, range);
 }
 
-void PartialSumsAccess::clear(PartialSums& sums, Index channels) {
+void PartialSumsAccess::clear(PartialSums& sums, Index channels, PartialSums::Range range) {
+  sums.range_ = range;
   sums.words_.assign(words_for(channels, sums.range_), 0);
   sums.nonfinite_.assign(static_cast<std::size_t>(2 * channels), 0);
   sums.channels_ = channels;
