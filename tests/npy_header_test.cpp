@@ -46,6 +46,8 @@ TEST(NpyHeader, ReadsAnySpellingOfTheDict) {
   for (const std::string dict :
        {"{'shape':(3,4),'fortran_order':False,'descr':'<f4'}",
         "{\"descr\": \"<f4\", \"fortran_order\": False, \"shape\": (3L, 4L,)}",
+        "{u'descr': u'<f4', u\"fortran_order\": False, u'shape': (3L, 4L), }",
+        "{U'descr': U\"<f4\", r'fortran_order': False, R'shape': (3, 4), }",
         " \t{\r\n 'descr' : '<f4'\f,\n'fortran_order'\t:False , 'shape' : ( 3 , 4 , ) , }\n\n  "}) {
     EXPECT_EQ(parse_dict(dict).shape, (IndexList{3, 4})) << dict;
   }
@@ -101,6 +103,12 @@ TEST(NpyHeader, RefusesOtherSyntax) {
   EXPECT_EQ(dict_error(""), "x.npy: header ends at byte 10; expected '{'");
   EXPECT_EQ(dict_error("  ["), "x.npy: byte 12 is '['; expected '{'");
   EXPECT_EQ(dict_error("{descr"), "x.npy: byte 11 is 'd'; expected a quoted key");
+  EXPECT_EQ(dict_error("{b'descr'"), "x.npy: byte 11 is 'b'; expected a quoted key");
+  EXPECT_EQ(dict_error("{u 'descr'"), "x.npy: byte 11 is 'u'; expected a quoted key");
+  EXPECT_EQ(dict_error("{uu'descr'"), "x.npy: byte 11 is 'u'; expected a quoted key");
+  EXPECT_EQ(dict_error("{u"), "x.npy: byte 11 is 'u'; expected a quoted key");
+  EXPECT_EQ(dict_error("{u'descr"), "x.npy: header ends at byte 18; expected a closing quote");
+  EXPECT_EQ(dict_error("{'descr': b'<f4'}"), "x.npy: byte 20 is 'b'; expected a quoted dtype");
   EXPECT_EQ(dict_error("{,}"), "x.npy: byte 11 is ','; expected a quoted key");
   EXPECT_EQ(dict_error("{'descr' '<f4'}"), "x.npy: byte 19 is '\\''; expected ':'");
   EXPECT_EQ(dict_error("{'descr': 4}"), "x.npy: byte 20 is '4'; expected a quoted dtype");

@@ -201,6 +201,9 @@ class DictParser {
   }
 
   std::string_view parse_string(std::string_view expected) {
+    // Python 2 wrote u'<f4'. Without escape sequences, a raw string is like any other.
+    constexpr std::string_view prefixes = "uUrR";
+    if (is_quote(position_ + 1) && prefixes.find(peek()) != std::string_view::npos) ++position_;
     const char quote = peek();
     if (quote != '\'' && quote != '"') fail_here(expected);
     const std::size_t begin = ++position_;
@@ -215,6 +218,10 @@ class DictParser {
 
   /// The next character; '\0', which is valid nowhere in a header, at its end.
   [[nodiscard]] char peek() const { return position_ < text_.size() ? text_[position_] : '\0'; }
+
+  [[nodiscard]] bool is_quote(std::size_t position) const {
+    return position < text_.size() && (text_[position] == '\'' || text_[position] == '"');
+  }
 
   void skip_whitespace() {
     while (peek() == ' ' || peek() == '\t' || peek() == '\n' || peek() == '\r' || peek() == '\f') ++position_;
