@@ -219,4 +219,41 @@ ScaledNumber divide(const BigInteger& numerator, std::uint64_t first_divisor, st
   return result;
 }
 
+namespace {
+
+// floor(sqrt(value)) of a value below 2^126.
+std::uint64_t integer_root(Word128 value) {
+  // A float64 is right to 2^-52 of it, one step of Newton's to within 1.
+  auto root = static_cast<std::uint64_t>(std::sqrt(static_cast<double>(value)));
+  if (root == 0) return 0;
+  root = static_cast<std::uint64_t>((root + value / root) / 2);
+  while (static_cast<Word128>(root) * root > value) --root;
+  while (static_cast<Word128>(root + 1) * (root + 1) <= value) ++root;
+  return root;
+}
+
+}  // namespace
+
+double square_root(const BigInteger& numerator, std::uint64_t first_divisor, std::uint64_t second_divisor,
+                   int exponent) {
+  if (numerator.is_zero()) return 0;
+  constexpr int most_bits = 126;
+  const auto bits_of = [](std::uint64_t divisor) { return 64 - std::countl_zero(divisor); };
+  const int missing = most_bits + bits_of(first_divisor) + bits_of(second_divisor) - numerator.bit_length();
+  const int shift = missing > 0 ? missing : 0;
+  BigInteger quotient = numerator.shifted_left(shift);
+  bool inexact = quotient.divide_by(first_divisor);
+  inexact = quotient.divide_by(second_divisor) || inexact;
+  // Its highest 125 or 126 bits, above an even exponent; their root has 63.
+  int unit = quotient.bit_length() - most_bits;
+  if ((exponent - shift + unit) % 2 != 0) ++unit;
+  inexact = quotient.any_bit_below(unit) || inexact;
+  const Word128 value = (static_cast<Word128>(quotient.bits_from(unit + 64)) << 64) | quotient.bits_from(unit);
+  const std::uint64_t root = integer_root(value);
+  inexact = inexact || static_cast<Word128>(root) * root != value;
+  // One bit below the root stands for all that follow.
+  const BigInteger result(2 * root + (inexact ? 1 : 0));
+  return divide(result, 1, 1, (exponent - shift + unit) / 2 - 1).nearest;
+}
+
 }  // namespace exactnorm

@@ -122,6 +122,16 @@ ChannelStatistics solve_statistics(const PartialSums& sums, Index channel, Index
   return {mean, residual, variance.nearest, inverse_deviation_of_scaled(variance, options)};
 }
 
+ChannelDeviations solve_deviations(const PartialSums& sums, Index channel, Index count) {
+  if (count == 0 || has_nonfinite(sums, channel, 0)) return {not_a_number, not_a_number};
+  const auto n = static_cast<std::uint64_t>(count);
+  const IntegerTimesPower first = sum_of(sums, channel, 0);
+  const IntegerTimesPower scatter =
+      subtract(multiply(sum_of(sums, channel, 1), n), multiply(first, first));  // n^2 times the variance
+  const auto root = [&](std::uint64_t divisor) { return square_root(scatter.integer, n, divisor, scatter.exponent); };
+  return {root(n), n == 1 ? not_a_number : root(n - 1)};
+}
+
 GradientSums gradient_sums(const PartialSums& sums, Index sums_channel, const ChannelStatistics& statistics) {
   if (has_nonfinite(sums, sums_channel, 0)) return {not_a_number, not_a_number, 0};
   const IntegerTimesPower sum_dy = sum_of(sums, sums_channel, 0);

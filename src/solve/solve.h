@@ -25,6 +25,14 @@ struct ChannelStatistics {
 [[nodiscard]] ChannelStatistics solve_statistics(const PartialSums& sums, Index channel, Index count,
                                                  const Options& options);
 
+/// Standard deviations of one channel of sums over `count` elements, each rounded once: sqrt(n * S2 - S1^2) divided by
+/// n, and by sqrt(n * (n - 1)). NaN where there is none: no element, one for the unbiased, a non-finite element.
+struct ChannelDeviations {
+  double biased = 0;
+  double unbiased = 0;
+};
+[[nodiscard]] ChannelDeviations solve_deviations(const PartialSums& sums, Index channel, Index count);
+
 /// 1 / sqrt(variance + epsilon) or 1 / (sqrt(variance) + epsilon); 0 where that divides by zero.
 [[nodiscard]] double inverse_deviation_of(double variance, const Options& options) noexcept;
 
