@@ -2,7 +2,6 @@
 
 #include <fmt/core.h>
 
-#include <cmath>
 #include <cstdio>
 
 namespace exactnorm::cli {
@@ -13,15 +12,10 @@ constexpr Index named_channels = 5;
 
 }  // namespace
 
-std::vector<double> standard_deviations(const PartialSums& sums) {
-  const Statistics statistics = statistics_of(sums, {.epsilon = 0});
-  std::vector<double> deviations;
-  deviations.reserve(statistics.variance.size());
-  for (std::size_t i = 0; i < statistics.variance.size(); ++i) {
-    const double variance = statistics.variance[i];
-    const double inverse = statistics.inverse_deviation[i];
-    const bool out_of_range = std::isinf(variance) || (std::abs(variance) < 0x1p-1000 && inverse > 0);
-    deviations.push_back(out_of_range ? 1.0 / inverse : std::sqrt(variance));
+std::vector<ChannelDeviations> standard_deviations(const PartialSums& sums) {
+  std::vector<ChannelDeviations> deviations;
+  for (Index channel = 0; channel < sums.channels(); ++channel) {
+    deviations.push_back(solve_deviations(sums, channel, sums.count()));
   }
   return deviations;
 }

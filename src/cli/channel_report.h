@@ -5,11 +5,13 @@
 
 #include "exactnorm/partial_sums.h"
 #include "exactnorm/tensor.h"
+#include "solve/solve.h"
 
 namespace exactnorm::cli {
 
-/// The biased standard deviation of each channel. Finite even where the variance leaves float64's range.
-[[nodiscard]] std::vector<double> standard_deviations(const PartialSums& sums);
+/// The standard deviation of each channel, biased and unbiased: exact values, rounded once. Finite even where the
+/// variance leaves float64's range.
+[[nodiscard]] std::vector<ChannelDeviations> standard_deviations(const PartialSums& sums);
 
 /// The sizes of the (resolved) channel axes, in their order.
 [[nodiscard]] IndexList channel_sizes(const IndexList& axes, const IndexList& shape);

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "cli/interrupt.h"
-
 namespace exactnorm::cli {
 
 ChannelMap channels_of_block(const ChannelMap& whole, const FileBlock& block) {
@@ -66,8 +64,8 @@ void FileBlocks::for_each(Progress& progress, const std::function<void(const Fil
     }
     const Index count = element_count(shape);
     if (first >= share_begin_) {
-      throw_if_interrupted();
       visit({view_of(first, count, shape), begin, first});
+      file_.check();
       file_.release(first, count);
       progress.advance(count * static_cast<Index>(size_of(file_.dtype())));
     }

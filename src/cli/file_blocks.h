@@ -47,8 +47,8 @@ class FileBlocks {
   /// Bytes of the file to be visited, roughly.
   [[nodiscard]] Index share_bytes() const noexcept;
 
-  /// Calls visit(block) for each block of the share, and gives its memory back to the system. Throws Interrupted where
-  /// the user asked for the end.
+  /// Calls visit(block) for each block of the share, and gives its memory back to the system. Throws Error where the
+  /// file has been shortened or could not be read, which visit() may have met as zeros: NpyFile::check().
   void for_each(Progress& progress, const std::function<void(const FileBlock& block)>& visit);
 
  private:

@@ -2,19 +2,10 @@
 
 namespace exactnorm::cli {
 
-/// Thrown, rather than dying at once, so that destructors remove temporary files.
-struct Interrupted {
-  int signal = 0;
-};
-
-/// From here on SIGINT, SIGTERM and SIGHUP are remembered instead of ending the process; a second one does.
-/// Signals that were ignored stay so.
-void watch_for_interrupts();
-
-/// Throws Interrupted if there was one.
-void throw_if_interrupted();
-
-/// Ends the process by the signal itself, which is what shells and make look for.
-[[noreturn]] void die_of(const Interrupted& interrupted);
+/// From here on, signals that end the process remove its temporary files first: what a user, a batch system or mpirun
+/// sends, a closed pipe, a limit of time. The process still dies of the signal, as shells and make expect. A write
+/// beyond a limit on file sizes becomes an error of the write instead. Signals that are ignored, or that somebody else
+/// handles, stay so.
+void watch_for_signals();
 
 }  // namespace exactnorm::cli

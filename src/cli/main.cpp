@@ -11,6 +11,7 @@
 #include "cli/help.h"
 #include "cli/interrupt.h"
 #include "cli/ranks.h"
+#include "cli/streams.h"
 #include "exactnorm/exactnorm.h"
 
 namespace {
@@ -19,6 +20,7 @@ using exactnorm::cli::Command;
 
 constexpr int failure_status = 1;
 constexpr int usage_status = 2;
+constexpr const char* unwritable_output = "standard output: cannot be written";
 
 bool is_first() { return exactnorm::cli::ranks().rank() == 0; }
 
@@ -42,14 +44,16 @@ int report_usage(const CLI::App& app, const CLI::ParseError& error) {
   return usage_status;
 }
 
+int after_printing(int status) {
+  return std::fflush(stdout) != 0 || std::ferror(stdout) != 0 ? fail(unwritable_output) : status;
+}
+
 int run(const Command& command) {
   // A wrong EXACTNORM_TARGET is found here rather than in the midst of the work.
   static_cast<void>(exactnorm::active_target());
-  exactnorm::cli::watch_for_interrupts();
+  exactnorm::cli::watch_for_signals();
   if (!command.shares_work && !is_first()) return 0;
-  const int status = command.run();
-  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) return fail("standard output: cannot be written");
-  return status;
+  return after_printing(command.run());
 }
 
 int run_arguments(int count, char** arguments) {
@@ -61,13 +65,19 @@ int run_arguments(int count, char** arguments) {
   app.set_help_flag("-h,--help", "print this");
   app.set_version_flag("--version", fmt::format("exactnorm {}", exactnorm::version()), "print the version");
   app.require_subcommand(1);
-  app.footer("\"exactnorm COMMAND --help\" says more about each. Start with \"exactnorm demo\".");
+  app.footer(
+      "\"exactnorm COMMAND --help\" says more about each. Start with \"exactnorm demo\".\n\n"
+      "Exit status:\n"
+      "  0      done\n"
+      "  1      failed, with a message that names what is wrong; files are as they were before\n"
+      "  2      called in a wrong way\n"
+      "  128+N  ended by signal number N, as shells say it; files are as they were before");
   const std::array commands = {exactnorm::cli::add_demo(app), exactnorm::cli::add_normalize(app),
                                exactnorm::cli::add_statistics(app), exactnorm::cli::add_info(app)};
   try {
     app.parse(count, arguments);
   } catch (const CLI::Success& success) {  // --help and --version
-    return is_first() ? app.exit(success) : 0;
+    return is_first() ? after_printing(app.exit(success)) : 0;
   } catch (const CLI::ParseError& error) {
     return is_first() ? report_usage(app, error) : usage_status;
   }
@@ -80,6 +90,7 @@ int run_arguments(int count, char** arguments) {
 }  // namespace
 
 int main(int count, char** arguments) {
+  exactnorm::cli::reserve_standard_streams();
   try {
     static_cast<void>(exactnorm::cli::ranks());
   } catch (const exactnorm::Error& error) {
@@ -87,14 +98,12 @@ int main(int count, char** arguments) {
   }
   try {
     return run_arguments(count, arguments);
-  } catch (const exactnorm::cli::Interrupted& interrupted) {
-    exactnorm::cli::die_of(interrupted);
   } catch (const exactnorm::Error& error) {
     // What all processes throw at once.
     return is_first() ? fail(error.what()) : failure_status;
   } catch (const std::bad_alloc&) {
     return fail_alone("not enough memory");
   } catch (const std::exception& error) {
-    return fail_alone(error.what());
+    return fail_alone(std::ferror(stdout) != 0 ? unwritable_output : error.what());
   }
 }

@@ -2,9 +2,9 @@
 
 #include <array>
 #include <cmath>
-#include <filesystem>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -15,106 +15,58 @@
 #include "cli/commands.h"
 #include "cli/file_blocks.h"
 #include "cli/json_text.h"
+#include "cli/normalize_arguments.h"
 #include "cli/ranks.h"
-#include "cli/text_file.h"
+#include "cli/statistics_file.h"
 #include "combine/accumulator.h"
 #include "exactnorm/exactnorm.h"
 #include "npy/npy_file.h"
+#include "npy/output_file.h"
+#include "npy/system_text.h"
 #include "reduce/reduce.h"
 #include "tensor/checks.h"
 
 namespace exactnorm::cli {
 namespace {
 
-struct Arguments {
-  std::string input;
-  std::string output;
-  std::string channel_axes;
-  std::optional<std::string> gamma;
-  std::optional<std::string> beta;
-  std::optional<std::string> running_mean;
-  std::optional<std::string> running_variance;
-  double epsilon = 1e-5;
-  std::string epsilon_placement = "variance";
-  std::optional<std::string> statistics;
-  std::optional<std::string> dtype;
-  int threads = 0;
-  Index block_bytes = default_block_bytes;
-};
-
-const OptionNames option_names = {{"channel_axes", "--channel-axes"},
-                                  {"epsilon", "--epsilon"},
-                                  {"threads", "--threads"},
-                                  {"mean", "--running-mean"},
-                                  {"variance", "--running-variance"}};
-
-bool same_file(const std::string& a, const std::string& b) {
-  std::error_code ignored;
-  if (std::filesystem::equivalent(a, b, ignored)) return true;
-  // Of files that do not exist yet, the directories may have several names.
-  const auto resolve = [&](const std::string& path) {
-    return std::filesystem::weakly_canonical(std::filesystem::absolute(path, ignored), ignored);
-  };
-  return resolve(a) == resolve(b);
-}
-
-void check_files(const Arguments& arguments) {
-  if (arguments.running_mean.has_value() != arguments.running_variance.has_value()) {
-    const bool has_mean = arguments.running_mean.has_value();
-    throw Error(has_mean ? "--running-mean" : "--running-variance",
-                std::string("is given alone; expected ") + (has_mean ? "--running-variance" : "--running-mean") +
-                    " as well, or neither");
-  }
-  if (!arguments.statistics) return;
-  const auto refuse_same = [&](const std::string& name, const std::optional<std::string>& path) {
-    if (path && same_file(*arguments.statistics, *path)) {
-      throw Error("--statistics", "is the same file as " + name + "; expected a file of its own");
-    }
-  };
-  refuse_same("--output", arguments.output);
-  refuse_same("the input", arguments.input);
-  refuse_same("--gamma", arguments.gamma);
-  refuse_same("--beta", arguments.beta);
-  refuse_same("--running-mean", arguments.running_mean);
-  refuse_same("--running-variance", arguments.running_variance);
-}
+// In errors that say that there is no room for them.
+constexpr const char* statistics_text = "the statistics";
 
 // One normalization: everything is checked before the output is created.
 class Normalization {
  public:
-  Normalization(const Arguments& arguments, Communicator& ranks)
+  Normalization(const NormalizeArguments& arguments, Communicator& ranks)
       : arguments_(arguments),
         ranks_(ranks),
         input_(arguments.input),
         x_{nullptr, input_.dtype(), input_.shape(), input_.strides()},
-        options_{.channel_axes = parse_channel_axes(arguments.channel_axes),
-                 .epsilon = arguments.epsilon,
-                 .epsilon_placement = arguments.epsilon_placement == "deviation" ? EpsilonPlacement::deviation
-                                                                                 : EpsilonPlacement::variance,
-                 .threads = arguments.threads},
         sums_(0) {
-    check_files(arguments);
-    axes_ = naming_options(option_names, [&] {
+    options_.channel_axes = parse_channel_axes(arguments.channel_axes);
+    options_.threads = arguments.threads;
+    if (arguments.epsilon) options_.epsilon = *arguments.epsilon;
+    if (arguments.epsilon_placement) options_.epsilon_placement = placement_of(*arguments.epsilon_placement);
+    axes_ = naming_options(normalize_option_names, [&] {
       check_options(options_);
       return resolve_channel_axes(options_.channel_axes, x_);
     });
     channels_ = channel_count(axes_, x_);
+    if (arguments.statistics_from) take_statistics(*arguments.statistics_from);
     gamma_ = read_values("--gamma", arguments.gamma, 1.0);
     beta_ = read_values("--beta", arguments.beta, 0.0);
-    if (is_training()) return;
+    if (is_training() || arguments.statistics_from) return;
     const std::vector<double> means = read_values("--running-mean", arguments.running_mean, 0.0);
     const std::vector<double> variances = read_values("--running-variance", arguments.running_variance, 1.0);
-    statistics_ = naming_options(option_names, [&] {
+    statistics_ = naming_options(normalize_option_names, [&] {
       return given_statistics(view(means, {channels_}), view(variances, {channels_}), options_);
     });
   }
 
   void run() {
-    std::optional<TextFile> statistics_file;
     std::optional<npy::NpyWriter> writer;
     agree(ranks_, [&] {
       if (!is_first()) return;
-      if (arguments_.statistics) statistics_file.emplace(*arguments_.statistics);
+      // Better now than after the work. It is made again when there is something to write.
+      if (arguments_.statistics) static_cast<void>(npy::OutputFile(*arguments_.statistics, statistics_text));
       writer.emplace(arguments_.output, output_dtype(), input_.shape(), input_.header().fortran_order);
     });
     if (ranks_.size() > 1) join(writer);
@@ -124,40 +76,86 @@ class Normalization {
     if (is_training()) sum(blocks, progress);
     agree(ranks_, [&] { map(blocks, progress, *writer); });
     progress.finish();
-    commit(*writer, statistics_file);
+    commit(*writer);
     if (is_training() && is_first()) {
       warn_of_non_finite(sums_, channel_sizes(axes_, input_.shape()), "became NaN");
     }
   }
 
  private:
-  [[nodiscard]] bool is_training() const { return !arguments_.running_mean.has_value(); }
+  [[nodiscard]] bool is_training() const { return !arguments_.running_mean && !arguments_.statistics_from; }
   [[nodiscard]] bool is_first() const { return ranks_.rank() == 0; }
 
   // All ranks write into the file that the first one has made, each its own range.
   void join(std::optional<npy::NpyWriter>& writer) {
-    const std::string path = ranks_.gather(is_first() ? writer->temporary_path() : "").front();
-    agree(ranks_, [&] {
-      if (!is_first()) {
-        writer.emplace(arguments_.output, output_dtype(), input_.shape(), input_.header().fortran_order, path);
-      }
-    });
+    const auto open_by = [&](bool name) {
+      std::string own;
+      agree(ranks_, [&] {
+        if (is_first()) own = writer->share(name);
+      });
+      const std::string shared = ranks_.gather(own).front();
+      agree(ranks_, [&] {
+        if (!is_first()) {
+          writer.emplace(arguments_.output, output_dtype(), input_.shape(), input_.header().fortran_order, shared);
+        }
+      });
+    };
+    try {
+      open_by(false);
+    } catch (const Error&) {  // on all ranks: some do not see the first one's process
+      open_by(true);
+    }
   }
 
   // When all ranks have written their parts.
-  void commit(npy::NpyWriter& writer, std::optional<TextFile>& statistics_file) {
+  void commit(npy::NpyWriter& writer) {
     Index of_others = 0;
     if (ranks_.size() > 1) {
-      Index own = 0;
-      agree(ranks_, [&] { own = writer.finish_part(); });
-      for (const std::string& bytes : ranks_.gather(std::to_string(own))) of_others += std::stoll(bytes);
-      of_others -= own;
+      Index part = 0;
+      agree(ranks_, [&] {
+        if (!is_first()) part = writer.finish_part();
+      });
+      for (const std::string& bytes : ranks_.gather(std::to_string(part))) of_others += std::stoll(bytes);
     }
     agree(ranks_, [&] {
       if (!is_first()) return;
-      writer.commit(of_others);
-      if (statistics_file) statistics_file->commit(to_text(describe()));
+      // All that may fail for want of room comes before the first name is given.
+      std::optional<npy::OutputFile> statistics_file;
+      if (arguments_.statistics) {
+        const std::string text = to_text(describe());
+        statistics_file.emplace(*arguments_.statistics, statistics_text);
+        statistics_file->write(std::as_bytes(std::span(text)));
+        statistics_file->close();
+      }
+      writer.finish(of_others);
+      const npy::SignalDelay delay;
+      writer.commit();
+      if (statistics_file) statistics_file->commit();
     });
+  }
+
+  // Epsilon and its placement are part of what was written.
+  void take_statistics(const std::string& path) {
+    const NormalizedBy given = read_statistics(path);
+    const std::string name = npy::input_name(path);
+    const IndexList sizes = channel_sizes(axes_, input_.shape());
+    if (given.channel_shape != sizes) {
+      throw Error("--statistics-from", "has channels of shape " + to_string(given.channel_shape) + " in " + name +
+                                           "; expected " + to_string(sizes) + ", as " + input_.name() +
+                                           " has in shape " + to_string(input_.shape()));
+    }
+    const auto refuse = [&](const char* option, const std::string& value, const std::string& expected) {
+      throw Error(option, "is " + value + "; expected " + expected + ", as in " + name + ", or no " + option);
+    };
+    if (arguments_.epsilon && options_.epsilon != given.epsilon) {
+      refuse("--epsilon", exactnorm::to_text(options_.epsilon), exactnorm::to_text(given.epsilon));
+    }
+    if (arguments_.epsilon_placement && options_.epsilon_placement != given.epsilon_placement) {
+      refuse("--epsilon-placement", *arguments_.epsilon_placement, name_of(given.epsilon_placement));
+    }
+    options_.epsilon = given.epsilon;
+    options_.epsilon_placement = given.epsilon_placement;
+    statistics_ = given.statistics;
   }
 
   [[nodiscard]] DType output_dtype() const {
@@ -177,7 +175,7 @@ class Normalization {
       throw Error(name, "has shape " + to_string(file.shape()) + "; expected one element for each of the " +
                             std::to_string(channels_) + " channels");
     }
-    return read_parameter(name, npy::read_npy(*path).view(), axes_, x_);
+    return read_parameter(name, npy::read_npy(file).view(), axes_, x_);
   }
 
   void sum(FileBlocks& blocks, Progress& progress) {
@@ -206,6 +204,8 @@ class Normalization {
       const MutableTensorView y = {buffer.data(), output_dtype(), block.x.shape, block.x.strides};
       map_all(map_operands(block.x, std::nullopt, y), axes_, channels_of_block(whole, block), options_.threads,
               table.view());
+      // Standard output cannot be taken back.
+      input_.check();
       writer.write_at(block.first, buffer);
     });
   }
@@ -214,20 +214,19 @@ class Normalization {
     Json json = {{"mode", is_training() ? "training" : "inference"},
                  {"count", nullptr},
                  {"channels", channels_},
-                 {"channel_axes", std::vector<Index>(axes_.begin(), axes_.end())},
-                 {"epsilon", options_.epsilon},
-                 {"epsilon_placement", arguments_.epsilon_placement},
-                 {"mean", statistics_.mean},
-                 {"variance", statistics_.variance},
-                 {"standard_deviation", Json::array()},
-                 {"inverse_deviation", statistics_.inverse_deviation},
-                 {"non_finite_count", nullptr}};
+                 {"channel_axes", std::vector<Index>(axes_.begin(), axes_.end())}};
+    add_statistics(json,
+                   {channel_sizes(axes_, input_.shape()), options_.epsilon, options_.epsilon_placement, statistics_});
+    json["standard_deviation"] = Json::array();
+    json["non_finite_count"] = nullptr;
     if (!is_training()) {
       for (const double variance : statistics_.variance) json["standard_deviation"].push_back(std::sqrt(variance));
       return json;
     }
     json["count"] = sums_.count();
-    json["standard_deviation"] = standard_deviations(sums_);
+    for (const ChannelDeviations& deviations : standard_deviations(sums_)) {
+      json["standard_deviation"].push_back(deviations.biased);
+    }
     json["non_finite_count"] = Json::array();
     for (Index channel = 0; channel < channels_; ++channel) {
       json["non_finite_count"].push_back(sums_.nonfinite_count(channel));
@@ -235,7 +234,7 @@ class Normalization {
     return json;
   }
 
-  const Arguments& arguments_;
+  const NormalizeArguments& arguments_;
   Communicator& ranks_;
   npy::NpyFile input_;
   TensorView x_;  // shape, strides and dtype of the whole input; the data comes in blocks
@@ -253,46 +252,15 @@ class Normalization {
 Command add_normalize(CLI::App& main) {
   CLI::App* app =
       main.add_subcommand("normalize", "Normalize a .npy file of any size, and write another.")->group("Commands");
-  const auto arguments = std::make_shared<Arguments>();
-  app->add_option("INPUT", arguments->input, "the .npy file to normalize")->required();
-  app->add_option("-o,--output", arguments->output, "the .npy file to write, complete or not at all; may be the input")
-      ->option_text("FILE")
-      ->required();
-  add_channel_axes(*app, arguments->channel_axes);
-
-  const auto add_file = [&](const char* name, std::optional<std::string>& path, const char* text) {
-    return app->add_option(name, path, text)->option_text("FILE");
-  };
-  add_file("--gamma", arguments->gamma, "scales, a .npy file of one element per channel (default: 1)");
-  add_file("--beta", arguments->beta, "offsets, likewise (default: 0)");
-  add_file("--running-mean", arguments->running_mean, "normalize by these means, likewise, not by the input's own");
-  add_file("--running-variance", arguments->running_variance, "the variances that belong to them");
-  app->add_option("--epsilon", arguments->epsilon, "keeps the divisor from zero (default: 1e-5)")
-      ->option_text("NUMBER");
-  app->add_option("--epsilon-placement", arguments->epsilon_placement,
-                  "what epsilon is added to: the variance, in the square root (default),\nor the standard deviation")
-      ->check(CLI::IsMember({"variance", "deviation"}))
-      ->option_text("variance|deviation");
-  app->add_option("--dtype", arguments->dtype, "dtype of the output (default: the input's, or float32 for integers)")
-      ->check(CLI::IsMember({"float32", "float64"}))
-      ->option_text("float32|float64");
-  add_file("--statistics", arguments->statistics, "write what each channel was normalized by, as JSON");
-  add_threads(*app, arguments->threads);
-  add_block_bytes(*app, arguments->block_bytes);
-  app->footer(
-      "  y = gamma * (x - mean) / sqrt(variance + epsilon) + beta\n\n"
-      "The file is read in blocks: memory does not grow with it. A channel with NaN or infinity becomes NaN,\n"
-      "with a warning. The output keeps the order of the input, C or Fortran.\n\n"
-      "Examples:\n"
-      "  exactnorm normalize images.npy --output normalized.npy --channel-axes 1\n"
-      "  exactnorm normalize images.npy --output normalized.npy --channel-axes -1 \\\n"
-      "      --running-mean mean.npy --running-variance variance.npy --gamma gamma.npy --beta beta.npy\n"
-      "  mpirun -n 4 exactnorm normalize images.npy --output normalized.npy --channel-axes 1\n"
-      "      (four processes share the file, where this was built with MPI; the output is the same)");
+  const auto arguments = std::make_shared<NormalizeArguments>();
+  add_normalize_options(*app, *arguments);
   return {app,
           [arguments] {
             std::optional<Normalization> normalization;
-            agree(ranks(), [&] { normalization.emplace(*arguments, ranks()); });
+            agree(ranks(), [&] {
+              check_normalize_arguments(*arguments, ranks());
+              normalization.emplace(*arguments, ranks());
+            });
             normalization->run();
             return 0;
           },

@@ -4,7 +4,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
+#include <string_view>
 #include <utility>
 
 namespace exactnorm::cli {
@@ -12,6 +14,8 @@ namespace {
 
 constexpr Index least_bytes = Index{256} << 20;
 constexpr std::chrono::milliseconds refresh_interval{100};
+
+constinit std::atomic<bool> is_shown = false;
 
 }  // namespace
 
@@ -28,6 +32,7 @@ void Progress::advance(Index bytes) {
   const Clock::time_point now = Clock::now();
   if (now - last_shown_ < refresh_interval) return;
   last_shown_ = now;
+  is_shown = true;
   const double seconds = std::chrono::duration<double>(now - start_).count();
   const double percent = 100.0 * static_cast<double>(std::min(done_bytes_, total_bytes_));
   fmt::print(stderr, "\rexactnorm: {} {:3.0f} %  {:5.0f} MB/s ", label_, percent / static_cast<double>(total_bytes_),
@@ -36,8 +41,16 @@ void Progress::advance(Index bytes) {
 }
 
 void Progress::finish() noexcept {
+  visible_ = false;
+  clear_progress_line();
+}
+
+void clear_progress_line() noexcept {
+  if (!is_shown.exchange(false)) return;
   // The code that clears a line to its end: every terminal of today knows it.
-  if (std::exchange(visible_, false)) std::fputs("\r\x1b[K", stderr);
+  constexpr std::string_view code = "\r\x1b[K";
+  // A terminal that does not take it has no line to clear.
+  if (::write(STDERR_FILENO, code.data(), code.size()) < 0) return;
 }
 
 }  // namespace exactnorm::cli

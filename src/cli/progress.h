@@ -31,4 +31,7 @@ class Progress {
   Clock::time_point last_shown_ = start_;
 };
 
+/// Clears the line of any Progress, in a signal handler too.
+void clear_progress_line() noexcept;
+
 }  // namespace exactnorm::cli

@@ -2,7 +2,6 @@
 #include <memory>
 #include <string>
 
-#include "cli/interrupt.h"
 #include "cli/ranks.h"
 #include "exactnorm/error.h"
 #include "exactnorm/mpi.h"
@@ -13,7 +12,7 @@ namespace {
 // Destroyed in the other order, when the process ends.
 struct World {
   mpi::Environment environment;
-  std::unique_ptr<Communicator> communicator = mpi::world(throw_if_interrupted);
+  std::unique_ptr<Communicator> communicator = mpi::world();
 };
 
 }  // namespace

@@ -18,6 +18,7 @@
 #include "cli/file_blocks.h"
 #include "cli/json_text.h"
 #include "cli/ranks.h"
+#include "cli/streams.h"
 #include "combine/accumulator.h"
 #include "exactnorm/exactnorm.h"
 #include "npy/npy_file.h"
@@ -47,6 +48,7 @@ class DataSet {
   DataSet(const Arguments& arguments, Communicator& ranks) : arguments_(arguments), ranks_(ranks) {
     const IndexList axes = parse_channel_axes(arguments.channel_axes);
     naming_options(names, [&] { check_options({.channel_axes = axes, .threads = arguments.threads}); });
+    check_input_streams(arguments.inputs, ranks);
     for (const std::string& path : arguments.inputs) add_file(path, axes);
   }
 
@@ -104,7 +106,8 @@ class DataSet {
   void add_file(const std::string& path, const IndexList& channel_axes) {
     npy::NpyFile npy(path);
     const TensorView x = {nullptr, npy.dtype(), npy.shape(), npy.strides()};
-    const IndexList axes = naming_options({{"channel_axes", "--channel-axes for " + path}},
+    const std::string name = npy.name();
+    const IndexList axes = naming_options({{"channel_axes", "--channel-axes for " + name}},
                                           [&] { return resolve_channel_axes(channel_axes, x); });
     const IndexList sizes = channel_sizes(axes, npy.shape());
     if (files_.empty()) {
@@ -114,12 +117,12 @@ class DataSet {
       const auto describe = [](const IndexList& list) {
         return list.size() == 1 ? std::to_string(list[0]) : to_string(list);
       };
-      throw Error(path, "has " + describe(sizes) + " channels in shape " + to_string(npy.shape()) + "; expected " +
-                            describe(sizes_) + ", as " + arguments_.inputs.front() + " has in shape " +
+      throw Error(name, "has " + describe(sizes) + " channels in shape " + to_string(npy.shape()) + "; expected " +
+                            describe(sizes_) + ", as " + files_.front().npy.name() + " has in shape " +
                             to_string(files_.front().npy.shape()));
     }
     const Index count = channels_ == 0 ? 0 : npy.element_count() / channels_;
-    if (count > largest_count - count_) throw Error(path, "has too many elements; expected at most 2^62 in all files");
+    if (count > largest_count - count_) throw Error(name, "has too many elements; expected at most 2^62 in all files");
     count_ += count;
     if (range_for(std::span(&x, 1)) == PartialSums::Range::extended) range_ = PartialSums::Range::extended;
     files_.push_back({std::move(npy), axes});
@@ -157,15 +160,11 @@ struct Row {
 };
 
 std::vector<Row> rows_of(const DataSet::Result& result) {
-  const Index count = result.sums.count();
   const Statistics statistics = statistics_of(result.sums);
-  const std::vector<double> deviations = standard_deviations(result.sums);
+  const std::vector<ChannelDeviations> deviations = standard_deviations(result.sums);
   std::vector<Row> rows;
   for (std::size_t i = 0; i < deviations.size(); ++i) {
-    Row row{.mean = statistics.mean[i], .deviation = deviations[i]};
-    if (count > 1) {
-      row.unbiased = deviations[i] * std::sqrt(static_cast<double>(count) / static_cast<double>(count - 1));
-    }
+    Row row{.mean = statistics.mean[i], .deviation = deviations[i].biased, .unbiased = deviations[i].unbiased};
     if (result.minimum[i] <= result.maximum[i]) {
       row.minimum = result.minimum[i];
       row.maximum = result.maximum[i];
@@ -239,7 +238,8 @@ Command add_statistics(CLI::App& main) {
   CLI::App* app = main.add_subcommand("statistics", "Print mean, deviation and range of each channel of .npy files.")
                       ->group("Commands");
   const auto arguments = std::make_shared<Arguments>();
-  app->add_option("INPUT", arguments->inputs, ".npy files; all of them together are one data set")->required();
+  app->add_option("INPUT", arguments->inputs, ".npy files; all of them together are one data set; - for standard input")
+      ->required();
   add_channel_axes(*app, arguments->channel_axes);
   app->add_flag("--json", arguments->json, "print JSON instead of a table");
   add_threads(*app, arguments->threads);
@@ -248,10 +248,11 @@ Command add_statistics(CLI::App& main) {
       "Files may differ in dtype and in all sizes but those of the channel axes. The result is the same\n"
       "for any order of the files and however the data is cut into files.\n\n"
       "  deviation    the biased standard deviation, divided by the number of values\n"
-      "  unbiased     the one divided by the number of values less one\n"
+      "  unbiased     the one divided by the number of values less one; both are exact values, rounded once\n"
       "  non-finite   how many values are NaN or infinite; minimum and maximum are of the others\n\n"
-      "Example:\n"
+      "Examples:\n"
       "  exactnorm statistics monday.npy tuesday.npy --channel-axes 1\n"
+      "  zcat images.npy.gz | exactnorm statistics - --channel-axes 1\n"
       "  mpirun -n 4 exactnorm statistics monday.npy --channel-axes 1\n"
       "      (four processes share the work, where this was built with MPI; the result is the same)");
   return {app, [arguments] { return run(*arguments); }, true};

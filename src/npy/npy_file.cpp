@@ -1,16 +1,9 @@
 #include "npy/npy_file.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <bit>
-#include <cerrno>
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
-#include <utility>
 
 #include "exactnorm/error.h"
 
@@ -24,6 +17,8 @@ std::string expected_size(Index bytes, const IndexList& shape, DType dtype) {
   return "expected " + std::to_string(bytes) + " for shape " + to_string(shape) + " " + std::string(name_of(dtype));
 }
 
+std::string describe_data(Index bytes) { return std::to_string(bytes) + " bytes of data"; }
+
 std::uint16_t reverse_bytes(std::uint16_t value) noexcept { return __builtin_bswap16(value); }
 std::uint32_t reverse_bytes(std::uint32_t value) noexcept { return __builtin_bswap32(value); }
 std::uint64_t reverse_bytes(std::uint64_t value) noexcept { return __builtin_bswap64(value); }
@@ -36,23 +31,6 @@ void copy_reversed(const std::byte* source, std::size_t count, std::byte* destin
     word = reverse_bytes(word);
     std::memcpy(destination + i * sizeof(Word), &word, sizeof(Word));
   }
-}
-
-/// Where the hidden file of an output goes: rename() is atomic only within one file system.
-std::string temporary_pattern(const std::string& path) {
-  const std::size_t slash = path.rfind('/');
-  const std::size_t name = slash == std::string::npos ? 0 : slash + 1;
-  // Leaves the affixes room within the 255 bytes that a name may have.
-  constexpr std::size_t longest = 200;
-  return path.substr(0, name) + "." + path.substr(name, longest) + ".XXXXXX";
-}
-
-mode_t new_file_mode() noexcept {
-  // The only portable way to ask for the mask is to set it. The strict value means that a file which another
-  // thread creates in between is too private rather than too public.
-  const mode_t mask = ::umask(077);
-  ::umask(mask);
-  return 0666 & ~mask;
 }
 
 bool is_row_major(const TensorView& tensor) noexcept {
@@ -83,14 +61,23 @@ std::vector<std::byte> gather(const TensorView& tensor, std::size_t byte_count) 
   return result;
 }
 
+NpyHeader read_header(const MappedFile& file) {
+  try {
+    return parse_npy_header(file.bytes(), file.name());
+  } catch (const Error&) {
+    file.check();  // which may know better why
+    throw;
+  }
+}
+
 }  // namespace
 
-NpyFile::NpyFile(const std::string& path) : path_(path), file_(path), header_(parse_npy_header(file_.bytes(), path)) {
-  const Index expected = checked_byte_count(header_.dtype, header_.shape, path_);
+NpyFile::NpyFile(const std::string& path) : file_(path), header_(read_header(file_)) {
+  const Index expected = checked_byte_count(header_.dtype, header_.shape, name());
   const std::size_t held = file_.bytes().size() - header_.data_offset;
   if (held != static_cast<std::size_t>(expected)) {
-    throw Error(path_, "holds " + std::to_string(held) + " bytes of data; " +
-                           expected_size(expected, header_.shape, header_.dtype));
+    throw Error(name(), "holds " + std::to_string(held) + " bytes of data; " +
+                            expected_size(expected, header_.shape, header_.dtype));
   }
   element_count_ = expected / static_cast<Index>(size_of(header_.dtype));
 }
@@ -116,7 +103,7 @@ bool NpyFile::needs_copy() const noexcept {
 TensorView NpyFile::view() const {
   if (needs_copy()) {
     const std::string problem = swapped() ? "data is in the other byte order" : "data is misaligned";
-    throw Error(path_, problem + "; expected native byte order and data aligned to its dtype");
+    throw Error(name(), problem + "; expected native byte order and data aligned to its dtype");
   }
   return {file_.bytes().data() + header_.data_offset, header_.dtype, header_.shape, strides()};
 }
@@ -137,6 +124,7 @@ void NpyFile::copy_range(Index first, Index count, void* destination) const {
   } else {
     copy_reversed<std::uint64_t>(source, elements, target);
   }
+  file_.check();
 }
 
 void NpyFile::release(Index first, Index count) const {
@@ -147,57 +135,35 @@ void NpyFile::release(Index first, Index count) const {
 
 void NpyFile::check_range(Index first, Index count) const {
   if (first >= 0 && count >= 0 && first <= element_count_ && count <= element_count_ - first) return;
-  throw Error(path_, std::to_string(count) + " elements from number " + std::to_string(first) +
-                         " on; expected a range within its " + std::to_string(element_count_) + " elements");
+  throw Error(name(), std::to_string(count) + " elements from number " + std::to_string(first) +
+                          " on; expected a range within its " + std::to_string(element_count_) + " elements");
 }
 
 NpyWriter::NpyWriter(const std::string& path, DType dtype, const IndexList& shape, bool fortran_order)
-    : path_(path), dtype_(dtype), shape_(shape), expected_bytes_(checked_byte_count(dtype, shape, path)) {
+    : dtype_(dtype),
+      shape_(shape),
+      expected_bytes_(checked_byte_count(dtype, shape, path)),
+      file_(path, describe_data(expected_bytes_)) {
   const std::vector<std::byte> header = format_npy_header(dtype, shape, fortran_order);
-  if (path.empty()) throw Error(path_, "is an empty file name; expected the name of the output");
-  struct stat status {};
-  // lstat, because rename() would replace a symbolic link rather than the file that it leads to.
-  if (::lstat(path.c_str(), &status) == 0 && !S_ISREG(status.st_mode)) {
-    throw Error(path_, "is " + describe_file_kind(status.st_mode) + "; expected a regular file or a new name");
-  }
-  std::string pattern = temporary_pattern(path);
-  descriptor_ = ::mkostemp(pattern.data(), O_CLOEXEC);
-  if (descriptor_ < 0) {
-    throw Error(path_, "cannot be created (" + describe_errno(errno) + "); expected a writable directory");
-  }
-  temporary_path_ = std::move(pattern);
   header_bytes_ = header.size();
-  if (::fchmod(descriptor_, new_file_mode()) != 0) {
-    discard_and_fail("cannot be given its mode (" + describe_errno(errno) + "); expected a file of one's own");
-  }
-  write_fully(header);
+  file_.write(header);
 }
 
 NpyWriter::NpyWriter(const std::string& path, DType dtype, const IndexList& shape, bool fortran_order,
-                     const std::string& temporary_path)
-    : path_(path),
-      temporary_path_(temporary_path),
-      dtype_(dtype),
+                     const std::string& shared)
+    : dtype_(dtype),
       shape_(shape),
       expected_bytes_(checked_byte_count(dtype, shape, path)),
       header_bytes_(format_npy_header(dtype, shape, fortran_order).size()),
-      owns_file_(false),
-      descriptor_(::open(temporary_path.c_str(), O_WRONLY | O_CLOEXEC)) {
-  if (descriptor_ < 0) {
-    throw Error(path_, "cannot be opened for writing as " + temporary_path + " (" + describe_errno(errno) +
-                           "); expected a file system that all ranks share");
-  }
-}
-
-NpyWriter::~NpyWriter() { discard(); }
+      file_(path, describe_data(expected_bytes_), shared) {}
 
 void NpyWriter::write(std::span<const std::byte> bytes) {
   require_open();
   if (bytes.size() > static_cast<std::size_t>(expected_bytes_ - written_bytes_)) {
-    throw Error(path_, "given " + std::to_string(static_cast<std::size_t>(written_bytes_) + bytes.size()) +
-                           " bytes of data; " + expected_size(expected_bytes_, shape_, dtype_));
+    throw Error(file_.name(), "given " + std::to_string(static_cast<std::size_t>(written_bytes_) + bytes.size()) +
+                                  " bytes of data; " + expected_size(expected_bytes_, shape_, dtype_));
   }
-  write_fully(bytes);
+  file_.write(bytes);
   written_bytes_ += static_cast<Index>(bytes.size());
 }
 
@@ -206,80 +172,47 @@ void NpyWriter::write_at(Index first, std::span<const std::byte> bytes) {
   const auto size = static_cast<Index>(size_of(dtype_));
   const auto count = static_cast<Index>(bytes.size()) / size;
   if (first < 0 || first > expected_bytes_ / size || count > expected_bytes_ / size - first) {
-    throw Error(path_, "given " + std::to_string(count) + " elements from number " + std::to_string(first) + " on; " +
-                           expected_size(expected_bytes_, shape_, dtype_));
+    throw Error(file_.name(), "given " + std::to_string(count) + " elements from number " + std::to_string(first) +
+                                  " on; " + expected_size(expected_bytes_, shape_, dtype_));
   }
-  if (::lseek(descriptor_, static_cast<off_t>(header_bytes_) + first * size, SEEK_SET) < 0) {
-    discard_and_fail("cannot be written (" + describe_errno(errno) + "); expected a regular file");
-  }
-  write_fully(bytes);
+  file_.write_at(static_cast<off_t>(header_bytes_) + first * size, bytes);
   written_bytes_ += static_cast<Index>(bytes.size());
 }
 
 Index NpyWriter::finish_part() {
   require_open();
-  close();
+  file_.close();
   return written_bytes_;
 }
 
-void NpyWriter::commit(Index bytes_of_others) {
-  if (temporary_path_.empty()) require_open();
+void NpyWriter::finish(Index bytes_of_others) {
+  require_open();
   const Index given = written_bytes_ + bytes_of_others;
   if (given != expected_bytes_) {
-    throw Error(path_,
+    throw Error(file_.name(),
                 "given " + std::to_string(given) + " bytes of data; " + expected_size(expected_bytes_, shape_, dtype_));
   }
-  if (descriptor_ >= 0) close();
-  if (::rename(temporary_path_.c_str(), path_.c_str()) != 0) {
-    discard_and_fail("cannot be given its name (" + describe_errno(errno) + "); expected a regular file or a new name");
-  }
-  temporary_path_.clear();
+  file_.close();
 }
 
-void NpyWriter::close() {
-  // Network file systems report a full disk only here. The descriptor is gone even when close() fails.
-  if (::close(std::exchange(descriptor_, -1)) != 0 && errno != EINTR) {
-    discard_and_fail("cannot be written (" + describe_errno(errno) + "); expected room for " +
-                     std::to_string(expected_bytes_) + " bytes of data");
-  }
+void NpyWriter::commit() {
+  if (!file_.is_closed()) finish();
+  file_.commit();
 }
 
 void NpyWriter::require_open() const {
-  if (descriptor_ < 0) throw Error(path_, "is closed; expected a writer that has neither failed nor been committed");
+  if (file_.is_open()) return;
+  throw Error(file_.name(), "is closed; expected a writer that has neither failed nor been committed");
 }
 
-void NpyWriter::write_fully(std::span<const std::byte> bytes) {
-  while (!bytes.empty()) {
-    const ssize_t written = ::write(descriptor_, bytes.data(), bytes.size());
-    if (written > 0) {
-      bytes = bytes.subspan(static_cast<std::size_t>(written));
-    } else if (written == 0 || errno != EINTR) {
-      // POSIX leaves open what writing nothing means; trying again could go on for ever.
-      const std::string reason = describe_errno(written == 0 ? EIO : errno);
-      discard_and_fail("cannot be written (" + reason + "); expected room for " + std::to_string(expected_bytes_) +
-                       " bytes of data");
-    }
-  }
-}
-
-void NpyWriter::discard() noexcept {
-  if (descriptor_ >= 0) ::close(std::exchange(descriptor_, -1));
-  if (owns_file_ && !temporary_path_.empty()) ::unlink(temporary_path_.c_str());
-  temporary_path_.clear();
-}
-
-void NpyWriter::discard_and_fail(const std::string& problem) {
-  discard();
-  throw Error(path_, problem);
-}
-
-NpyArray read_npy(const std::string& path) {
-  const NpyFile file(path);
+NpyArray read_npy(const NpyFile& file) {
   NpyArray array{file.dtype(), file.shape(), file.strides(), {}};
   array.bytes.resize(static_cast<std::size_t>(file.element_count()) * size_of(file.dtype()));
   file.copy_range(0, file.element_count(), array.bytes.data());
   return array;
 }
+
+NpyArray read_npy(const std::string& path) { return read_npy(NpyFile(path)); }
 
 void write_npy(const std::string& path, const TensorView& tensor) {
   NpyWriter writer(path, tensor.dtype, tensor.shape);

@@ -9,16 +9,19 @@
 #include "exactnorm/tensor.h"
 #include "npy/mapped_file.h"
 #include "npy/npy_header.h"
+#include "npy/output_file.h"
 
 namespace exactnorm::npy {
 
 /// A .npy file, mapped into memory for reading. The const functions may be called from several threads at once.
 class NpyFile {
  public:
-  /// Throws Error, with `path` as its argument, unless the file is a well-formed .npy file that holds exactly
-  /// the bytes that its header promises.
+  /// "-" is standard input. Throws Error, with the file's name as its argument, unless the file is a well-formed .npy
+  /// file that holds exactly the bytes that its header promises.
   explicit NpyFile(const std::string& path);
 
+  /// Errors name it so.
+  [[nodiscard]] const std::string& name() const noexcept { return file_.name(); }
   [[nodiscard]] const NpyHeader& header() const noexcept { return header_; }
   [[nodiscard]] const IndexList& shape() const noexcept { return header_.shape; }
   [[nodiscard]] DType dtype() const noexcept { return header_.dtype; }
@@ -28,11 +31,14 @@ class NpyFile {
 
   /// Whether the data is in the other byte order or misaligned, so that it cannot be viewed in place.
   [[nodiscard]] bool needs_copy() const noexcept;
-  /// The data in place, valid while this object lives. Throws Error when needs_copy().
+  /// The data in place, valid while this object lives, and right if check() says so afterwards. Throws Error when
+  /// needs_copy().
   [[nodiscard]] TensorView view() const;
   /// Copies `count` elements, in the order of the file and from number `first` on, and in native byte order.
-  /// `destination` may have any alignment. Throws Error when the range leaves the data.
+  /// `destination` may have any alignment. Throws Error when the range leaves the data, or as check() does.
   void copy_range(Index first, Index count, void* destination) const;
+  /// Throws Error when the file has been shortened or could not be read: what was read of view() may be wrong.
+  void check() const { file_.check(); }
   /// Gives the memory of these elements back to the system, up to whole pages; they stay readable.
   /// Throws Error when the range leaves the data.
   void release(Index first, Index count) const;
@@ -41,59 +47,48 @@ class NpyFile {
   void check_range(Index first, Index count) const;
   [[nodiscard]] bool swapped() const noexcept;
 
-  std::string path_;
   MappedFile file_;
   NpyHeader header_;
   Index element_count_ = 0;
 };
 
-/// Writes a .npy file that appears under its name complete or not at all.
-///
-/// Until commit() the bytes go to a hidden file beside it, which the destructor removes; a file that had the
-/// name before keeps its contents. After a failed write or commit() the writer is closed.
+/// Writes a .npy file that appears under its name complete or not at all, as an OutputFile. After a failed write or
+/// commit() the writer is closed.
 class NpyWriter {
  public:
-  /// Creates the hidden file and writes the header. Throws Error, with `path` as its argument, when that fails
-  /// or when `path` names something other than a regular file.
+  /// Creates the hidden file and writes the header. "-" is standard output. Throws Error as OutputFile does.
   NpyWriter(const std::string& path, DType dtype, const IndexList& shape, bool fortran_order = false);
-  /// Takes part in another process's writer, made with the same arguments, whose hidden file is `temporary_path`: only
-  /// write_at() and finish_part() are for it. The file is left to the other process.
+  /// Takes part in another process's writer, made with the same arguments, of which `shared` is what its share()
+  /// returned: only write_at() and finish_part() are for it. The file is left to the other process.
   NpyWriter(const std::string& path, DType dtype, const IndexList& shape, bool fortran_order,
-            const std::string& temporary_path);
-  ~NpyWriter();
-  NpyWriter(const NpyWriter&) = delete;
-  NpyWriter& operator=(const NpyWriter&) = delete;
+            const std::string& shared);
 
   /// Appends elements in native byte order and in the order of the file. Throws Error when the system does, or
   /// when there are more bytes than the shape has; then none of them are written.
   void write(std::span<const std::byte> bytes);
-  /// Writes elements from number `first` on, in any order; each once. Throws Error as write() does.
+  /// Writes elements from number `first` on, in any order, to standard output in their own; each once. Throws Error as
+  /// write() does.
   void write_at(Index first, std::span<const std::byte> bytes);
-  /// The hidden file.
-  [[nodiscard]] const std::string& temporary_path() const noexcept { return temporary_path_; }
-  /// Closes the file, and returns how many bytes of data this writer has written. Throws Error when the system could
-  /// not write them all.
+  /// As OutputFile::share().
+  [[nodiscard]] std::string share(bool by_name) { return file_.share(by_name); }
+  /// For a writer that takes part: closes the file, and returns how many bytes of data it has written. Throws Error
+  /// when the system could not write them all.
   Index finish_part();
-  /// Gives the file its name. Throws Error when there are fewer bytes than the shape has, with those that the writers
-  /// of other processes have written.
-  void commit(Index bytes_of_others = 0);
+  /// Ends writing. Throws Error when the system could not write all, or when there are fewer bytes than the shape has,
+  /// with those that the writers of other processes have written.
+  void finish(Index bytes_of_others = 0);
+  /// Gives the file its name, after finish() if need be.
+  void commit();
 
  private:
-  void close();
   void require_open() const;
-  void write_fully(std::span<const std::byte> bytes);
-  void discard() noexcept;
-  [[noreturn]] void discard_and_fail(const std::string& problem);
 
-  std::string path_;
-  std::string temporary_path_;
   DType dtype_;
   IndexList shape_;
   Index expected_bytes_;
   Index written_bytes_ = 0;
   std::size_t header_bytes_ = 0;
-  bool owns_file_ = true;
-  int descriptor_ = -1;
+  OutputFile file_;
 };
 
 /// A tensor that owns its memory.
@@ -108,6 +103,7 @@ struct NpyArray {
 };
 
 /// Reads a whole file. Throws Error as NpyFile does.
+[[nodiscard]] NpyArray read_npy(const NpyFile& file);
 [[nodiscard]] NpyArray read_npy(const std::string& path);
 
 /// Writes a tensor with any strides, in C order. Throws Error as NpyWriter does.
