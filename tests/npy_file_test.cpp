@@ -1,19 +1,24 @@
 #include "npy/npy_file.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <csignal>
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <span>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "exactnorm/tensor.h"
@@ -180,6 +185,74 @@ TEST_F(NpyFileTest, ReleasesAndReadsAgain) {
   EXPECT_EQ(copy, data);
 }
 
+// Reads all pages from many threads, as the kernels do.
+unsigned sum_of_bytes(std::span<const std::byte> bytes) {
+  std::vector<std::thread> threads;
+  std::atomic<unsigned> sum = 0;
+  for (std::size_t part = 0; part < 4; ++part) {
+    threads.emplace_back([&, part] {
+      unsigned own = 0;
+      for (std::size_t i = part; i < bytes.size(); i += 4) own += std::to_integer<unsigned>(bytes[i]);
+      sum += own;
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  return sum;
+}
+
+TEST_F(NpyFileTest, SaysThatAFileWasCutShort) {
+  constexpr Index count = 100000;
+  const std::string data(count, '\1');
+  const std::string whole = with_prefix(dict_of("|u1", "(100000,)")) + data;
+  for (const std::size_t left : {whole.size() - 1, std::size_t{50000}, std::size_t{1}, std::size_t{0}}) {
+    const std::string name = create("x.npy", whole);
+    const NpyFile file(name);
+    const NpyFile sound(create("sound.npy", whole));
+    const auto* const bytes = static_cast<const std::byte*>(file.view().data);
+    EXPECT_EQ(sum_of_bytes({bytes, count}), 100000U);
+    file.check();
+    std::filesystem::resize_file(name, left);
+    EXPECT_LT(sum_of_bytes({bytes, count}), 100000U);
+    const std::string message = name + ": was cut short from " + std::to_string(whole.size()) + " to " +
+                                std::to_string(left) + " bytes while it was read; expected a file that stays as it is";
+    EXPECT_EQ(error_of([&] { file.check(); }), message);
+    std::string copy(count, '\0');
+    EXPECT_EQ(error_of([&] { file.copy_range(0, count, copy.data()); }), message);
+    sound.check();
+    // A file of the same name that is whole hides nothing, and neither does one that grows again.
+    std::filesystem::resize_file(name, whole.size());
+    if (left <= 50000) {
+      EXPECT_EQ(error_of([&] { file.check(); }), name +
+                                                     ": could not be read to its end (it was cut short, or its disk "
+                                                     "failed); expected a readable file that stays as it is");
+    }
+  }
+  // What is mapped later has nothing to do with it.
+  const NpyFile file(create("y.npy", whole));
+  EXPECT_EQ(read_npy(file).bytes.size(), 100000U);
+}
+
+TEST_F(NpyFileTest, AnotherFileInItsPlaceIsHarmless) {
+  const NpyFile file(create("x.npy", with_prefix(dict_of("|u1", "(3,)")) + "abc"));
+  create("other", "x");
+  std::filesystem::rename(path("other"), path("x.npy"));
+  file.check();
+  std::filesystem::remove(path("x.npy"));
+  file.check();
+  EXPECT_EQ(std::memcmp(file.view().data, "abc", 3), 0);
+}
+
+TEST_F(NpyFileTest, OtherBusErrorsStayWhatTheyAre) {
+  const NpyFile watched(create("x.npy", with_prefix(dict_of("|u1", "(3,)")) + "abc"));
+  EXPECT_EXIT(::raise(SIGBUS), ::testing::KilledBySignal(SIGBUS), "");
+  const int descriptor = ::open(create("y", std::string(10000, 'x')).c_str(), O_RDONLY | O_CLOEXEC);
+  const void* const mapped = ::mmap(nullptr, 10000, PROT_READ, MAP_PRIVATE, descriptor, 0);
+  ASSERT_NE(mapped, MAP_FAILED);
+  ::close(descriptor);
+  std::filesystem::resize_file(path("y"), 0);
+  EXPECT_EXIT(static_cast<void>(*static_cast<const volatile char*>(mapped)), ::testing::KilledBySignal(SIGBUS), "");
+}
+
 TEST_F(NpyFileTest, RefusesRangesOutsideTheData) {
   const NpyFile file(create("x.npy", with_prefix(dict_of("|u1", "(3,)")) + "abc"));
   std::array<char, 8> copy{};
@@ -207,7 +280,7 @@ TEST_F(NpyFileTest, RefusesToReadWhatIsNoRegularFile) {
             path("none.npy") + ": cannot be opened (No such file or directory); expected a readable file");
   EXPECT_EQ(open_error(""), path("") + ": is a directory; expected a regular file");
   ASSERT_EQ(::mkfifo(path("pipe").c_str(), 0600), 0);
-  EXPECT_EQ(open_error("pipe"), path("pipe") + ": is a pipe; expected a regular file");
+  EXPECT_EQ(open_error("pipe"), path("pipe") + ": is a pipe; expected a regular file, or - for standard input");
   EXPECT_EQ(error_of([] { const NpyFile file("/dev/null"); }),
             "/dev/null: is a character device; expected a regular file");
   create("empty.npy", "");
@@ -237,7 +310,7 @@ TEST_F(NpyFileTest, AbandonedOutputLeavesNothing) {
     NpyWriter writer(path("new.npy"), DType::uint8, {2});
     NpyWriter over(path("old.npy"), DType::uint8, {2});
     over.write(bytes_of("xy"));
-    EXPECT_EQ(files(), 3U);
+    EXPECT_EQ(contents(path("old.npy")), "old");
     EXPECT_EQ(error_of([&] { writer.commit(); }),
               path("new.npy") + ": given 0 bytes of data; expected 2 for shape (2,) uint8");
     EXPECT_EQ(error_of([&] { writer.write(bytes_of("xyz")); }),
@@ -250,9 +323,7 @@ TEST_F(NpyFileTest, AbandonedOutputLeavesNothing) {
 TEST_F(NpyFileTest, CommitReplacesTheOldFile) {
   create("x.npy", "old");
   ::chmod(path("x.npy").c_str(), 0600);
-  const mode_t mask = ::umask(027);
   NpyWriter writer(path("x.npy"), DType::uint8, {2});
-  EXPECT_EQ(::umask(mask), 027U);
   writer.write(bytes_of("xy"));
   EXPECT_EQ(contents(path("x.npy")), "old");
   writer.commit();
@@ -260,11 +331,29 @@ TEST_F(NpyFileTest, CommitReplacesTheOldFile) {
   EXPECT_EQ(contents(path("x.npy")).substr(128), "xy");
   struct stat status {};
   ASSERT_EQ(::stat(path("x.npy").c_str(), &status), 0);
+  EXPECT_EQ(status.st_mode & 07777U, 0600U);
+  NpyWriter first(path("new.npy"), DType::uint8, {0});
+  const mode_t other_mask = ::umask(027);
+  first.commit();
+  ::umask(other_mask);
+  ASSERT_EQ(::stat(path("new.npy").c_str(), &status), 0);
   EXPECT_EQ(status.st_mode & 07777U, 0640U);
   const std::string closed =
       path("x.npy") + ": is closed; expected a writer that has neither failed nor been committed";
   EXPECT_EQ(error_of([&] { writer.commit(); }), closed);
   EXPECT_EQ(error_of([&] { writer.write(bytes_of("x")); }), closed);
+}
+
+TEST_F(NpyFileTest, RefusesToReplaceWhatIsProtected) {
+  create("x.npy", "old");
+  for (const mode_t mode : {0444U, 0400U, 0U, 0555U}) {
+    ASSERT_EQ(::chmod(path("x.npy").c_str(), mode), 0);
+    std::string digits = "0000";
+    for (std::size_t i = 0; i < 3; ++i) digits[3 - i] = static_cast<char>('0' + (mode >> (3 * i) & 7U));
+    EXPECT_EQ(writer_error(path("x.npy")), path("x.npy") + ": is write-protected (mode " + digits +
+                                               "); expected a file that may be written, or a new name");
+  }
+  EXPECT_EQ(files(), 1U);
 }
 
 TEST_F(NpyFileTest, RefusesToReplaceWhatIsNoRegularFile) {
@@ -280,7 +369,7 @@ TEST_F(NpyFileTest, RefusesToReplaceWhatIsNoRegularFile) {
   NpyWriter writer(path("x.npy"), DType::uint8, {0});
   std::filesystem::create_directory(path("x.npy"));
   EXPECT_EQ(error_of([&] { writer.commit(); }),
-            path("x.npy") + ": cannot be given its name (Is a directory); expected a regular file or a new name");
+            path("x.npy") + ": is a directory; expected a regular file or a new name");
   EXPECT_EQ(files(), 2U);
 }
 
@@ -304,7 +393,9 @@ TEST_F(NpyFileTest, FullDiskRemovesTheOutput) {
   const std::string error = error_of([&] { writer.write(bytes_of(data)); });
   ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &limit), 0);
   static_cast<void>(std::signal(SIGXFSZ, old_handler));
-  EXPECT_EQ(error, path("x.npy") + ": cannot be written (File too large); expected room for 4000 bytes of data");
+  EXPECT_EQ(error, path("x.npy") +
+                       ": cannot be written (File too large); expected room for 4000 bytes of data under "
+                       "the limit on file sizes (ulimit -f)");
   EXPECT_EQ(files(), 0U);
   EXPECT_EQ(error_of([&] { writer.commit(); }),
             path("x.npy") + ": is closed; expected a writer that has neither failed nor been committed");

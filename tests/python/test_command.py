@@ -214,12 +214,14 @@ def test_statistics_file() -> None:
         "count",
         "channels",
         "channel_axes",
+        "channel_shape",
         "epsilon",
         "epsilon_placement",
         "mean",
+        "mean_residual",
         "variance",
-        "standard_deviation",
         "inverse_deviation",
+        "standard_deviation",
         "non_finite_count",
     ]
     assert statistics["mode"] == "training"

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from test_command import COMMAND, digest, directory, run, sample, succeed  # noqa: F401
+from test_command_files import on_a_small_disk, outputs_of
 
 # More ranks than processors, and as root where the tests run as root: what Open MPI wants to be told.
 ENVIRONMENT = {
@@ -138,24 +139,120 @@ def children_of(process: subprocess.Popen[str]) -> list[int]:
     return [int(number) for number in listed.split()]
 
 
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
-def test_a_rank_that_dies_takes_the_others_along(sent: signal.Signals) -> None:
-    # One element a block: work of minutes.
+# One element a block: work of minutes.
+WORK = ["normalize", "x.npy", "-o", "y.npy", "--statistics", "s.json", "--channel-axes", 1, "--block-bytes", 4]
+
+
+def start_work(ranks: int) -> subprocess.Popen[str]:
+    """Start mpirun, and return when all ranks have opened the output."""
     np.save("x.npy", np.zeros((4_000_000, 1), np.float32))
-    arguments = ["normalize", "x.npy", "-o", "y.npy", "--channel-axes", 1, "--block-bytes", 4]
-    with subprocess.Popen(
-        mpirun_command(3, *arguments), env=os.environ | ENVIRONMENT, stderr=subprocess.PIPE, text=True
-    ) as process:
-        deadline = time.monotonic() + 30
-        while not any(path.name.startswith(".y.npy") for path in Path().iterdir()):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        os.kill(children_of(process)[-1], sent)
-        start = time.monotonic()
+    Path("y.npy").write_bytes(b"old")
+    process = subprocess.Popen(
+        mpirun_command(ranks, *WORK),
+        env=os.environ | ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 30
+    while sum(bool(outputs_of(child)) for child in children_of(process)) < ranks:
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.01)
+    return process
+
+
+def expect_nothing_left() -> None:
+    # A moment, for ranks that outlive mpirun.
+    deadline = time.monotonic() + 10
+    while len(list(Path().iterdir())) > 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert sorted(path.name for path in Path().iterdir()) == ["x.npy", "y.npy"]
+    assert Path("y.npy").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize(
+    ("receiver", "sent"),
+    [("mpirun", f"SIG{name}") for name in ["TERM", "INT", "HUP", "USR1", "USR2", "XCPU"]]
+    + [("first", f"SIG{name}") for name in ["TERM", "USR1", "XCPU", "KILL"]]
+    + [("last", f"SIG{name}") for name in ["TERM", "USR2", "KILL"]],
+)
+def test_a_signal_ends_all_ranks_and_leaves_nothing(receiver: str, sent: str) -> None:
+    with start_work(3) as process:
+        to = {"mpirun": process.pid, "first": children_of(process)[0], "last": children_of(process)[-1]}
+        os.kill(to[receiver], signal.Signals[sent])
+        begin = time.monotonic()
         process.communicate(timeout=30)
         assert process.returncode != 0
-        assert time.monotonic() - start < 20
-    assert [path.name for path in Path().iterdir()] == ["x.npy"]
+        assert time.monotonic() - begin < 20
+    expect_nothing_left()
+
+
+def test_a_file_that_is_cut_short_ends_all_ranks() -> None:
+    with start_work(3) as process:
+        os.truncate("x.npy", 1000)
+        output, errors = process.communicate(timeout=30)
+    assert (process.returncode, output) == (1, "")
+    assert errors.count("exactnorm: error: ") == 1
+    assert "exactnorm: error: x.npy: was cut short from 16000128 to 1000 bytes while it was read;" in errors
+    expect_nothing_left()
+
+
+def test_a_limit_on_file_sizes() -> None:
+    # More than MPI needs for its own files.
+    np.save("x.npy", np.zeros((16_000_000, 1), np.float32))
+    Path("y.npy").write_bytes(b"old")
+    line = f"ulimit -f 80000; exec {COMMAND} normalize x.npy -o y.npy --channel-axes 1"
+    result = subprocess.run(
+        ["mpirun", "-n", "3", "bash", "-c", line],
+        env=os.environ | ENVIRONMENT | {"POSIXLY_CORRECT": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert result.returncode == 1
+    assert "exactnorm: error: y.npy on rank 1: cannot be written (File too large); expected room for" in result.stderr
+    expect_nothing_left()
+
+
+def test_a_full_disk() -> None:
+    np.save("x.npy", np.ones((30_000, 1), np.float32))
+    os.environ.update(ENVIRONMENT)
+    command = " ".join(mpirun_command(3, "normalize", "x.npy", "-o", "small/y.npy", "--channel-axes", 1))
+    result = on_a_small_disk(f"echo old > small/y.npy; {command}; echo $?; cat small/y.npy; ls -A small")
+    assert ": cannot be written (No space left on device); expected room for 120000 bytes of data" in result.stderr
+    assert result.stderr.count("exactnorm: error: small/y.npy on rank ") == 1
+    assert result.stdout == "1\nold\ny.npy\n"
+
+
+def test_statistics_of_another_call_are_applied() -> None:
+    np.save("x.npy", sample())
+    fit = ["normalize", "x.npy", "-o", "y.npy", "--channel-axes", 1, "--statistics", "fit.json"]
+    assert mpirun(3, *fit).returncode == 0
+    result = mpirun(2, "normalize", "x.npy", "-o", "z.npy", "--channel-axes", 1, "--statistics-from", "fit.json")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert digest("z.npy") == digest("y.npy")
+
+
+def test_standard_input_and_output_are_for_one_process() -> None:
+    np.save("x.npy", sample())
+    succeed("normalize", "x.npy", "-o", "y.npy", "--channel-axes", 1)
+    expected = "cannot be shared by 2 processes; expected the name of a file that each of them can open"
+    for stream, arguments in [
+        ("input", ["statistics", "-"]),
+        ("input", ["normalize", "-", "-o", "z.npy"]),
+        ("input", ["normalize", "x.npy", "-o", "z.npy", "--statistics-from", "-"]),
+        ("output", ["normalize", "x.npy", "-o", "-"]),
+    ]:
+        result = mpirun(2, *arguments, "--channel-axes", 1)
+        assert (result.returncode, result.stdout) == (1, "")
+        assert result.stderr.count(f"exactnorm: error: standard {stream}: {expected}") == 1
+    # mpirun hands on its input to the first process, but makes the output a terminal.
+    command = mpirun_command(1, "normalize", "-", "-o", "z.npy", "--channel-axes", 1)
+    with open("x.npy", "rb") as x:
+        subprocess.run(command, env=os.environ | ENVIRONMENT, stdin=x, capture_output=True, check=True, timeout=60)
+    assert digest("z.npy") == digest("y.npy")
 
 
 def test_a_launcher_of_another_mpi_is_refused() -> None:
