@@ -93,6 +93,7 @@ void check_normalize_arguments(const NormalizeArguments& arguments, const Commun
   add("--running-variance", arguments.running_variance);
   add("--statistics-from", arguments.statistics_from);
   std::vector<std::string> input_paths;
+  input_paths.reserve(inputs.size());
   for (const auto& [name, path] : inputs) input_paths.push_back(path);
   std::vector<std::string> output_paths = {arguments.output};
   if (arguments.statistics) output_paths.push_back(*arguments.statistics);
