@@ -1,4 +1,4 @@
-"""Signals that end the command exactnorm, alone: it dies of them, removes what it has begun and leaves the old output."""
+"""Signals that end the command exactnorm: it dies of them, removes what it has begun and leaves the old output."""
 
 from __future__ import annotations
 
@@ -216,8 +216,8 @@ def test_a_limit_on_processor_time() -> None:
 @pytest.mark.parametrize("reader", ["true", "head -c 1 > /dev/null", "head -n 1 > /dev/null"])
 def test_a_reader_that_does_not_read_to_the_end(reader: str) -> None:
     np.save("wide.npy", np.ones((2, 100_000), np.float32))
-    for arguments in ["statistics wide.npy --channel-axes 1", "normalize wide.npy -o - --channel-axes 1 --statistics s.json"]:
-        line = f"{COMMAND} {arguments} | {reader}; echo ${{PIPESTATUS[0]}}"
+    for arguments in ["statistics wide.npy", "normalize wide.npy -o - --statistics s.json"]:
+        line = f"{COMMAND} {arguments} --channel-axes 1 | {reader}; echo ${{PIPESTATUS[0]}}"
         result = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
         assert (result.stdout, result.stderr) == (f"{128 + signal.SIGPIPE}\n", "")
     os.remove("wide.npy")

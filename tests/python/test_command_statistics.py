@@ -1,4 +1,4 @@
-"""Numbers that the command exactnorm prints and writes: deviations rounded once, and statistics that another call applies."""
+"""Numbers that the command exactnorm writes: deviations rounded once, and statistics that another call applies."""
 
 from __future__ import annotations
 
@@ -91,7 +91,9 @@ APPLY = ["normalize", "x.npy", "-o", "z.npy", "--channel-axes", "1", "--statisti
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int16", "int64"])
-@pytest.mark.parametrize("options", ["", "--epsilon 0.003", "--epsilon 0", "--epsilon 0.01 --epsilon-placement deviation"])
+@pytest.mark.parametrize(
+    "options", ["", "--epsilon 0.003", "--epsilon 0", "--epsilon 0.01 --epsilon-placement deviation"]
+)
 @pytest.mark.parametrize("output", ["float32", "float64"])
 def test_applied_statistics_give_the_bits_of_the_fit(dtype: str, options: str, output: str) -> None:
     x = sample(dtype, (7, 5, 4, 9))
