@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from test_command import COMMAND, digest, directory, run, sample, succeed  # noqa: F401
 from test_command_files import on_a_small_disk, outputs_of
+from test_command_signals import no_unnamed_files  # noqa: F401
 
 # More ranks than processors, and as root where the tests run as root: what Open MPI wants to be told.
 ENVIRONMENT = {
@@ -185,6 +186,19 @@ def test_a_signal_ends_all_ranks_and_leaves_nothing(receiver: str, sent: str) ->
         process.communicate(timeout=30)
         assert process.returncode != 0
         assert time.monotonic() - begin < 20
+    expect_nothing_left()
+
+
+@pytest.mark.usefixtures("no_unnamed_files")
+def test_ranks_share_a_file_with_a_name() -> None:
+    np.save("x.npy", sample())
+    succeed("normalize", "x.npy", "-o", "y0.npy", "--channel-axes", 1)
+    assert mpirun(3, "normalize", "x.npy", "-o", "y.npy", "--channel-axes", 1).returncode == 0
+    assert digest("y.npy") == digest("y0.npy")
+    os.remove("y0.npy")
+    with start_work(3) as process:
+        os.kill(children_of(process)[0], signal.SIGKILL)
+        process.communicate(timeout=30)
     expect_nothing_left()
 
 
