@@ -27,8 +27,9 @@ def test_operators_by_pytorchs_own_checks(affine):
         (OPERATORS.batch_norm_inference, (x, mean, variance, weight, bias, 1e-5)),
         (OPERATORS.given_statistics, (mean, variance, 1e-5)),
         (OPERATORS.batch_norm_backward, (torch.randn_like(x), x, statistics, weight, 1e-5, False, mask)),
-        (OPERATORS.update_running, (statistics, mean, variance, None, 0.1)),
-        (OPERATORS.update_running, (statistics, mean, variance, torch.tensor(3), None)),
+        (OPERATORS.track, (statistics, mean, variance, None, 0.1)),
+        (OPERATORS.track, (statistics, mean, variance, torch.tensor(3), None)),
+        (OPERATORS.track, (statistics, None, None, torch.tensor(3), 0.1)),
     ):
         results = torch.library.opcheck(operator.default, arguments)
         assert set(results.values()) == {"SUCCESS"}

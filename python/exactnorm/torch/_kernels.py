@@ -125,16 +125,36 @@ def backward(
     return gradients
 
 
-def update_running(
-    statistics: Tensor, running_mean: Tensor, running_var: Tensor, batches: Tensor | None, momentum: float | None
+def is_recomputation() -> bool:
+    """Whether this forward pass runs within a backward pass, as the second one of activation checkpointing does."""
+    return torch._C._current_graph_task_id() != -1
+
+
+def track(
+    statistics: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    batches: Tensor | None,
+    momentum: float | None,
 ) -> None:
-    if momentum is None:
-        assert batches is not None
-        momentum = 1.0 / max(1, int(batches))
-    _core.tensor_update_running(_view(statistics), _view(running_mean), _view(running_var), momentum)
+    """Counts a batch, if there is a counter, and updates running statistics, if there are any; once for each batch."""
+    if is_recomputation():
+        return
+    if momentum is None and batches is not None:
+        momentum = 1.0 / (int(batches) + 1)
+    if running_mean is not None and running_var is not None and momentum is not None:
+        _core.tensor_update_running(_view(statistics), _view(running_mean), _view(running_var), momentum)
+        # Written behind PyTorch's back: graphs that have saved these tensors are to know.
+        torch._C._increment_version((running_mean, running_var))  # type: ignore[attr-defined]
+    if batches is not None:
+        batches.add_(1)
 
 
-def update_running_meta(
-    statistics: Tensor, running_mean: Tensor, running_var: Tensor, batches: Tensor | None, momentum: float | None
+def track_meta(
+    statistics: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    batches: Tensor | None,
+    momentum: float | None,
 ) -> None:
     return None

@@ -2,6 +2,7 @@
 
 PyTorch's compilers, exporters, tracers, profilers and modes see an operator. Where none of them is looking, the kernel is called
 directly: going through the dispatcher, and through it again below autograd, takes longer than normalizing a small tensor.
+Where a tensor is not what it seems, as within torch.func's transforms, the operators are formulas of PyTorch's operations.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor
+from torch.autograd import forward_ad
 
-from exactnorm.torch import _kernels
-from exactnorm.torch._double_backward import gradients_of_gradients
+from exactnorm.torch import _formulas, _kernels
 
 DispatchKeySet = Any
 
@@ -29,12 +32,38 @@ _library.define(
     " bool[3] output_mask) -> (Tensor, Tensor, Tensor)"
 )
 _library.define(
-    "update_running(Tensor statistics, Tensor(a!) running_mean, Tensor(b!) running_var, Tensor? batches, float? momentum)"
+    "track(Tensor statistics, Tensor(a!)? running_mean, Tensor(b!)? running_var, Tensor(c!)? batches, float? momentum)"
     " -> ()"
 )
 
 # Of arguments behind which nobody hides.
 _plain_types = {Tensor, torch.nn.Parameter, float, bool, list, type(None)}
+# Stand-ins for plain tensors, which ask for an operator's meta function, or pass the operator on.
+_stand_ins = (FakeTensor, FunctionalTensor)
+
+
+# By is_grads_batched, which is another thing than torch.func's vmap.
+_is_batched = torch._C._functorch.is_legacy_batchedtensor
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def is_transformed() -> bool:
+    """Whether torch.func's transforms or forward-mode derivatives are active; compilers guard both by themselves."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def hides_something(kind: type) -> bool:
+    """Whether tensors of this class may be anything, a DTensor for example, which only PyTorch's operations know."""
+    return kind.__torch_dispatch__ is not Tensor.__torch_dispatch__ and kind not in _stand_ins  # type: ignore[attr-defined]
+
+
+def are_opaque(inputs: tuple[Any, ...]) -> bool:
+    """Whether kernels and autograd.Function cannot follow what is done to these inputs."""
+    return is_transformed() or any(
+        _is_batched(value) or (type(value) not in _plain_types and hides_something(type(value)))
+        for value in inputs
+        if isinstance(value, Tensor)
+    )
 
 
 class _Operator:
@@ -43,15 +72,18 @@ class _Operator:
         name: str,
         kernel: Callable[..., Any],
         meta: Callable[..., Any],
+        formula: Callable[..., Any] | None = None,
         derivative: type[torch.autograd.Function] | None = None,
     ) -> None:
         self.overload = getattr(torch.ops.exactnorm, name).default
         self.kernel = kernel
+        self.formula = formula
         self.derivative = derivative
         _library.impl(name, kernel, "CPU")
         torch.library.register_fake(f"exactnorm::{name}", meta, lib=_library)
-        if derivative is not None:
+        if formula is not None:
             _library.impl(name, self._above_autograd, "Autograd", with_keyset=True)
+            _library.impl(name, formula, "FuncTorchBatchedDecomposition")
 
     def __call__(self, *inputs: Any) -> Any:
         if torch.compiler.is_compiling() or _is_watched(inputs):
@@ -68,6 +100,8 @@ class _Operator:
             return self.overload.redispatch(keyset & torch._C._after_autograd_keyset, *inputs)
 
     def _above_autograd(self, keyset: DispatchKeySet, *inputs: Any) -> Any:
+        if are_opaque(inputs):
+            return self.formula(*inputs)  # type: ignore[misc]
         if self._needs_derivative(inputs):
             return self.derivative.apply(keyset, *inputs)  # type: ignore[union-attr]
         return self.below_autograd(keyset, inputs)
@@ -81,13 +115,14 @@ def _is_watched(inputs: tuple[Any, ...]) -> bool:
         torch._C._len_torch_dispatch_stack() > 0
         or torch._C._get_tracing_state() is not None
         or torch._C._autograd._profiler_enabled()
+        or is_transformed()
     ):
         return True
     for value in inputs:
         if type(value) not in _plain_types:
             return True
         # The dispatcher makes real numbers of what is only marked as negated, or as zero.
-        if isinstance(value, Tensor) and (value.is_neg() or value._is_zerotensor()):
+        if isinstance(value, Tensor) and (value.is_neg() or value._is_zerotensor() or _is_batched(value)):
             return True
     return False
 
@@ -103,10 +138,13 @@ class _Training(torch.autograd.Function):
         input, weight, _, ctx.eps = inputs
         ctx.save_for_backward(input, weight, statistics)
         ctx.mark_non_differentiable(statistics)
+        ctx.set_materialize_grads(False)
         return output, statistics
 
     @staticmethod
-    def backward(ctx: Any, grad_output: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_output: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
+        if grad_output is None:
+            return (None,) * 5
         input, weight, statistics = ctx.saved_tensors
         wanted = list(ctx.needs_input_grad[1:4])
         gradients = batch_norm_backward(grad_output, input, statistics, weight, ctx.eps, False, wanted)
@@ -117,16 +155,19 @@ class _Inference(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, keyset: DispatchKeySet | None, *inputs: Any) -> Tensor:
         input, running_mean, running_var, weight, _, ctx.eps = inputs
-        ctx.save_for_backward(input, running_mean, running_var, weight)
+        # Not the buffers, which training steps may change before the backward pass.
+        ctx.save_for_backward(input, given_statistics(running_mean, running_var, ctx.eps), weight)
+        ctx.set_materialize_grads(False)
         output: Tensor = batch_norm_inference.below_autograd(keyset, inputs)
         return output
 
     @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        input, running_mean, running_var, weight = ctx.saved_tensors
+    def backward(ctx: Any, grad_output: Tensor | None) -> tuple[Tensor | None, ...]:
+        if grad_output is None:
+            return (None,) * 7
+        input, statistics, weight = ctx.saved_tensors
         _, for_input, _, _, for_weight, for_bias, _ = ctx.needs_input_grad
         wanted = [for_input, for_weight, for_bias]
-        statistics = given_statistics(running_mean, running_var, ctx.eps)
         gradients = batch_norm_backward(grad_output, input, statistics, weight, ctx.eps, True, wanted)
         grad_input, grad_weight, grad_bias = _only_wanted(gradients, wanted)
         return None, grad_input, None, None, grad_weight, grad_bias, None
@@ -143,7 +184,7 @@ class _Backward(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
         grad_output, input, statistics, weight = ctx.saved_tensors
-        for_output, for_input, for_weight = gradients_of_gradients(
+        for_output, for_input, for_weight = _formulas.gradients_of_gradients(
             tuple(_only_wanted(cotangents, ctx.wanted)),
             grad_output,
             input,
@@ -154,8 +195,16 @@ class _Backward(torch.autograd.Function):
         return None, for_output, for_input, None, for_weight, None, None, None
 
 
-batch_norm = _Operator("batch_norm", _kernels.batch_norm, _kernels.batch_norm_meta, _Training)
-batch_norm_inference = _Operator("batch_norm_inference", _kernels.inference, _kernels.inference_meta, _Inference)
-given_statistics = _Operator("given_statistics", _kernels.given_statistics, _kernels.given_statistics_meta)
-batch_norm_backward = _Operator("batch_norm_backward", _kernels.backward, _kernels.backward_meta, _Backward)
-update_running = _Operator("update_running", _kernels.update_running, _kernels.update_running_meta)
+batch_norm = _Operator(
+    "batch_norm", _kernels.batch_norm, _kernels.batch_norm_meta, _formulas.batch_norm, _Training
+)
+batch_norm_inference = _Operator(
+    "batch_norm_inference", _kernels.inference, _kernels.inference_meta, _formulas.inference, _Inference
+)
+given_statistics = _Operator(
+    "given_statistics", _kernels.given_statistics, _kernels.given_statistics_meta, _formulas.given_statistics
+)
+batch_norm_backward = _Operator(
+    "batch_norm_backward", _kernels.backward, _kernels.backward_meta, _formulas.gradients, _Backward
+)
+track = _Operator("track", _kernels.track, _kernels.track_meta)

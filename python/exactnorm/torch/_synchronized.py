@@ -8,10 +8,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, distributed, nn
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.autograd import forward_ad
 
 from exactnorm import _core
-from exactnorm.torch._kernels import _new_statistics, _optional_view, _view, update_running
+from exactnorm.torch._kernels import _new_statistics, _optional_view, _view, track
 from exactnorm.torch._modules import arguments_of
+from exactnorm.torch._operators import are_opaque, batch_norm_backward, hides_something
 from exactnorm.torch.functional import normalize
 
 ProcessGroup = Any
@@ -79,23 +83,21 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
     # Messages are no work for compilers.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _normalize_with(self, group: ProcessGroup, input: Tensor) -> Tensor:
-        exchange = self._exchange_over(group)
         problem = self._problem_with(input)
-        if problem is not None:
-            exchange.fail("input", problem)
+        # Messages are sent outside of all transforms, or the others would wait.
+        with temporarily_clear_interpreter_stack():
+            exchange = self._exchange_over(group)
+            if problem is not None:
+                exchange.fail(*problem)
         outputs = _Synchronized.apply(  # type: ignore[no-untyped-call]
-            input.resolve_neg(), self.weight, self.bias, exchange, self.eps
+            _real(input), self.weight, self.bias, exchange, self.eps
         )
         output: Tensor
         output, statistics = outputs
         if statistics.numel() > 0 and float(statistics[4, 0]) == 1:
             raise ValueError("Expected more than 1 value per channel when training, got 1 on all ranks together")
         if self.track_running_stats and self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-            if self.running_mean is not None and self.running_var is not None:
-                update_running(
-                    statistics, self.running_mean, self.running_var, self.num_batches_tracked, self.momentum
-                )
+            track(statistics, self.running_mean, self.running_var, self.num_batches_tracked, self.momentum)
         return output
 
     def _own_dtype(self) -> torch.dtype | None:
@@ -104,24 +106,38 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
                 return tensor.dtype
         return None
 
-    def _problem_with(self, input: Tensor) -> str | None:
-        """What the library cannot find out by itself."""
+    def _problem_with(self, input: Tensor) -> tuple[str, str] | None:
+        """What the library cannot find out by itself: the name of an argument, and what is wrong with it."""
+        if torch._C._are_functorch_transforms_active():
+            return "input", "is within a transform of torch.func, which SyncBatchNorm cannot follow in training"
+        own = {name: getattr(self, name) for name in ("weight", "bias", "running_mean", "running_var")}
+        tensors = {name: tensor for name, tensor in {"input": input, **own}.items() if tensor is not None}
+        for name, tensor in tensors.items():
+            if isinstance(tensor, FakeTensor) or hides_something(type(tensor)):
+                return name, f"is a {type(tensor).__name__}; expected a plain tensor"
+            if forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None:
+                return name, "has a tangent of forward mode, which SyncBatchNorm cannot follow in training"
         expected = self._own_dtype()
         if not input.is_cpu:
-            return f"is on the device {input.device}; expected the CPU (torch.nn.SyncBatchNorm is for others)"
+            return (
+                "input",
+                f"is on the device {input.device}; expected the CPU (torch.nn.SyncBatchNorm is for others)",
+            )
         if input.layout != torch.strided:
-            return f"has the layout {input.layout}; expected torch.strided"
+            return "input", f"has the layout {input.layout}; expected torch.strided"
         if not 2 <= input.dim() <= 8:
-            return f"is {input.dim()}D; expected 2D to 8D"
+            return "input", f"is {input.dim()}D; expected 2D to 8D"
         if input.shape[1] != self.num_features:
-            return f"has {input.shape[1]} channels; expected {self.num_features}"
+            return "input", f"has {input.shape[1]} channels; expected {self.num_features}"
+        for name, tensor in tensors.items():
+            if name != "input" and not tensor.is_cpu:
+                return name, f"is on the device {tensor.device}; expected the CPU, as the input"
+            if name != "input" and tensor.dtype != expected:
+                return name, f"is {_name(tensor.dtype)}; expected {_name(expected)}, as the module's others"
         if input.dtype not in _dtypes:
-            return f"is {_name(input.dtype)}; expected float32 or float64"
+            return "input", f"is {_name(input.dtype)}; expected float32 or float64"
         if expected is not None and input.dtype != expected:
-            return f"is {_name(input.dtype)}; expected {_name(expected)}, as the module"
-        for tensor in (self.weight, self.bias, self.running_mean, self.running_var):
-            if tensor is not None and not (tensor.is_cpu and tensor.dtype == expected):
-                return f"is on the CPU, the module's {_name(tensor.dtype)} on {tensor.device}; expected both there"
+            return "input", f"is {_name(input.dtype)}; expected {_name(expected)}, as the module"
         return None
 
     def _exchange_over(self, group: ProcessGroup) -> _core.Exchange:
@@ -259,16 +275,32 @@ class _Synchronized(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
         input, weight, statistics = ctx.saved_tensors
         for_input, for_weight, for_bias = ctx.needs_input_grad[:3]
+        if not for_input:
+            # What is left needs no other rank: the gradients of frozen statistics.
+            wanted = [False, for_weight, for_bias]
+            _, *gradients = batch_norm_backward(grad_output, input, statistics, weight, ctx.eps, True, wanted)
+            grad_weight, grad_bias = (g if is_wanted else None for g, is_wanted in zip(gradients, wanted[1:], strict=True))
+            return None, grad_weight, grad_bias, None, None
+        if are_opaque((grad_output,)):
+            with temporarily_clear_interpreter_stack():
+                ctx.exchange.fail("grad_output", "is within a transform, which SyncBatchNorm cannot follow")
+        grad_input = torch.empty_like(input)
         grad_weight = input.new_empty(input.shape[1]) if for_weight else None
         grad_bias = input.new_empty(input.shape[1]) if for_bias else None
-        gradients = (_optional_view(grad_weight), _optional_view(grad_bias), ctx.eps, torch.get_num_threads())
-        grad_output = grad_output.resolve_neg()
-        arrays = (_view(grad_output), _view(input), _view(statistics), _optional_view(weight))
-        grad_input = None
-        if for_input:
-            grad_input = torch.empty_like(input)
-            ctx.exchange.backward(*arrays, _view(grad_input), *gradients)
-        else:
-            # What is left needs no other rank: the gradients of frozen statistics.
-            _core.tensor_backward(*arrays, None, *gradients[:2], True, *gradients[2:])
+        ctx.exchange.backward(
+            _view(_real(grad_output)),
+            _view(input),
+            _view(statistics),
+            _optional_view(weight),
+            _view(grad_input),
+            _optional_view(grad_weight),
+            _optional_view(grad_bias),
+            ctx.eps,
+            torch.get_num_threads(),
+        )
         return grad_input, grad_weight, grad_bias, None, None
+
+
+def _real(tensor: Tensor) -> Tensor:
+    """With numbers in memory, where PyTorch has only marked a tensor as negated, or as zero."""
+    return tensor.clone() if tensor.is_neg() or tensor._is_zerotensor() else tensor

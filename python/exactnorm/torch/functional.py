@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from exactnorm.torch import _operators
+from exactnorm.torch._kernels import is_recomputation
 
 __all__ = ["batch_norm"]
+
+_tensors = {Tensor, torch.nn.Parameter}
 
 
 def batch_norm(
@@ -40,6 +42,11 @@ def batch_norm(
     tensor([[-1., -1.],
             [ 1.,  1.]])
     """
+    if momentum is None:
+        # The error is PyTorch's: without a counter, there is no average over all batches.
+        return torch.nn.functional.batch_norm(
+            input, running_mean, running_var, weight, bias, training, momentum, eps
+        )
     return normalize(input, running_mean, running_var, weight, bias, training, momentum, eps, None)
 
 
@@ -56,6 +63,10 @@ def normalize(
 ) -> Tensor:
     """batch_norm that counts `batches`, if given; with momentum None, running statistics are the average over all of them."""
     if not _is_computed_here(input, (running_mean, running_var, weight, bias), training, momentum, eps):
+        if not torch.compiler.is_compiling() and is_recomputation():
+            # To be computed with, and then forgotten.
+            running_mean, running_var = _copy(running_mean), _copy(running_var)
+            batches = _copy(batches)
         if batches is not None:
             batches.add_(1)
         if momentum is None:
@@ -73,11 +84,13 @@ def normalize(
             "its variance would be 0, whatever the value"
         )
     output, statistics = _operators.batch_norm(input, weight, bias, eps)
-    if batches is not None:
-        batches.add_(1)
-    if running_mean is not None and (momentum is not None or batches is not None):
-        _operators.update_running(statistics, running_mean, running_var, batches, momentum)
+    if running_mean is not None or batches is not None:
+        _operators.track(statistics, running_mean, running_var, batches, momentum)
     return output
+
+
+def _copy(buffer: Tensor | None) -> Tensor | None:
+    return None if buffer is None else buffer.clone()
 
 
 def _is_computed_here(
@@ -88,17 +101,27 @@ def _is_computed_here(
         return False
     if input.layout != torch.strided or not eps >= 0 or not (momentum is None or 0 <= momentum <= 1):
         return False
+    if type(input) is not Tensor and _operators.hides_something(type(input)):
+        return False
     channels = input.shape[1]
     for other in others:
         if other is not None and not (
-            other.is_cpu and other.dtype == dtype and other.dim() == 1 and other.shape[0] == channels
+            other.is_cpu
+            and other.dtype == dtype
+            and other.dim() == 1
+            and other.shape[0] == channels
+            and (type(other) in _tensors or not _operators.hides_something(type(other)))
         ):
             return False
-    if (others[0] is None) != (others[1] is None) or (others[0] is None and not training):
+    running_mean, running_var, *_ = others
+    if running_mean is None or running_var is None:
+        if not training or running_mean is not running_var:
+            return False
+    elif (running_mean.requires_grad or running_var.requires_grad) and torch.is_grad_enabled():
         return False
     # ONNX has an operator for PyTorch's normalization, and none for ours.
     is_compiling = torch.compiler.is_compiling()
     if (is_compiling or torch._C._get_tracing_state() is not None) and torch.onnx.is_in_onnx_export():
         return False
     # Neither forward-mode derivatives nor torch.func's transforms are known to our operators.
-    return is_compiling or not (torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0)
+    return not _operators.is_transformed()
