@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import copy
-import io
 
 import exactnorm.torch
 import pytest
 import torch
-from exactnorm.torch.functional import batch_norm
 from torch import nn
 from torch.autograd import forward_ad
 
@@ -188,3 +186,30 @@ def test_every_check_of_gradcheck(name, training, affine):
         function, inputs, check_batched_grad=True, check_forward_ad=True, check_batched_forward_grad=True
     )
     assert torch.autograd.gradgradcheck(function, inputs, check_batched_grad=True, check_fwd_over_rev=True)
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_running_statistics_that_are_arguments_are_updated(momentum):
+    results = []
+    for make in (exactnorm.torch.BatchNorm1d, nn.BatchNorm1d):
+        layer = make(3, momentum=momentum, dtype=torch.float64)
+
+        def loss(x, buffers, layer=layer):
+            buffers = {key: buffer.clone() for key, buffer in buffers.items()}
+            return (torch.func.functional_call(layer, buffers, (x,)) ** 3).sum(), buffers
+
+        buffers = dict(layer.named_buffers())
+        for seed in (1, 2):
+            gradient, buffers = torch.func.grad(loss, has_aux=True)(values("BatchNorm1d", torch.float64, seed=seed), buffers)
+        results.append([gradient, *buffers.values()])
+    assert_close(*results, torch.float64)
+
+
+def test_running_statistics_that_are_captured_are_refused_by_pytorch():
+    x = values("BatchNorm1d", torch.float32)
+    for make in (exactnorm.torch.BatchNorm1d, nn.BatchNorm1d):
+        layer = make(3)
+        with pytest.raises(RuntimeError, match="attempted to call in-place operation"):
+            torch.func.grad(loss_of(layer))(x)
+        with pytest.raises(RuntimeError, match="Batch norm got a batched tensor as input"):
+            torch.func.vmap(layer)(torch.stack([x, x]))

@@ -52,6 +52,11 @@ def is_transformed() -> bool:
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def is_forward_mode() -> bool:
+    return forward_ad._current_level >= 0
+
+
 def hides_something(kind: type) -> bool:
     """Whether tensors of this class may be anything, a DTensor for example, which only PyTorch's operations know."""
     return kind.__torch_dispatch__ is not Tensor.__torch_dispatch__ and kind not in _stand_ins  # type: ignore[attr-defined]

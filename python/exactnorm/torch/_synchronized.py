@@ -284,11 +284,12 @@ class _Synchronized(torch.autograd.Function):
         if are_opaque((grad_output,)):
             with temporarily_clear_interpreter_stack():
                 ctx.exchange.fail("grad_output", "is within a transform, which SyncBatchNorm cannot follow")
+        grad_output = _real(grad_output)
         grad_input = torch.empty_like(input)
         grad_weight = input.new_empty(input.shape[1]) if for_weight else None
         grad_bias = input.new_empty(input.shape[1]) if for_bias else None
         ctx.exchange.backward(
-            _view(_real(grad_output)),
+            _view(grad_output),
             _view(input),
             _view(statistics),
             _optional_view(weight),

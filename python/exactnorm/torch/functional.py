@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from exactnorm.torch import _operators
+from exactnorm.torch import _formulas, _operators
 from exactnorm.torch._kernels import is_recomputation
 
 __all__ = ["batch_norm"]
@@ -62,7 +62,19 @@ def normalize(
     batches: Tensor | None,
 ) -> Tensor:
     """batch_norm that counts `batches`, if given; with momentum None, running statistics are the average over all of them."""
-    if not _is_computed_here(input, (running_mean, running_var, weight, bias), training, momentum, eps):
+    is_known = _is_known(input, (running_mean, running_var, weight, bias), training, momentum, eps)
+    # Neither forward-mode derivatives nor torch.func's transforms can look into our operators.
+    is_transformed = _operators.is_transformed()
+    output: Tensor
+    if is_known and is_transformed and torch.compiler.is_compiling() and _operators.is_forward_mode():
+        # PyTorch cannot compile this of its own function.
+        if not training:
+            output = _formulas.inference(input, running_mean, running_var, weight, bias, eps)
+            return output
+        if running_mean is None and batches is None:
+            output, _ = _formulas.batch_norm(input, weight, bias, eps)
+            return output
+    if not is_known or is_transformed:
         if not torch.compiler.is_compiling() and is_recomputation():
             # To be computed with, and then forgotten.
             running_mean, running_var = _copy(running_mean), _copy(running_var)
@@ -74,7 +86,6 @@ def normalize(
         return torch.nn.functional.batch_norm(
             input, running_mean, running_var, weight, bias, training, momentum, eps
         )
-    output: Tensor
     if not training:
         output = _operators.batch_norm_inference(input, running_mean, running_var, weight, bias, eps)
         return output
@@ -93,9 +104,10 @@ def _copy(buffer: Tensor | None) -> Tensor | None:
     return None if buffer is None else buffer.clone()
 
 
-def _is_computed_here(
+def _is_known(
     input: Tensor, others: tuple[Tensor | None, ...], training: bool, momentum: float | None, eps: float
 ) -> bool:
+    """Whether our operators are for such arguments."""
     dtype = input.dtype
     if not (input.is_cpu and (dtype == torch.float32 or dtype == torch.float64) and 2 <= input.dim() <= 8):
         return False
@@ -120,8 +132,7 @@ def _is_computed_here(
     elif (running_mean.requires_grad or running_var.requires_grad) and torch.is_grad_enabled():
         return False
     # ONNX has an operator for PyTorch's normalization, and none for ours.
-    is_compiling = torch.compiler.is_compiling()
-    if (is_compiling or torch._C._get_tracing_state() is not None) and torch.onnx.is_in_onnx_export():
-        return False
-    # Neither forward-mode derivatives nor torch.func's transforms are known to our operators.
-    return not _operators.is_transformed()
+    return not (
+        (torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None)
+        and torch.onnx.is_in_onnx_export()
+    )
