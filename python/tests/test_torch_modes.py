@@ -399,3 +399,28 @@ def test_transforms_of_saved_programs(transform, training):
     ours, theirs = both(training, track_running_stats=not training)
     program = saved(ours, x, training)
     assert_close(PROGRAM_TRANSFORMS[transform](program, x, v), PROGRAM_TRANSFORMS[transform](theirs, x, v))
+
+
+def test_what_the_documentation_says_of_torch_nn():
+    """Its buffers change without a trace, and the gradient of an evaluation is of the buffers that are there later."""
+    layer = nn.BatchNorm1d(2).eval()
+    x, w = torch.randn(5, 2, requires_grad=True), torch.ones(2, requires_grad=True)
+    y, loss = layer(x), (w * layer.running_var).sum()
+    layer.train()(torch.randn(5, 2) * 20)
+    (y.sum() + loss).backward()
+    torch.testing.assert_close(x.grad, (layer.running_var + 1e-5).rsqrt().expand(5, 2))
+    assert torch.equal(w.grad, layer.running_var)
+    assert not torch.equal(w.grad, torch.ones(2))
+
+
+def test_a_training_step_within_a_backward_pass_is_taken_for_a_recomputation():
+    layer, other = both()[0], both()[0]
+    x = torch.randn(6, 3, requires_grad=True)
+    y = layer(x)
+
+    def train(_):
+        other(torch.randn(6, 3))
+
+    y.register_hook(train)
+    y.sum().backward()
+    assert (int(layer.num_batches_tracked), int(other.num_batches_tracked)) == (1, 0)

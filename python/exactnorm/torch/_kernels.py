@@ -145,7 +145,7 @@ def track(
     if running_mean is not None and running_var is not None and momentum is not None:
         _core.tensor_update_running(_view(statistics), _view(running_mean), _view(running_var), momentum)
         # Written behind PyTorch's back: graphs that have saved these tensors are to know.
-        torch._C._increment_version((running_mean, running_var))  # type: ignore[attr-defined]
+        torch._C._increment_version((running_mean, running_var))
     if batches is not None:
         batches.add_(1)
 

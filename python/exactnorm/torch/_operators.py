@@ -37,11 +37,17 @@ _library.define(
 )
 
 # Of arguments behind which nobody hides.
-_plain_types = {Tensor, torch.nn.Parameter, float, bool, list, type(None)}
+_plain_tensors = {Tensor, torch.nn.Parameter}
+_plain_others = {float, bool, list, type(None)}
 # Stand-ins for plain tensors, which ask for an operator's meta function, or pass the operator on.
 _stand_ins = (FakeTensor, FunctionalTensor)
 
 
+# Looking these up anew costs as much as a call of them.
+_is_in_torch_func = torch._C._are_functorch_transforms_active
+_active_modes = torch._C._len_torch_dispatch_stack
+_tracer = torch._C._get_tracing_state
+_has_profiler = torch._C._autograd._profiler_enabled
 # By is_grads_batched, which is another thing than torch.func's vmap.
 _is_batched = torch._C._functorch.is_legacy_batchedtensor
 
@@ -49,7 +55,7 @@ _is_batched = torch._C._functorch.is_legacy_batchedtensor
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def is_transformed() -> bool:
     """Whether torch.func's transforms or forward-mode derivatives are active; compilers guard both by themselves."""
-    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    return _is_in_torch_func() or forward_ad._current_level >= 0
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
@@ -59,15 +65,17 @@ def is_forward_mode() -> bool:
 
 def hides_something(kind: type) -> bool:
     """Whether tensors of this class may be anything, a DTensor for example, which only PyTorch's operations know."""
-    return kind.__torch_dispatch__ is not Tensor.__torch_dispatch__ and kind not in _stand_ins  # type: ignore[attr-defined]
+    return (
+        kind not in _plain_tensors
+        and kind not in _stand_ins
+        and kind.__torch_dispatch__ is not Tensor.__torch_dispatch__  # type: ignore[attr-defined]
+    )
 
 
 def are_opaque(inputs: tuple[Any, ...]) -> bool:
     """Whether kernels and autograd.Function cannot follow what is done to these inputs."""
     return is_transformed() or any(
-        _is_batched(value) or (type(value) not in _plain_types and hides_something(type(value)))
-        for value in inputs
-        if isinstance(value, Tensor)
+        _is_batched(value) or hides_something(type(value)) for value in inputs if isinstance(value, Tensor)
     )
 
 
@@ -91,6 +99,7 @@ class _Operator:
             _library.impl(name, formula, "FuncTorchBatchedDecomposition")
 
     def __call__(self, *inputs: Any) -> Any:
+        """For inputs that are not opaque."""
         if torch.compiler.is_compiling() or _is_watched(inputs):
             return self.overload(*inputs)
         if self._needs_derivative(inputs):
@@ -116,23 +125,27 @@ class _Operator:
 
 
 def _is_watched(inputs: tuple[Any, ...]) -> bool:
-    if (
-        torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._get_tracing_state() is not None
-        or torch._C._autograd._profiler_enabled()
-        or is_transformed()
-    ):
+    if _active_modes() > 0 or _tracer() is not None or _has_profiler():
         return True
     for value in inputs:
-        if type(value) not in _plain_types:
-            return True
-        # The dispatcher makes real numbers of what is only marked as negated, or as zero.
-        if isinstance(value, Tensor) and (value.is_neg() or value._is_zerotensor() or _is_batched(value)):
+        kind = type(value)
+        if kind in _plain_tensors:
+            # The dispatcher makes real numbers of what is only marked as negated, or as zero.
+            if value.is_neg() or value._is_zerotensor():
+                return True
+        elif kind not in _plain_others:
             return True
     return False
 
 
-def _only_wanted(gradients: tuple[Tensor | None, ...], wanted: list[bool]) -> list[Tensor | None]:
+def pull_back(*inputs: Any) -> Any:
+    """batch_norm_backward, of gradients that may be batched, duals, or anything."""
+    if torch.compiler.is_compiling() or are_opaque(inputs[:1]):
+        return batch_norm_backward.overload(*inputs)
+    return batch_norm_backward(*inputs)
+
+
+def only_wanted(gradients: tuple[Tensor | None, ...], wanted: list[bool]) -> list[Tensor | None]:
     return [gradient if is_wanted else None for gradient, is_wanted in zip(gradients, wanted, strict=True)]
 
 
@@ -152,8 +165,8 @@ class _Training(torch.autograd.Function):
             return (None,) * 5
         input, weight, statistics = ctx.saved_tensors
         wanted = list(ctx.needs_input_grad[1:4])
-        gradients = batch_norm_backward(grad_output, input, statistics, weight, ctx.eps, False, wanted)
-        return None, *_only_wanted(gradients, wanted), None
+        gradients = pull_back(grad_output, input, statistics, weight, ctx.eps, False, wanted)
+        return None, *only_wanted(gradients, wanted), None
 
 
 class _Inference(torch.autograd.Function):
@@ -173,8 +186,8 @@ class _Inference(torch.autograd.Function):
         input, statistics, weight = ctx.saved_tensors
         _, for_input, _, _, for_weight, for_bias, _ = ctx.needs_input_grad
         wanted = [for_input, for_weight, for_bias]
-        gradients = batch_norm_backward(grad_output, input, statistics, weight, ctx.eps, True, wanted)
-        grad_input, grad_weight, grad_bias = _only_wanted(gradients, wanted)
+        gradients = pull_back(grad_output, input, statistics, weight, ctx.eps, True, wanted)
+        grad_input, grad_weight, grad_bias = only_wanted(gradients, wanted)
         return None, grad_input, None, None, grad_weight, grad_bias, None
 
 
@@ -190,7 +203,7 @@ class _Backward(torch.autograd.Function):
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
         grad_output, input, statistics, weight = ctx.saved_tensors
         for_output, for_input, for_weight = _formulas.gradients_of_gradients(
-            tuple(_only_wanted(cotangents, ctx.wanted)),
+            tuple(only_wanted(cotangents, ctx.wanted)),
             grad_output,
             input,
             statistics if ctx.frozen else None,

@@ -15,7 +15,7 @@ from torch.autograd import forward_ad
 from exactnorm import _core
 from exactnorm.torch._kernels import _new_statistics, _optional_view, _view, track
 from exactnorm.torch._modules import arguments_of
-from exactnorm.torch._operators import are_opaque, batch_norm_backward, hides_something
+from exactnorm.torch._operators import are_opaque, hides_something, only_wanted, pull_back
 from exactnorm.torch.functional import normalize
 
 ProcessGroup = Any
@@ -115,7 +115,7 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         for name, tensor in tensors.items():
             if isinstance(tensor, FakeTensor) or hides_something(type(tensor)):
                 return name, f"is a {type(tensor).__name__}; expected a plain tensor"
-            if forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None:
+            if _has_tangent(tensor):
                 return name, "has a tangent of forward mode, which SyncBatchNorm cannot follow in training"
         expected = self._own_dtype()
         if not input.is_cpu:
@@ -132,7 +132,7 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         for name, tensor in tensors.items():
             if name != "input" and not tensor.is_cpu:
                 return name, f"is on the device {tensor.device}; expected the CPU, as the input"
-            if name != "input" and tensor.dtype != expected:
+            if name != "input" and expected is not None and tensor.dtype != expected:
                 return name, f"is {_name(tensor.dtype)}; expected {_name(expected)}, as the module's others"
         if input.dtype not in _dtypes:
             return "input", f"is {_name(input.dtype)}; expected float32 or float64"
@@ -278,9 +278,8 @@ class _Synchronized(torch.autograd.Function):
         if not for_input:
             # What is left needs no other rank: the gradients of frozen statistics.
             wanted = [False, for_weight, for_bias]
-            _, *gradients = batch_norm_backward(grad_output, input, statistics, weight, ctx.eps, True, wanted)
-            grad_weight, grad_bias = (g if is_wanted else None for g, is_wanted in zip(gradients, wanted[1:], strict=True))
-            return None, grad_weight, grad_bias, None, None
+            gradients = pull_back(grad_output, input, statistics, weight, ctx.eps, True, wanted)
+            return *only_wanted(gradients, wanted), None, None
         if are_opaque((grad_output,)):
             with temporarily_clear_interpreter_stack():
                 ctx.exchange.fail("grad_output", "is within a transform, which SyncBatchNorm cannot follow")
@@ -300,6 +299,12 @@ class _Synchronized(torch.autograd.Function):
             torch.get_num_threads(),
         )
         return grad_input, grad_weight, grad_bias, None, None
+
+
+def _has_tangent(tensor: Tensor) -> bool:
+    if forward_ad._current_level < 0:
+        return False
+    return forward_ad.unpack_dual(tensor).tangent is not None  # type: ignore[no-untyped-call]
 
 
 def _real(tensor: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from exactnorm.torch._kernels import is_recomputation
 
 __all__ = ["batch_norm"]
 
-_tensors = {Tensor, torch.nn.Parameter}
+_plain_tensors = {Tensor, torch.nn.Parameter}
 
 
 def batch_norm(
@@ -31,7 +31,9 @@ def batch_norm(
         Of shape (C,): what is normalized by if not `training`; otherwise updated, if given, with the unbiased variance. A
         channel whose batch is not finite keeps what it had.
     momentum
-        The weight of the new value.
+        The weight of the new value. None is PyTorch's TypeError: only the modules count batches, to average over all.
+
+    Within a backward pass, as when activation checkpointing computes a batch again, running statistics stay as they are.
 
     Raises ValueError for one value per channel in training, and, where PyTorch would return NaN, for running statistics
     that are not finite or negative.
@@ -69,6 +71,7 @@ def normalize(
     if is_known and is_transformed and torch.compiler.is_compiling() and _operators.is_forward_mode():
         # PyTorch cannot compile this of its own function.
         if not training:
+            assert running_mean is not None and running_var is not None
             output = _formulas.inference(input, running_mean, running_var, weight, bias, eps)
             return output
         if running_mean is None and batches is None:
@@ -122,14 +125,14 @@ def _is_known(
             and other.dtype == dtype
             and other.dim() == 1
             and other.shape[0] == channels
-            and (type(other) in _tensors or not _operators.hides_something(type(other)))
+            and (type(other) in _plain_tensors or not _operators.hides_something(type(other)))
         ):
             return False
     running_mean, running_var, *_ = others
     if running_mean is None or running_var is None:
         if not training or running_mean is not running_var:
             return False
-    elif (running_mean.requires_grad or running_var.requires_grad) and torch.is_grad_enabled():
+    elif torch.is_grad_enabled() and (running_mean.requires_grad or running_var.requires_grad):
         return False
     # ONNX has an operator for PyTorch's normalization, and none for ours.
     return not (
