@@ -182,7 +182,7 @@ NormalizedBy read_statistics(const std::string& path) {
   const Json& variances = reader.list("variance", channels);
   const Json& inverses = reader.list("inverse_deviation", channels);
   const Options options = {.epsilon = result.epsilon, .epsilon_placement = result.epsilon_placement};
-  result.statistics = make_statistics(static_cast<Index>(channels), 0);
+  result.statistics = make_statistics(static_cast<Index>(channels), 0, options);
   for (std::size_t channel = 0; channel < channels; ++channel) {
     set_channel(result.statistics, static_cast<Index>(channel),
                 read_channel(reader, channel, means, residuals, variances, inverses, options));

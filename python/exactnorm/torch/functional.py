@@ -36,7 +36,7 @@ def batch_norm(
     Within a backward pass, as when activation checkpointing computes a batch again, running statistics stay as they are.
 
     Raises ValueError for one value per channel in training, and, where PyTorch would return NaN, for running statistics
-    that are not finite or negative.
+    that are not finite, or variances of -eps or less.
 
     >>> import torch, exactnorm.torch
     >>> x = torch.tensor([[1.0, 2.0], [3.0, 6.0]])
