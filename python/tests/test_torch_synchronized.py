@@ -224,6 +224,54 @@ def test_a_mistake_of_one_rank_is_the_error_of_all(mistake, expected):
         assert (tracked, went_on) == (0, True)
 
 
+def wrong_module_on_one(rank, size, attribute, value):
+    layer = exactnorm.torch.SyncBatchNorm(3)
+    right = getattr(layer, attribute)
+    if rank == 1:
+        setattr(layer, attribute, value)
+    good = batch(1, (4, 3))
+    texts = []
+    try:
+        layer(good)
+    except ValueError as error:
+        texts.append(str(error))
+    setattr(layer, attribute, right)
+    tracked = int(layer.num_batches_tracked)
+    return texts, tracked, layer(good).isfinite().all().item()
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "expected"),
+    [
+        ("momentum", 2, "momentum on rank 1: is 2; expected a number from 0 to 1, or None"),
+        ("eps", "a", "eps on rank 1: is 'a'; expected a finite number of 0 or more"),
+        ("eps", -1.0, "eps on rank 1: is -1.0; expected a finite number of 0 or more"),
+        ("running_mean", torch.zeros(2), "running_mean on rank 1: has shape (2,); expected (3,)"),
+        ("running_var", torch.ones(1, 3), "running_var on rank 1: has shape (1, 3); expected (3,)"),
+    ],
+)
+def test_a_module_that_is_wrong_on_one_rank_is_the_error_of_all(attribute, value, expected):
+    for texts, tracked, went_on in results_of(wrong_module_on_one, 3, attribute, value):
+        assert texts == [expected]
+        assert (tracked, went_on) == (0, True)
+
+
+def backward_of_another_batch(rank, size):
+    layer = exactnorm.torch.SyncBatchNorm(3)
+    outputs = [layer(batch(seed, (4, 3)).requires_grad_()) for seed in (1, 2)]
+    try:
+        outputs[0 if rank == 1 else 1].sum().backward()
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def test_backward_of_another_batch_on_one_rank_is_the_error_of_all():
+    texts = results_of(backward_of_another_batch, 3)
+    assert len(set(texts)) == 1
+    assert texts[0].startswith("call on rank 1: is number 3, gradients, epsilon 1e-05 beside the variance, statistics ")
+
+
 def modules_that_differ(rank, size):
     layer = exactnorm.torch.SyncBatchNorm(3 + rank // 2)
     layer(batch(1, (4, layer.num_features)))

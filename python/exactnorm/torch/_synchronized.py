@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -134,6 +135,12 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
                 return name, f"is on the device {tensor.device}; expected the CPU, as the input"
             if name != "input" and expected is not None and tensor.dtype != expected:
                 return name, f"is {_name(tensor.dtype)}; expected {_name(expected)}, as the module's others"
+            if name != "input" and tensor.shape != (self.num_features,):
+                return name, f"has shape {tuple(tensor.shape)}; expected ({self.num_features},)"
+        if not isinstance(self.eps, (int, float)) or not 0 <= self.eps < math.inf:
+            return "eps", f"is {self.eps!r}; expected a finite number of 0 or more"
+        if self.momentum is not None and not (isinstance(self.momentum, (int, float)) and 0 <= self.momentum <= 1):
+            return "momentum", f"is {self.momentum!r}; expected a number from 0 to 1, or None"
         if input.dtype not in _dtypes:
             return "input", f"is {_name(input.dtype)}; expected float32 or float64"
         if expected is not None and input.dtype != expected:
