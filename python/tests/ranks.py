@@ -18,6 +18,12 @@ _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["torch", "torch.distributed", "exactnorm.torch"])
 
 
+def batch(seed, shape, dtype=torch.float32):
+    """Random numbers far from zero, the same in every process."""
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.randn(shape, generator=generator, dtype=torch.float64) * 3 + 1000).to(dtype)
+
+
 def _work(function, rank, size, directory, timeout, arguments):
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)

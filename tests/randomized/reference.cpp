@@ -49,37 +49,23 @@ ChannelSumsReference::ChannelSumsReference(const std::vector<double>& x_values, 
   dy_x = times_power(sums[3], dy_unit + x_unit);
 }
 
-MomentsReference::MomentsReference(const Rational& exact_mean, const Rational& exact_variance, const Options& options)
-    : mean(exact_mean), variance(exact_variance), wide_mean(real(exact_mean)) {
-  const Real wide = real(variance);
-  const Real epsilon(options.epsilon);
-  const bool beside_variance = options.epsilon_placement == EpsilonPlacement::variance;
-  const Real divisor = beside_variance ? Real(sqrt(wide + epsilon)) : Real(sqrt(wide) + epsilon);
-  if (divisor != 0) inverse_deviation = 1 / divisor;
-  if (beside_variance) {
-    derivative = inverse_deviation * inverse_deviation;
-  } else if (wide != 0) {
-    derivative = inverse_deviation / sqrt(wide);
-  }
-}
-
 MomentsReference moments_of(const ChannelSumsReference& sums, const Options& options) {
   const Rational count(sums.count);
   const Rational mean = sums.x / count;
-  return {mean, Rational(sums.x_x / count - mean * mean), options};
+  return {{mean, Rational(sums.x_x / count - mean * mean)}, options};
 }
 
 GradientsReference::GradientsReference(const ChannelSumsReference& sums, const MomentsReference& moments, double gamma,
                                        bool frozen)
     : dbeta(sums.dy),
-      centred(sums.dy_x - moments.mean * sums.dy),
-      dgamma(real(centred) * moments.inverse_deviation),
-      factor(Real(gamma) * moments.inverse_deviation),
-      mean(moments.wide_mean) {
+      centred(sums.dy_x - moments.exact.mean * sums.dy),
+      dgamma(real(centred) * moments.channel.inverse_deviation),
+      factor(Real(gamma) * moments.channel.inverse_deviation),
+      mean(moments.channel.mean) {
   if (frozen) return;
   const Real count(sums.count);
   by_mean = factor * real(dbeta) / count;
-  by_variance = factor * moments.derivative * real(centred) / count;
+  by_variance = factor * moments.channel.derivative * real(centred) / count;
 }
 
 }  // namespace exactnorm::testing

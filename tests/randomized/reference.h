@@ -4,6 +4,7 @@
 
 #include "exactnorm/options.h"
 #include "support/exact.h"
+#include "support/oracle.h"
 
 // Right results of one channel, in integers of any size and numbers of 300 digits.
 
@@ -21,13 +22,10 @@ struct ChannelSumsReference {
 
 /// What normalizes a channel: of its own data, or given.
 struct MomentsReference {
-  Rational mean;
-  Rational variance;
-  Real wide_mean;          // the same mean
-  Real inverse_deviation;  // 0 where the divisor is 0
-  Real derivative;         // k of batch_norm.h
+  ExactMoments exact;
+  ExactChannel channel;
 
-  MomentsReference(const Rational& mean, const Rational& variance, const Options& options);
+  MomentsReference(const ExactMoments& moments, const Options& options) : exact(moments), channel(exact, options) {}
 };
 
 /// Mean and biased variance of a channel without non-finite elements.

@@ -46,8 +46,8 @@ struct ExactChannel {
   Real inverse_deviation;  // 0 where the divisor is 0
   Real derivative;         // k of the header: -d(1 / divisor) / d(variance) * 2 / r
 
-  ExactChannel(const std::vector<double>& x, const Options& options) {
-    const ExactMoments moments = exact_moments(x);
+  ExactChannel(const std::vector<double>& x, const Options& options) : ExactChannel(exact_moments(x), options) {}
+  ExactChannel(const ExactMoments& moments, const Options& options) {
     mean = real(moments.mean);
     variance = real(moments.variance);
     const Real epsilon(options.epsilon);
