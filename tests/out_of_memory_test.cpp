@@ -60,7 +60,7 @@ void expect_all_or_nothing(const PartialSums& start, const Add& add) {
     ASSERT_TRUE(sums == start) << "after " << allowed << " allocations";
     ASSERT_EQ(sums.range(), start.range());
   }
-  EXPECT_GT(failures, 2);
+  EXPECT_GT(failures, 0);
 }
 
 TEST(OutOfMemory, LeavesSumsAsTheyWere) {

@@ -95,18 +95,18 @@ struct Sum {
 };
 
 struct LengthGather {
-  std::shared_ptr<const Duplicate> ranks;
+  std::shared_ptr<const Duplicate> ranks{};
   std::int64_t own = 0;
-  std::vector<std::int64_t> all;
+  std::vector<std::int64_t> all{};
   std::vector<MPI_Request> requests = {MPI_REQUEST_NULL};
 };
 
 struct TextGather {
-  std::shared_ptr<const Duplicate> ranks;
-  std::string own;
-  std::string all;
-  std::vector<int> lengths;
-  std::vector<int> offsets;
+  std::shared_ptr<const Duplicate> ranks{};
+  std::string own{};
+  std::string all{};
+  std::vector<int> lengths{};
+  std::vector<int> offsets{};
   std::vector<MPI_Request> requests = {MPI_REQUEST_NULL};
 };
 
