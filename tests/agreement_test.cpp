@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-#include "combine/digest.h"
+#include "distributed/digest.h"
 #include "exactnorm/layer.h"
 #include "exactnorm/synchronized.h"
 #include "support/compare.h"

@@ -9,6 +9,9 @@
 
 namespace exactnorm {
 
+// All functions are reentrant. Calls at the same time may share inputs, but not outputs or sums: an object that one
+// thread changes is not used by another meanwhile. `Options::threads` are the threads within a call.
+//
 // Batch normalization (Ioffe and Szegedy, 2015):
 //
 //   y = gamma * (x - mean) / sqrt(variance + epsilon) + beta

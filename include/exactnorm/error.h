@@ -13,14 +13,17 @@ namespace exactnorm {
 /// it is thrown, unless the function's own documentation says otherwise.
 class Error : public std::runtime_error {
  public:
-  Error(std::string argument, const std::string& problem)
-      : std::runtime_error(argument + ": " + problem), argument_(std::move(argument)) {}
+  Error(std::string argument, std::string problem)
+      : std::runtime_error(argument + ": " + problem), argument_(std::move(argument)), problem_(std::move(problem)) {}
 
   /// The name of the offending argument, spelled as in the function's declaration.
   [[nodiscard]] const std::string& argument() const noexcept { return argument_; }
+  /// What was given, and what was expected: the rest of `what()`.
+  [[nodiscard]] const std::string& problem() const noexcept { return problem_; }
 
  private:
   std::string argument_;
+  std::string problem_;
 };
 
 }  // namespace exactnorm

@@ -17,3 +17,4 @@
 #include "exactnorm/sum_exchange.h"
 #include "exactnorm/synchronized.h"
 #include "exactnorm/tensor.h"
+#include "exactnorm/version.h"

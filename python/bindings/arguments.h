@@ -29,7 +29,7 @@ auto renaming(const std::string& from, const std::string& to, const Call& call) 
     return call();
   } catch (const Error& error) {
     if (error.argument() != from) throw;
-    throw Error(to, std::string(error.what()).substr(from.size() + 2));
+    throw Error(to, error.problem());
   }
 }
 

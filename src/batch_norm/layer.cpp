@@ -3,11 +3,9 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
-#include <exception>
 #include <string>
 #include <utility>
 
-#include "batch_norm/synchronized.h"
 #include "tensor/checks.h"
 
 namespace exactnorm {
@@ -23,17 +21,6 @@ MutableTensorView view_of(std::vector<double>& values) {
 // what its channel held is lost in both.
 bool same(double a, double b) {
   return std::bit_cast<std::uint64_t>(a) == std::bit_cast<std::uint64_t>(b) || (std::isnan(a) && std::isnan(b));
-}
-
-// What could throw on one rank alone: where it does, all ranks throw in the exchange that they are about to begin.
-template <typename Check>
-void check_on_all_ranks(SumExchange& exchange, const Check& check) {
-  try {
-    check();
-  } catch (const std::exception& exception) {
-    exchange.start_failed(exception);
-    static_cast<void>(exchange.finish());
-  }
 }
 
 }  // namespace
@@ -86,25 +73,6 @@ std::vector<Index> BatchNorm::forward(const TensorView& x, const MutableTensorVi
   return refused;
 }
 
-std::vector<Index> BatchNorm::forward(SumExchange& exchange, const TensorView& x, const MutableTensorView& y) {
-  if (!training_) {
-    evaluate(x, y);
-    return {};
-  }
-  check_on_all_ranks(exchange, [&] { check_running(x); });
-  PartialSums own(0);
-  const PartialSums sums = exchange_moments(exchange, x, y, affine(), options, &own);
-  Statistics statistics = statistics_of(sums, options);
-  // What this refuses, it refuses on all ranks, and before y is written.
-  RunningStatistics updated = running;
-  std::vector<Index> refused = updated.update(statistics);
-  Statistics of_x = statistics_of(own, options);
-  inference(x, statistics, y, affine(), options);
-  running = std::move(updated);
-  remember(x, std::move(statistics), std::move(of_x), true);
-  return refused;
-}
-
 const BatchNorm::Pass& BatchNorm::latest_pass() const {
   if (!latest_) throw Error("backward", "was called without a forward; expected a forward first");
   return *latest_;
@@ -146,22 +114,6 @@ void BatchNorm::backward(const TensorView& dy, const TensorView& x, const std::o
   std::vector<double> dbeta(pass.gamma.size());
   (pass.was_training ? exactnorm::backward : backward_frozen)(dy, x, pass.statistics, view_of(pass.gamma),
                                                               {dx, view_of(dgamma), view_of(dbeta)}, options_of(pass));
-  gamma_gradient = std::move(dgamma);
-  beta_gradient = std::move(dbeta);
-}
-
-void BatchNorm::backward(SumExchange& exchange, const TensorView& dy, const TensorView& x,
-                         const std::optional<MutableTensorView>& dx) {
-  if (latest_ && !latest_->was_training) {
-    backward(dy, x, dx);
-    return;
-  }
-  check_on_all_ranks(exchange, [&] { check_same_x(latest_pass(), x); });
-  const Pass& pass = latest_pass();
-  std::vector<double> dgamma(pass.gamma.size());
-  std::vector<double> dbeta(pass.gamma.size());
-  const SynchronizedGradients gradients = {.dx = dx, .dgamma = view_of(dgamma), .dbeta = view_of(dbeta)};
-  synchronized_backward(exchange, dy, x, pass.statistics, view_of(pass.gamma), gradients, options_of(pass));
   gamma_gradient = std::move(dgamma);
   beta_gradient = std::move(dbeta);
 }

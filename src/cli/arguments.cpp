@@ -43,8 +43,7 @@ CLI::Option* add_block_bytes(CLI::App& app, Index& block_bytes) {
 
 Error with_option_name(const Error& error, const OptionNames& names) {
   const auto found = names.find(error.argument());
-  const std::string_view problem = std::string_view(error.what()).substr(error.argument().size() + 2);
-  return {found == names.end() ? error.argument() : found->second, std::string(problem)};
+  return {found == names.end() ? error.argument() : found->second, error.problem()};
 }
 
 }  // namespace exactnorm::cli

@@ -9,6 +9,7 @@
 
 #include "exactnorm/error.h"
 #include "exactnorm/info.h"
+#include "exactnorm/version.h"
 
 namespace exactnorm {
 
@@ -58,7 +59,13 @@ std::size_t active_target_index() {
   return chosen.GetIndex();
 }
 
-std::string_view version() noexcept { return EXACTNORM_VERSION; }
+#define EXACTNORM_TEXT_OF(value) #value
+#define EXACTNORM_DOTTED(major, minor, patch) \
+  EXACTNORM_TEXT_OF(major) "." EXACTNORM_TEXT_OF(minor) "." EXACTNORM_TEXT_OF(patch)
+
+std::string_view version() noexcept {
+  return EXACTNORM_DOTTED(EXACTNORM_VERSION_MAJOR, EXACTNORM_VERSION_MINOR, EXACTNORM_VERSION_PATCH);
+}
 
 std::vector<std::string> compiled_targets() { return names_of(HWY_TARGETS); }
 

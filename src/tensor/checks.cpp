@@ -52,8 +52,7 @@ void check_view(const std::string& name, const TensorView& x) {
   try {
     count = element_count(x.shape);
   } catch (const Error& error) {
-    const std::string text = error.what();
-    throw Error(name, "has a shape that " + text.substr(text.find(' ') + 1));
+    throw Error(name, "has a shape that " + error.problem());
   }
   if (count == 0) return;
   if (x.data == nullptr) throw Error(name, "is a null pointer; expected " + std::to_string(count) + " elements");

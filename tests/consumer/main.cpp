@@ -8,6 +8,8 @@
 #include <exception>
 #include <string>
 
+static_assert(EXACTNORM_VERSION >= 100, "0.1.0 or later");
+
 int main() {
   try {
     // The first channel is 1, 3, 8 (mean 4, variance 26 / 3), the second does not vary.

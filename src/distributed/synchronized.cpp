@@ -11,8 +11,8 @@
 
 #include "batch_norm/arguments.h"
 #include "batch_norm/solve_channels.h"
-#include "batch_norm/synchronized.h"
-#include "combine/digest.h"
+#include "distributed/digest.h"
+#include "distributed/synchronized.h"
 #include "exactnorm/partial_sums.h"
 #include "plan/floating_point.h"
 #include "reduce/reduce.h"

@@ -6,7 +6,7 @@
 #include <string>
 #include <utility>
 
-#include "combine/agreement.h"
+#include "distributed/agreement.h"
 #include "exactnorm/error.h"
 
 namespace exactnorm {
@@ -38,9 +38,7 @@ constexpr char separator = '\0';
 
 std::string to_text(const std::optional<Error>& failure) {
   if (!failure) return {};
-  const std::string message = failure->what();
-  const std::size_t after_argument = failure->argument().size() + 2;
-  return failure->argument() + separator + message.substr(std::min(after_argument, message.size()));
+  return failure->argument() + separator + failure->problem();
 }
 
 }  // namespace

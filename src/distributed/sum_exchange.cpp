@@ -4,8 +4,8 @@
 #include <tuple>
 #include <utility>
 
-#include "combine/agreement.h"
-#include "combine/digest.h"
+#include "distributed/agreement.h"
+#include "distributed/digest.h"
 #include "exactnorm/addends.h"
 
 namespace exactnorm {

@@ -1,0 +1,65 @@
+// The passes of a layer whose batch ranks share.
+
+#include <exception>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "distributed/synchronized.h"
+#include "exactnorm/layer.h"
+
+namespace exactnorm {
+
+namespace {
+
+// What could throw on one rank alone: where it does, all ranks throw in the exchange that they are about to begin.
+template <typename Check>
+void check_on_all_ranks(SumExchange& exchange, const Check& check) {
+  try {
+    check();
+  } catch (const std::exception& exception) {
+    exchange.start_failed(exception);
+    static_cast<void>(exchange.finish());
+  }
+}
+
+}  // namespace
+
+std::vector<Index> BatchNorm::forward(SumExchange& exchange, const TensorView& x, const MutableTensorView& y) {
+  if (!training_) {
+    evaluate(x, y);
+    return {};
+  }
+  check_on_all_ranks(exchange, [&] { check_running(x); });
+  PartialSums own(0);
+  const PartialSums sums = exchange_moments(exchange, x, y, affine(), options, &own);
+  Statistics statistics = statistics_of(sums, options);
+  // What this refuses, it refuses on all ranks, and before y is written.
+  RunningStatistics updated = running;
+  std::vector<Index> refused = updated.update(statistics);
+  Statistics of_x = statistics_of(own, options);
+  inference(x, statistics, y, affine(), options);
+  running = std::move(updated);
+  remember(x, std::move(statistics), std::move(of_x), true);
+  return refused;
+}
+
+void BatchNorm::backward(SumExchange& exchange, const TensorView& dy, const TensorView& x,
+                         const std::optional<MutableTensorView>& dx) {
+  if (latest_ && !latest_->was_training) {
+    backward(dy, x, dx);
+    return;
+  }
+  check_on_all_ranks(exchange, [&] { check_same_x(latest_pass(), x); });
+  const Pass& pass = latest_pass();
+  std::vector<double> dgamma(pass.gamma.size());
+  std::vector<double> dbeta(pass.gamma.size());
+  const IndexList shape = {static_cast<Index>(pass.gamma.size())};
+  synchronized_backward(exchange, dy, x, pass.statistics, view(pass.gamma, shape),
+                        {.dx = dx, .dgamma = mutable_view(dgamma, shape), .dbeta = mutable_view(dbeta, shape)},
+                        options_of(pass));
+  gamma_gradient = std::move(dgamma);
+  beta_gradient = std::move(dbeta);
+}
+
+}  // namespace exactnorm
