@@ -171,6 +171,31 @@ TEST(Agreement, ALayerWithoutAForwardOnOneRankIsTheErrorOfAll) {
   });
 }
 
+// Whether a single value per channel is refused depends on it.
+TEST(Agreement, LayersOfDifferentVarianceKindsAreTheErrorOfAll) {
+  ThreadRanks::run(2, [&](Communicator& communicator) {
+    SumExchange exchange(communicator, channels);
+    BatchNorm layer(channels);
+    if (communicator.rank() == 1) layer.running.variance_kind = VarianceKind::biased;
+    const Tensor x(DType::float32, {communicator.rank(), channels}, std::vector<double>{1, 2, 3});
+    Tensor y(DType::float32, x.shape());
+    EXPECT_EQ(error_of([&] { layer.forward(exchange, x.view(), y.view()); }),
+              "call on rank 1: is number 1, moments, epsilon 1e-05 beside the variance, biased running variance; "
+              "expected number 1, moments, epsilon 1e-05 beside the variance, unbiased running variance, as on rank 0");
+  });
+}
+
+// The exchange is refused before a rank says anything of its own.
+TEST(Agreement, AnExchangeOfSeveralLayersIsTheErrorOfAll) {
+  ThreadRanks::run(2, [&](Communicator& communicator) {
+    SumExchange exchange(communicator, {{channels}, {channels}});
+    BatchNorm layer(communicator.rank() == 0 ? channels : channels + 1);
+    const Tensor x(DType::float32, {2, channels}, some_values);
+    Tensor y(DType::float32, x.shape());
+    EXPECT_EQ(error_of([&] { layer.forward(exchange, x.view(), y.view()); }), "exchange: is of 2 layers; expected 1");
+  });
+}
+
 // The sign of a NaN is the processor's.
 TEST(Agreement, AllNanAreOne) {
   const std::vector<std::string> errors =

@@ -10,6 +10,7 @@
 
 #include "exactnorm/batch_norm.h"
 #include "exactnorm/running_statistics.h"
+#include "exactnorm/synchronized.h"
 #include "plan/parallel.h"
 #include "support/compare.h"
 #include "support/environment.h"
@@ -65,6 +66,7 @@ struct Results {
   std::vector<float> y, dx;
   std::vector<double> dgamma, dbeta;
   Statistics statistics, running, of_parts;
+  std::vector<float> synchronized_y, synchronized_dx, shares;
 };
 
 Results run(const std::vector<float>& x, const std::vector<float>& dy, int threads) {
@@ -86,6 +88,18 @@ Results run(const std::vector<float>& x, const std::vector<float>& dy, int threa
   RunningStatistics running(2);
   running.update(results.statistics);
   results.running = running.statistics(options);
+
+  SumExchange exchange(single_process(), 2);
+  results.synchronized_y.resize(x.size());
+  results.synchronized_dx.resize(x.size());
+  results.shares.resize(4);
+  const Statistics statistics =
+      synchronized_training(exchange, view(x, shape), mutable_view(results.synchronized_y, shape), {}, options);
+  synchronized_backward(exchange, view(dy, shape), view(x, shape), statistics, {},
+                        {.dx = mutable_view(results.synchronized_dx, shape),
+                         .dgamma_share = mutable_view(results.shares.data(), {2}),
+                         .dbeta_share = mutable_view(results.shares.data() + 2, {2})},
+                        options);
   return results;
 }
 
@@ -117,6 +131,9 @@ TEST(FloatingPoint, OfTheCallerChangesNoResult) {
         EXPECT_EQ(found.dx, standard.dx);
         EXPECT_TRUE(same_bits(found.dgamma, standard.dgamma));
         EXPECT_TRUE(same_bits(found.dbeta, standard.dbeta));
+        EXPECT_EQ(found.synchronized_y, standard.y);
+        EXPECT_EQ(found.synchronized_dx, standard.dx);
+        EXPECT_EQ(found.shares, standard.shares);
       }
     }
   }

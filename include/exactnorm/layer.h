@@ -51,8 +51,9 @@ class BatchNorm {
   void backward(const TensorView& dy, const TensorView& x, const std::optional<MutableTensorView>& dx);
 
   /// The same for a batch of which every rank holds a part, as the functions of synchronized.h; all ranks' layers are
-  /// alike. gamma_gradient and beta_gradient are those of the whole batch. In evaluation mode nothing is exchanged, and
-  /// they are this rank's shares. Where x is another on one rank, all ranks throw.
+  /// alike, and in the same mode, which is not compared. gamma_gradient and beta_gradient are those of the whole batch.
+  /// In evaluation mode nothing is exchanged, and they are this rank's shares. Where x is another on one rank, all
+  /// ranks throw.
   std::vector<Index> forward(SumExchange& exchange, const TensorView& x, const MutableTensorView& y);
   void backward(SumExchange& exchange, const TensorView& dy, const TensorView& x,
                 const std::optional<MutableTensorView>& dx);
@@ -70,6 +71,7 @@ class BatchNorm {
 
   [[nodiscard]] Affine affine() const;
   void evaluate(const TensorView& x, const MutableTensorView& y);
+  void check_channels(const TensorView& x) const;
   void check_running(const TensorView& x) const;
   void remember(const TensorView& x, Statistics statistics, Statistics of_x, bool was_training);
   [[nodiscard]] const Pass& latest_pass() const;

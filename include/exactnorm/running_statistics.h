@@ -44,8 +44,8 @@ struct RunningStatistics {
   /// poison it for good; the numbers of such channels are returned (empty when all is well). An empty
   /// batch changes nothing.
   /// Throws Error, and changes nothing, when the number of channels differs, when count is 1 (the unbiased variance of
-  /// one value does not exist; the biased one is 0, and taken in), when momentum is not from 0 to 1, or when a channel
-  /// has refused more batches than were tracked.
+  /// one value does not exist; the biased one is 0, and taken in), when momentum is not from 0 to 1, or when
+  /// batches_tracked or batches_refused are impossible numbers.
   std::vector<Index> update(const Statistics& batch);
 
   /// The statistics to give to `inference`. Throws Error as `given_statistics` does.

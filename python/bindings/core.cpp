@@ -13,8 +13,10 @@
 #include "arguments.h"
 #include "arrays.h"
 #include "exactnorm/exactnorm.h"
+#include "plan/floating_point.h"
 #include "shared.h"
 #include "synchronized.h"
+#include "tensor/checks.h"
 #include "tensors.h"
 
 namespace exactnorm::python {
@@ -122,6 +124,13 @@ void bind_statistics(nb::module_& module) {
       });
 }
 
+// The elements of an array of one dimension as float64, whatever the caller's floating-point environment flushes.
+Values float64_values_of(nb::handle values) {
+  const Input array = input("values", values);
+  const DefaultFloatingPoint default_floating_point;
+  return to_values(read_parameter("values", array.view, {0}, array.view));
+}
+
 }  // namespace
 
 NB_MODULE(_core, module) {
@@ -147,6 +156,7 @@ NB_MODULE(_core, module) {
              nb::arg("channel_axes"), nb::arg("threads"));
   module.def("given_statistics", &given_statistics_of, nb::arg("mean"), nb::arg("variance"), nb::arg("epsilon"),
              nb::arg("epsilon_placement"));
+  module.def("float64_values", &float64_values_of, nb::arg("values"), nb::rv_policy::reference);
   module.def("version", [] { return std::string(version()); });
   module.def("active_target", &active_target);
   module.def("default_threads", &default_threads);

@@ -10,6 +10,8 @@ from typing import Any, Literal, SupportsIndex, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from exactnorm import _core
+
 Array = npt.NDArray[Any]
 ArrayLike = Any  # NumPy's arrays, or objects with __dlpack__ (PyTorch's tensors, for example)
 Axes = SupportsIndex | Sequence[SupportsIndex]
@@ -47,7 +49,10 @@ def _float64(value: Any) -> float:
     # NumPy makes floats of these, too; as a parameter, each is a mistake.
     if isinstance(value, (bool, np.bool_, np.complexfloating, np.character)):
         raise TypeError
-    return float(value.__float__())
+    try:
+        return float(value.__float__())
+    except (ValueError, RuntimeError):
+        raise TypeError from None
 
 
 def _nested_numbers(value: Any) -> Any:
@@ -94,15 +99,18 @@ def channel_values(name: str, value: Parameter, channels: int) -> Array:
     if array.dtype.kind not in "iuf":
         raise TypeError(f"{name}: has dtype {array.dtype}; expected numbers")
     if array.ndim == 0:
-        return np.full(channels, array, np.float64)
+        return np.full(channels, channel_values(name, array.reshape(1), 1)[0])
     if array.size != channels:
         raise ValueError(f"{name}: has shape {array.shape}; expected a number, or one for each of {channels} channels")
-    return array.reshape(-1).astype(np.float64)
+    values = array.reshape(-1)
+    # NumPy converts in the caller's floating-point environment, which may flush subnormal numbers.
+    return _core.float64_values(values) if values.dtype == np.float32 else values.astype(np.float64)
 
 
 def axes_list(channel_axes: Axes) -> list[int]:
+    axes = channel_axes if isinstance(channel_axes, Sequence) else [channel_axes]
     try:
-        return [index(axis) for axis in (channel_axes if isinstance(channel_axes, Sequence) else [channel_axes])]
+        return [integer("channel_axes", axis) for axis in axes]
     except TypeError:
         raise TypeError(f"channel_axes: is {channel_axes!r}; expected an integer or a sequence of integers") from None
 
@@ -110,7 +118,7 @@ def axes_list(channel_axes: Axes) -> list[int]:
 def number(name: str, value: Any) -> float:
     try:
         return float(value.__float__())  # a str has no such method
-    except (AttributeError, TypeError):
+    except (AttributeError, TypeError, ValueError, RuntimeError):
         raise TypeError(f"{name}: is {value!r}; expected a number") from None
     except OverflowError:
         raise ValueError(f"{name}: is {value!r}; expected a number within float64's range") from None
@@ -118,9 +126,12 @@ def number(name: str, value: Any) -> float:
 
 def integer(name: str, value: SupportsIndex) -> int:
     try:
-        return index(value)
+        result = index(value)
     except TypeError:
         raise TypeError(f"{name}: is {value!r}; expected an integer") from None
+    if not -(2**63) <= result < 2**63:
+        raise ValueError(f"{name}: is {result}; expected an integer of 64 bits")
+    return result
 
 
 def of_class(name: str, value: Value, expected: type[Value]) -> Value:

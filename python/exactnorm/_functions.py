@@ -81,7 +81,7 @@ def batch_norm(
         float32, float64 or integers, of up to 8 dimensions, in any layout, read-only or not.
         Never a list: an array made of it would be a copy of all the data.
     gamma, beta
-        One value per channel, of any dtype: of the shape of the channel axes, of shape (channels,), or of as many
+        One value per channel, float32, float64 or integers: of the shape of the channel axes, of shape (channels,), or of as many
         dimensions as x with 1 on every other axis, as (hidden, 1) or (1, 1, c, 1). Lists of numbers have shapes, too; a
         number is that of all channels. By default 1 and 0.
     channel_axes
@@ -217,7 +217,7 @@ def batch_norm_backward(
         dx,
         dgamma,
         dbeta,
-        frozen,
+        bool(frozen),
         axes,
         thread_count(threads),
     )

@@ -31,7 +31,7 @@ class BatchNorm:
     None before. The other attributes may be changed, too, and count from the next call on.
 
     Threads may share a layer. Evaluations run at the same time, training passes one after another; what a backward pass
-    belongs to is the latest call, by whichever thread. A copy, pickled or not, has not been called.
+    belongs to is the latest call, by whichever thread. A copy, pickled or not, has not been called; it keeps `dgamma` and `dbeta`.
 
     >>> import numpy as np, exactnorm
     >>> layer = exactnorm.BatchNorm(3)
@@ -56,8 +56,8 @@ class BatchNorm:
         threads: int | None = None,
     ) -> None:
         self._layer = _core.Layer(integer("channels", channels))
-        self.running.momentum = momentum
-        self.running.variance_kind = variance_kind
+        self.momentum = momentum
+        self.variance_kind = variance_kind
         self.dgamma: Array | None = None
         self.dbeta: Array | None = None
         self.channel_axes = channel_axes
@@ -68,6 +68,32 @@ class BatchNorm:
 
     def __copy__(self) -> BatchNorm:
         return copy.deepcopy(self)
+
+    def __repr__(self) -> str:
+        mode = "training" if self.training else "evaluation"
+        return f"<exactnorm.BatchNorm of {self.channels} channels, in {mode} mode>"
+
+    @property
+    def channels(self) -> int:
+        return self.running.channels
+
+    @property
+    def momentum(self) -> float | None:
+        """That of `running`."""
+        return self.running.momentum
+
+    @momentum.setter
+    def momentum(self, value: float | None) -> None:
+        self.running.momentum = value
+
+    @property
+    def variance_kind(self) -> VarianceKind:
+        """That of `running`."""
+        return self.running.variance_kind
+
+    @variance_kind.setter
+    def variance_kind(self, value: VarianceKind) -> None:
+        self.running.variance_kind = value
 
     @property
     def gamma(self) -> Array:

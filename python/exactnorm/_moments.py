@@ -72,7 +72,7 @@ class Moments:
         return self.copy().merge(other) if isinstance(other, Moments) else NotImplemented
 
     def copy(self) -> Moments:
-        result = Moments(0)
+        result = type(self).__new__(type(self))
         result._sums = self._sums.copy()
         return result
 
@@ -109,12 +109,12 @@ class Moments:
     @classmethod
     def from_bytes(cls, data: bytes) -> Moments:
         """Raises ValueError where `data` is not what `to_bytes` writes."""
-        result = cls(0)
+        result = cls.__new__(cls)
         result._sums = _core.Sums.from_bytes(of_class("data", data, bytes))
         return result
 
     def __reduce__(self) -> tuple[object, tuple[bytes]]:
-        return Moments.from_bytes, (self.to_bytes(),)
+        return type(self).from_bytes, (self.to_bytes(),)
 
     def __repr__(self) -> str:
         return f"<exactnorm.Moments of {self.channels} channels over {self.count} elements each>"

@@ -124,7 +124,10 @@ class RunningStatistics:
 
     @batches_refused.setter
     def batches_refused(self, value: Sequence[SupportsIndex]) -> None:
-        counts = [integer("batches_refused", count) for count in value]
+        try:
+            counts = [integer("batches_refused", count) for count in value]
+        except TypeError:
+            raise TypeError(f"batches_refused: is {value!r}; expected a sequence of integers") from None
         if not all(0 <= count < 2**63 for count in counts):
             raise ValueError(f"batches_refused: are {counts}; expected numbers of 0 or more, and less than 2^63")
         self._values.batches_refused = counts

@@ -45,3 +45,14 @@ def test_running_statistics_of_modules():
     found, right = train(True), train(False)
     assert torch.equal(found[0], right[0]) and torch.equal(found[1], right[1])
     assert right[0].ne(0).all()
+
+
+def test_parameters_that_are_set():
+    values = np.array([1e-40, -3e-41], np.float32)
+    right = [float(Fraction(float(value))) for value in values]
+    layer = exactnorm.BatchNorm(2)
+    with flushing():
+        layer.gamma = values
+        layer.running.mean = values
+        running = exactnorm.RunningStatistics.from_values(values, 1)
+    assert layer.gamma.tolist() == layer.running.mean.tolist() == running.mean.tolist() == right

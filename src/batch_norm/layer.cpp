@@ -38,20 +38,24 @@ void BatchNorm::remember(const TensorView& x, Statistics statistics, Statistics 
   latest_ = Pass{std::move(statistics), std::move(of_x), gamma, options.channel_axes, x.shape, was_training};
 }
 
+void BatchNorm::check_channels(const TensorView& x) const {
+  check_view("x", x);
+  const Index channels = channel_count(resolve_channel_axes(options.channel_axes, x), x);
+  if (channels == running.channels()) return;
+  throw Error("x", "has " + std::to_string(channels) + " channels; expected " + std::to_string(running.channels()));
+}
+
 void BatchNorm::evaluate(const TensorView& x, const MutableTensorView& y) {
+  check_channels(x);
   Statistics statistics = running.statistics(options);
   inference(x, statistics, y, affine(), options);
   remember(x, std::move(statistics), {}, false);
 }
 
 void BatchNorm::check_running(const TensorView& x) const {
-  check_view("x", x);
-  const Index channels = channel_count(resolve_channel_axes(options.channel_axes, x), x);
-  if (channels != running.channels()) {
-    throw Error("x", "has " + std::to_string(channels) + " channels; expected " + std::to_string(running.channels()));
-  }
+  check_channels(x);
   Statistics nothing;
-  nothing.mean.resize(static_cast<std::size_t>(channels));
+  nothing.mean.resize(static_cast<std::size_t>(running.channels()));
   nothing.variance = nothing.mean;
   RunningStatistics(running).update(nothing);
 }

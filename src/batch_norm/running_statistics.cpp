@@ -1,6 +1,8 @@
 #include "exactnorm/running_statistics.h"
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <string>
 
 #include "exactnorm/batch_norm.h"
@@ -39,8 +41,10 @@ std::vector<Index> RunningStatistics::update(const Statistics& batch) {
   if (batch.count == 1 && unbiased) {
     throw Error("batch", "has 1 value per channel; expected at least 2, as one value has no unbiased variance");
   }
-  batches_refused.resize(mean.size());
-  for (std::size_t channel = 0; channel < mean.size(); ++channel) {
+  if (batches_tracked < 0 || batches_tracked == std::numeric_limits<Index>::max()) {
+    throw Error("batches_tracked", "is " + std::to_string(batches_tracked) + "; expected 0 to 2^63 - 2");
+  }
+  for (std::size_t channel = 0; channel < std::min(mean.size(), batches_refused.size()); ++channel) {
     if (batches_refused[channel] >= 0 && batches_refused[channel] <= batches_tracked) continue;
     throw Error("batches_refused", "is " + std::to_string(batches_refused[channel]) + " in channel " +
                                        std::to_string(channel) + "; expected 0 to " + std::to_string(batches_tracked) +
@@ -50,6 +54,7 @@ std::vector<Index> RunningStatistics::update(const Statistics& batch) {
   if (batch.count == 0) return refused;
 
   refused.reserve(mean.size());
+  batches_refused.resize(mean.size());
   ++batches_tracked;
   const auto count = static_cast<double>(batch.count);
   for (std::size_t channel = 0; channel < mean.size(); ++channel) {

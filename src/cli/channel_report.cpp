@@ -4,6 +4,8 @@
 
 #include <cstdio>
 
+#include "cli/streams.h"
+
 namespace exactnorm::cli {
 namespace {
 
@@ -46,8 +48,8 @@ void warn_of_non_finite(const PartialSums& sums, const IndexList& sizes, const s
   }
   if (affected == 0) return;
   if (affected > named_channels) names += ", ...";
-  fmt::print(stderr, "exactnorm: warning: {} of {} channels {} NaN or infinity and {}: {}\n", affected, sums.channels(),
-             affected == 1 ? "holds" : "hold", consequence, names);
+  print_message(fmt::format("exactnorm: warning: {} of {} channels {} NaN or infinity and {}: {}\n", affected,
+                            sums.channels(), affected == 1 ? "holds" : "hold", consequence, names));
 }
 
 }  // namespace exactnorm::cli

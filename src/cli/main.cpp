@@ -13,6 +13,7 @@
 #include "cli/ranks.h"
 #include "cli/streams.h"
 #include "exactnorm/exactnorm.h"
+#include "plan/floating_point.h"
 
 namespace {
 
@@ -25,7 +26,7 @@ constexpr const char* unwritable_output = "standard output: cannot be written";
 bool is_first() { return exactnorm::cli::ranks().rank() == 0; }
 
 int fail(const std::string& message) {
-  fmt::print(stderr, "exactnorm: error: {}\n", message);
+  exactnorm::cli::print_message("exactnorm: error: " + message + "\n");
   return failure_status;
 }
 
@@ -40,7 +41,8 @@ int fail_alone(const std::string& message) {
 int report_usage(const CLI::App& app, const CLI::ParseError& error) {
   std::string command = app.get_name();
   for (const CLI::App* subcommand : app.get_subcommands()) command += " " + subcommand->get_name();
-  fmt::print(stderr, "exactnorm: error: {}\nRun \"{} --help\" to see what it takes.\n", error.what(), command);
+  exactnorm::cli::print_message(
+      fmt::format("exactnorm: error: {}\nRun \"{} --help\" to see what it takes.\n", error.what(), command));
   return usage_status;
 }
 
@@ -57,6 +59,8 @@ int run(const Command& command) {
 }
 
 int run_arguments(int count, char** arguments) {
+  // A library that was linked with -ffast-math may have changed it.
+  const exactnorm::DefaultFloatingPoint default_floating_point;
   CLI::App app(
       "Batch normalization whose results depend on the data alone: exact sums, so that threads,\n"
       "instruction sets and the order of the work change no bit of them.");
@@ -71,7 +75,7 @@ int run_arguments(int count, char** arguments) {
       "  0      done\n"
       "  1      failed, with a message that names what is wrong; files are as they were before\n"
       "  2      called in a wrong way\n"
-      "  128+N  ended by signal number N, as shells say it; files are as they were before");
+      "  128+N  ended by signal number N, as shells say it; files are as they were before, or complete");
   const std::array commands = {exactnorm::cli::add_demo(app), exactnorm::cli::add_normalize(app),
                                exactnorm::cli::add_statistics(app), exactnorm::cli::add_info(app)};
   try {

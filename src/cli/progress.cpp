@@ -9,6 +9,8 @@
 #include <string_view>
 #include <utility>
 
+#include "cli/streams.h"
+
 namespace exactnorm::cli {
 namespace {
 
@@ -35,9 +37,9 @@ void Progress::advance(Index bytes) {
   is_shown = true;
   const double seconds = std::chrono::duration<double>(now - start_).count();
   const double percent = 100.0 * static_cast<double>(std::min(done_bytes_, total_bytes_));
-  fmt::print(stderr, "\rexactnorm: {} {:3.0f} %  {:5.0f} MB/s ", label_, percent / static_cast<double>(total_bytes_),
-             static_cast<double>(done_bytes_) / 1e6 / seconds);
-  std::fflush(stderr);
+  print_message(fmt::format("\rexactnorm: {} {:3.0f} %  {:5.0f} MB/s ", label_,
+                            percent / static_cast<double>(total_bytes_),
+                            static_cast<double>(done_bytes_) / 1e6 / seconds));
 }
 
 void Progress::finish() noexcept {

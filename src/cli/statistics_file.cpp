@@ -95,6 +95,14 @@ class Reader {
  private:
   // Of one line, short and plain, whatever the file holds.
   static std::string quoted(const Json& value) {
+    // Of lists short ones of plain values alone: others may be nested more deeply than there is stack to print them
+    // with.
+    constexpr std::size_t most_values = 9;
+    const auto is_nested = [](const Json& element) { return element.is_structured(); };
+    if (value.is_object() && !value.empty()) return "an object";
+    if (value.is_array() && (value.size() > most_values || std::any_of(value.begin(), value.end(), is_nested))) {
+      return "a list";
+    }
     constexpr std::size_t longest = 40;
     const std::string text = value.dump(-1, ' ', true, Json::error_handler_t::replace);
     return text.size() <= longest ? text : text.substr(0, longest) + "...";
@@ -119,6 +127,9 @@ ChannelStatistics read_channel(const Reader& reader, std::size_t channel, const 
   // JSON has no infinity.
   result.variance =
       variances[channel].is_null() ? std::numeric_limits<double>::infinity() : variances[channel].get<double>();
+  if (result.mean + result.mean_residual != result.mean) {
+    reader.fail_at("mean_residual", channel, residuals[channel], "what float64 cannot hold of the mean");
+  }
   if (result.inverse_deviation < 0) {
     reader.fail_at("inverse_deviation", channel, inverses[channel], "0 or more");
   }

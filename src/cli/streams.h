@@ -25,4 +25,7 @@ void check_output_streams(std::span<const std::string> outputs, const Communicat
 /// Whether two paths lead to one file, or would if it existed.
 [[nodiscard]] bool is_same_file(const std::string& a, const std::string& b);
 
+/// Prints to standard error, where that can be written: a message that nobody can read is no reason to fail.
+void print_message(const std::string& text) noexcept;
+
 }  // namespace exactnorm::cli

@@ -13,7 +13,8 @@ namespace {
 // The invariant of the short integers: after n elements, `linear` and `upper` are at most n * most_per_element in
 // magnitude, and after m elements since the last carry, `lower` is at most m * most_lower_per_element. Elements within
 // the exponents keep it, since each adds less than 2^44 units to each integer; add() checks it, since its values come
-// from any elements. The limits of n and m then keep all three below 2^63.
+// from any elements. Room is counted before its elements come: what add() fills of it, quick sums of the same elements
+// may exceed once, by 2^15 elements' worth. The limits of n and m keep all three below 2^63 even so.
 constexpr Index most_elements = Index{1} << 18;
 constexpr Index elements_per_carry = Index{1} << 15;
 constexpr int carry_bits = short_upper_unit - short_lower_unit;

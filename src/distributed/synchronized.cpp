@@ -23,11 +23,6 @@ namespace exactnorm {
 
 namespace {
 
-void check_layers(const SumExchange& exchange) {
-  if (exchange.layers().size() == 1) return;
-  throw Error("exchange", "is of " + std::to_string(exchange.layers().size()) + " layers; expected 1");
-}
-
 // The range that all ranks agreed on has to hold what this one has.
 void check_range(const SumExchange& exchange, const char* name, const TensorView& x) {
   if (exchange.layers()[0].range == PartialSums::Range::extended) return;
@@ -107,7 +102,6 @@ struct Shares {
 };
 
 Shares shares_of(const PartialSums& own, const Statistics& statistics, const Options& options) {
-  const DefaultFloatingPoint default_floating_point;
   const auto channels = static_cast<std::size_t>(own.channels());
   Shares shares = {std::vector<double>(channels), std::vector<double>(channels)};
   if (own.count() == 0) return shares;
@@ -123,10 +117,17 @@ Shares shares_of(const PartialSums& own, const Statistics& statistics, const Opt
 
 }  // namespace
 
+void check_layers(const SumExchange& exchange) {
+  if (exchange.layers().size() == 1) return;
+  throw Error("exchange", "is of " + std::to_string(exchange.layers().size()) + " layers; expected 1");
+}
+
 PartialSums exchange_moments(SumExchange& exchange, const TensorView& x, const MutableTensorView& y,
-                             const Affine& affine, const Options& options, PartialSums* own) {
+                             const Affine& affine, const Options& options, PartialSums* own,
+                             const std::string& purpose) {
   check_layers(exchange);
   return exchange_sums(exchange, [&] {
+    const DefaultFloatingPoint default_floating_point;
     const IndexList axes = check_forward(x, y, affine, options);
     check_channels(exchange, channel_count(axes, x));
     static_cast<void>(read_affine(affine, axes, x));
@@ -134,7 +135,7 @@ PartialSums exchange_moments(SumExchange& exchange, const TensorView& x, const M
     PartialSums sums(exchange.layers()[0].channels, PartialSums::Kind::moments, exchange.layers()[0].range);
     accumulate(sums, x, options);
     if (own != nullptr) *own = sums;
-    return Contribution{std::move(sums), purpose_of(options.epsilon, options.epsilon_placement)};
+    return Contribution{std::move(sums), purpose_of(options.epsilon, options.epsilon_placement) + purpose};
   });
 }
 
@@ -153,6 +154,7 @@ void synchronized_backward(SumExchange& exchange, const TensorView& dy, const Te
   IndexList axes;
   Shares shares;
   const PartialSums total = exchange_sums(exchange, [&] {
+    const DefaultFloatingPoint default_floating_point;
     axes = check_backward({dy, x, statistics, gamma, of_batch, options}, false);
     check_shares(gradients, axes, dy, x, gamma);
     static_cast<void>(parameter_or("gamma", gamma, 1.0, axes, x));
@@ -164,6 +166,7 @@ void synchronized_backward(SumExchange& exchange, const TensorView& dy, const Te
     if (gradients.dgamma_share || gradients.dbeta_share) shares = shares_of(own, statistics, options);
     return Contribution{std::move(own), purpose_of(statistics)};
   });
+  const DefaultFloatingPoint default_floating_point;
   // The same on all ranks, which have the same statistics.
   if (total.count() != statistics.count) {
     throw Error("statistics", "are of " + std::to_string(statistics.count) + " elements per channel; expected " +

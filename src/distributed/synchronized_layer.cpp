@@ -15,6 +15,7 @@ namespace {
 // What could throw on one rank alone: where it does, all ranks throw in the exchange that they are about to begin.
 template <typename Check>
 void check_on_all_ranks(SumExchange& exchange, const Check& check) {
+  check_layers(exchange);
   try {
     check();
   } catch (const std::exception& exception) {
@@ -31,8 +32,11 @@ std::vector<Index> BatchNorm::forward(SumExchange& exchange, const TensorView& x
     return {};
   }
   check_on_all_ranks(exchange, [&] { check_running(x); });
+  // Decides whether one value per channel is refused.
+  const char* purpose =
+      running.variance_kind == VarianceKind::biased ? ", biased running variance" : ", unbiased running variance";
   PartialSums own(0);
-  const PartialSums sums = exchange_moments(exchange, x, y, affine(), options, &own);
+  const PartialSums sums = exchange_moments(exchange, x, y, affine(), options, &own, purpose);
   Statistics statistics = statistics_of(sums, options);
   // What this refuses, it refuses on all ranks, and before y is written.
   RunningStatistics updated = running;

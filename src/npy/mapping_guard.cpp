@@ -18,24 +18,32 @@ constinit std::atomic<MappingGuard::Range*> first = nullptr;
 struct sigaction previous {};
 std::size_t page_size = 0;
 
-MappingGuard::Range* range_around(const void* address) noexcept {
+// A mapping as it was when the handler looked: another thread may end it meanwhile.
+struct Mapping {
+  MappingGuard::Range* range = nullptr;
+  std::byte* begin = nullptr;
+  std::size_t size = 0;
+};
+
+Mapping mapping_around(const void* address) noexcept {
   const auto wanted = reinterpret_cast<std::uintptr_t>(address);
   for (MappingGuard::Range* range = first; range != nullptr; range = range->next) {
-    std::byte* const begin = range->begin;
-    if (begin != nullptr && wanted - reinterpret_cast<std::uintptr_t>(begin) < range->size) return range;
+    const Mapping mapping = {range, range->begin, range->size};
+    if (mapping.begin == nullptr || wanted - reinterpret_cast<std::uintptr_t>(mapping.begin) >= mapping.size) continue;
+    // Of one mapping: neither has changed in between.
+    if (range->begin == mapping.begin && range->size == mapping.size) return mapping;
   }
-  return nullptr;
+  return {};
 }
 
 // Puts zeros from the page of `address` to the end of the mapping: more of it is hardly to be had.
-bool replace_pages(MappingGuard::Range& range, const void* address) noexcept {
-  std::byte* const begin = range.begin;
-  const std::size_t offset = static_cast<std::size_t>(static_cast<const std::byte*>(address) - begin);
+bool replace_pages(const Mapping& mapping, const void* address) noexcept {
+  const std::size_t offset = static_cast<std::size_t>(static_cast<const std::byte*>(address) - mapping.begin);
   const std::size_t page = offset / page_size * page_size;
-  void* const zeros = ::mmap(begin + page, range.size - page, PROT_READ,
+  void* const zeros = ::mmap(mapping.begin + page, mapping.size - page, PROT_READ,
                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
   if (zeros == MAP_FAILED) return false;
-  range.damaged = true;
+  mapping.range->damaged = true;
   return true;
 }
 
@@ -44,8 +52,8 @@ extern "C" void on_bus_error(int signal, siginfo_t* information, void* /*context
   const int saved_errno = errno;
   const bool sent_by_a_process = information->si_code <= 0;
   if (!sent_by_a_process) {
-    MappingGuard::Range* const range = range_around(information->si_addr);
-    if (range != nullptr && replace_pages(*range, information->si_addr)) {
+    const Mapping mapping = mapping_around(information->si_addr);
+    if (mapping.range != nullptr && replace_pages(mapping, information->si_addr)) {
       errno = saved_errno;
       return;
     }

@@ -39,11 +39,12 @@ std::string temporary_pattern(const std::string& path) {
 
 constexpr const char* process_directory = "/proc/";
 
-// Tells files of one machine apart.
-std::string identity_of(int descriptor) {
+// Tells files apart: those of one machine by device and number; those that several see by the number alone, as each
+// numbers the devices of a network by itself.
+std::string identity_of(int descriptor, bool of_one_machine) {
   struct stat status {};
   if (::fstat(descriptor, &status) != 0) return "";
-  return std::to_string(status.st_dev) + ":" + std::to_string(status.st_ino);
+  return (of_one_machine ? std::to_string(status.st_dev) + ":" : "") + std::to_string(status.st_ino);
 }
 
 // By this name an open file that has none can be given one.
@@ -78,6 +79,13 @@ std::optional<struct stat> replaced_file(const std::string& path) {
   if ((status.st_mode & write_permissions) == 0 || ::faccessat(AT_FDCWD, path.c_str(), W_OK, AT_EACCESS) != 0) {
     throw Error(path, "is write-protected (mode " + octal(status.st_mode & all_permissions) +
                           "); expected a file that may be written, or a new name");
+  }
+  // In a directory as /tmp is, only owners may replace a file.
+  struct stat directory {};
+  const uid_t user = ::geteuid();
+  if (::stat(directory_of(path).c_str(), &directory) == 0 && (directory.st_mode & S_ISVTX) != 0 && user != 0 &&
+      user != status.st_uid && user != directory.st_uid) {
+    throw Error(path, "is another user's file in a sticky directory; expected a file of one's own, or a new name");
   }
   return status;
 }
@@ -129,13 +137,14 @@ OutputFile::OutputFile(const std::string& path, std::string contents, const std:
   const std::string shared_path = shared.substr(space + 1);
   descriptor_ = ::open(shared_path.c_str(), O_WRONLY | O_CLOEXEC);
   // On another machine, a process of the same number may have opened anything.
-  if (!is_open() || identity_of(descriptor_) != shared.substr(0, space)) {
+  const bool of_one_machine = shared_path.starts_with(process_directory);
+  if (!is_open() || identity_of(descriptor_, of_one_machine) != shared.substr(0, space)) {
     const std::string reason = is_open() ? "another file" : describe_errno(errno);
     discard_and_throw("cannot be opened for writing as " + shared_path + " (" + reason +
                       "); expected a file system that all ranks share");
   }
   // Noted here as well: a signal that ends this process ends all, and the owner may be gone already.
-  if (!shared_path.starts_with(process_directory)) temporary_name_.emplace(shared_path);
+  if (!of_one_machine) temporary_name_.emplace(shared_path);
 }
 
 OutputFile::~OutputFile() { discard(); }
@@ -174,7 +183,7 @@ std::string OutputFile::share(bool by_name) {
   const std::string path = temporary_name_
                                ? temporary_name_->path()
                                : process_directory + std::to_string(::getpid()) + "/fd/" + std::to_string(descriptor_);
-  return identity_of(descriptor_) + " " + path;
+  return identity_of(descriptor_, !temporary_name_) + " " + path;
 }
 
 void OutputFile::write(std::span<const std::byte> bytes) { write_fully(bytes); }

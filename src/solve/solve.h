@@ -46,7 +46,8 @@ struct ForwardCoefficients {
 [[nodiscard]] inline ForwardCoefficients solve_forward(const ChannelStatistics& statistics, double gamma,
                                                        double beta) noexcept {
   const double scale = gamma * statistics.inverse_deviation;
-  // gamma * (x - mean) / deviation + beta as IEEE arithmetic has it: where x is the mean, not a number.
+  // gamma * (x - mean) / deviation + beta as IEEE arithmetic has it: not a number where x is the mean, rounded to
+  // float64.
   if (!std::isfinite(gamma)) return {statistics.mean, scale, beta, statistics.variance};
   constexpr double largest = std::numeric_limits<double>::max();
   // Finite, so that a constant channel, where it meets 0, is beta.

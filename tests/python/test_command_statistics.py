@@ -243,6 +243,9 @@ MALFORMED = [
     ("variance", FIVE.replace("[1.0", "[-1.0"), 'has -1.0 for "variance" in channel 0; expected 0 or more'),
     ("inverse_deviation", FIVE.replace("[1.0", "[-1.0"),
      'has -1.0 for "inverse_deviation" in channel 0; expected 0 or more'),
+    ("mean_residual", FIVE, 'has 1.0 for "mean_residual" in channel 0; expected what float64 cannot hold of the mean'),
+    ("epsilon", "[1, [2]]", 'has a list for "epsilon"; expected a number'),
+    ("epsilon", '{"a": 1}', 'has an object for "epsilon"; expected a number'),
     ("epsilon", "0.5", None),  # without the inverse deviations that go with it
 ]  # fmt: skip
 
@@ -265,6 +268,16 @@ def test_malformed_statistics(key: str, text: str | None, message: str | None) -
     if message is not None:
         assert result.stderr == f"exactnorm: error: fit.json: {message}\n"
     assert not os.path.exists("z.npy")
+
+
+def test_values_of_any_depth_are_refused() -> None:
+    np.save("x.npy", sample())
+    deep = "[" * 200_000 + "]" * 200_000
+    Path("fit.json").write_text('{"channel_shape": [5], "epsilon": ' + deep + "}")
+    result = run(*APPLY)
+    assert (result.stderr, result.returncode) == (
+        'exactnorm: error: fit.json: has a list for "epsilon"; expected a number\n', 1
+    )  # fmt: skip
 
 
 def test_inverse_deviations_go_with_the_variances() -> None:

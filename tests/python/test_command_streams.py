@@ -130,3 +130,15 @@ def test_headers_that_numpy_reads(header: str) -> None:
     expected = succeed("statistics", "plain.npy", "--channel-axes", 1)
     assert succeed("statistics", "x.npy", "--channel-axes", 1) == expected
 
+
+@pytest.mark.parametrize("closed", ["2>&-", "2>/dev/full"])
+def test_messages_that_nobody_can_read(closed: str) -> None:
+    x = sample()
+    np.save("x.npy", x)
+    x[0, 1, 0, 0] = np.nan
+    np.save("nan.npy", x)
+    assert pipe(f"exactnorm normalize missing.npy -o y.npy --channel-axes 1 {closed}").returncode == 1
+    assert pipe(f"exactnorm normalize {closed}").returncode == 2
+    assert files() == {"x.npy", "nan.npy"}
+    assert pipe(f"exactnorm normalize nan.npy -o y.npy --channel-axes 1 {closed}").returncode == 0
+    assert np.isnan(np.load("y.npy")[:, 1]).all()

@@ -40,6 +40,8 @@ class Search {
     return true;
   }
 
+  [[nodiscard]] std::uint64_t cases() const { return cases_; }
+
   void print() const {
     std::printf("%llu cases of %llu elements in all\n", static_cast<unsigned long long>(cases_),
                 static_cast<unsigned long long>(elements_));
@@ -91,7 +93,7 @@ int search(double seconds, std::uint64_t first_seed, std::optional<std::uint64_t
     }
   }
   search.print();
-  return 0;
+  return search.cases() > 0 ? 0 : 1;
 }
 
 }  // namespace

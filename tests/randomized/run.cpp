@@ -1,6 +1,7 @@
 #include "randomized/run.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <sstream>
@@ -31,35 +32,42 @@ Tensor strided(Random& random, DType dtype, const IndexList& shape, const std::v
   return tensor;
 }
 
-// Cuts x along an axis that is no channel axis, adds the parts to sums of their own, and merges these.
-PartialSums sum_parts(const Case& test, const Setting& setting, const Tensor& x, const Options& options,
-                      Random& random) {
+// The same elements in parts: cut along an axis that is no channel axis, in any order. Each part is a view of every
+// tensor given.
+std::vector<std::vector<TensorView>> parts_of(const Case& test, const std::vector<TensorView>& whole, Random& random) {
   std::vector<std::size_t> axes;
   for (std::size_t axis = 0; axis < test.shape.size(); ++axis) {
-    const auto& channel_axes = options.channel_axes;
+    const auto& channel_axes = test.options.channel_axes;
     if (std::find(channel_axes.begin(), channel_axes.end(), static_cast<Index>(axis)) == channel_axes.end()) {
       axes.push_back(axis);
     }
   }
-  std::vector<TensorView> parts = {x.view()};
-  if (!axes.empty()) {
-    const std::size_t axis = axes[static_cast<std::size_t>(random.between(0, static_cast<Index>(axes.size()) - 1))];
-    const Index size = test.shape[axis];
-    const Index first = random.between(0, size);
-    const Index second = random.between(first, size);
-    parts = {slice(x.view(), axis, 0, first), slice(x.view(), axis, first, second - first),
-             slice(x.view(), axis, second, size - second)};
-    random.shuffle(parts);
+  if (axes.empty()) return {whole};
+  const std::size_t axis = axes[static_cast<std::size_t>(random.between(0, static_cast<Index>(axes.size()) - 1))];
+  const Index size = test.shape[axis];
+  const Index first = random.between(0, size);
+  const Index second = random.between(first, size);
+  std::vector<std::vector<TensorView>> parts(3);
+  for (const TensorView& tensor : whole) {
+    parts[0].push_back(slice(tensor, axis, 0, first));
+    parts[1].push_back(slice(tensor, axis, first, second - first));
+    parts[2].push_back(slice(tensor, axis, second, size - second));
   }
-  return under(setting, [&] {
-    PartialSums total(test.channels());
-    for (const TensorView& part : parts) {
-      PartialSums sums(test.channels());
-      accumulate(sums, part, options);
-      total.merge(sums);
-    }
-    return total;
-  });
+  random.shuffle(parts);
+  return parts;
+}
+
+// Adds the parts to sums of their own, and merges these.
+PartialSums sum_parts(const Case& test, const std::vector<std::vector<TensorView>>& parts, const Options& options) {
+  const bool of_gradients = parts.front().size() == 2;
+  const PartialSums nothing(test.channels(), of_gradients ? PartialSums::Kind::gradients : PartialSums::Kind::moments);
+  PartialSums total = nothing;
+  for (const std::vector<TensorView>& part : parts) {
+    PartialSums sums = nothing;
+    of_gradients ? accumulate(sums, part[0], part[1], options) : accumulate(sums, part[0], options);
+    total.merge(sums);
+  }
+  return total;
 }
 
 bool same(const std::vector<double>& a, const std::vector<double>& b) {
@@ -84,6 +92,7 @@ std::optional<std::string> Results::difference(const Results& other) const {
       {"dx", &Results::dx},
       {"dgamma", &Results::dgamma},
       {"dbeta", &Results::dbeta},
+      {"dx from sums of parts", &Results::dx_from_sums},
       {"dx of frozen statistics", &Results::frozen_dx},
       {"dgamma of frozen statistics", &Results::frozen_dgamma},
       {"dbeta of frozen statistics", &Results::frozen_dbeta}};
@@ -98,7 +107,9 @@ std::optional<std::string> Results::difference(const Results& other) const {
   for (const auto& [name, member] : members) {
     if (!same(this->*member, other.*member)) return name;
   }
+  if (statistics.count != other.statistics.count) return "count";
   if (moments != other.moments) return "sums of parts";
+  if (gradient_sums != other.gradient_sums) return "sums of gradients of parts";
   return std::nullopt;
 }
 
@@ -138,7 +149,16 @@ Results run(const Case& test, const Setting& setting) {
   results.dbeta = of_channels[1].values();
   results.frozen_dgamma = of_channels[2].values();
   results.frozen_dbeta = of_channels[3].values();
-  results.moments = sum_parts(test, setting, x, options, random);
+  const auto x_parts = parts_of(test, {x.view()}, random);
+  const auto gradient_parts = parts_of(test, {dy.view(), x.view()}, random);
+  under(setting, [&] {
+    results.moments = sum_parts(test, x_parts, options);
+    results.gradient_sums = sum_parts(test, gradient_parts, options);
+    results.of_moments = statistics_of(results.moments, options);
+    backward_from_sums(dy.view(), x.view(), results.statistics, results.gradient_sums, gamma.view(), {.dx = dx.view()},
+                       options);
+  });
+  results.dx_from_sums = dx.values();
   return results;
 }
 

@@ -27,7 +27,11 @@ struct Results {
   std::vector<double> y, inferred;
   std::vector<double> dx, dgamma, dbeta;
   std::vector<double> frozen_dx, frozen_dgamma, frozen_dbeta;
-  PartialSums moments = PartialSums(0);  // of parts that were added and merged in some order
+  // Of parts that were added and merged in some order, and what comes of them.
+  PartialSums moments = PartialSums(0);
+  PartialSums gradient_sums = PartialSums(0);
+  Statistics of_moments;
+  std::vector<double> dx_from_sums;
 
   /// The name of the first member whose bits differ, if any does; NaN is NaN.
   [[nodiscard]] std::optional<std::string> difference(const Results& other) const;

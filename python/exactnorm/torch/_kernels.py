@@ -144,7 +144,7 @@ def track(
         momentum = 1.0 / (int(batches) + 1)
     if running_mean is not None and running_var is not None and momentum is not None:
         _core.tensor_update_running(_view(statistics), _view(running_mean), _view(running_var), momentum)
-        # Written behind PyTorch's back: graphs that have saved these tensors are to know.
+        # PyTorch does not see these writes. A new version tells graphs that have saved the tensors.
         torch._C._increment_version((running_mean, running_var))
     if batches is not None:
         batches.add_(1)

@@ -36,7 +36,7 @@ _library.define(
     " -> ()"
 )
 
-# Of arguments behind which nobody hides.
+# Types of arguments that are what they seem.
 _plain_tensors = {Tensor, torch.nn.Parameter}
 _plain_others = {float, bool, list, type(None)}
 # Stand-ins for plain tensors, which ask for an operator's meta function, or pass the operator on.
@@ -63,7 +63,7 @@ def is_forward_mode() -> bool:
     return forward_ad._current_level >= 0
 
 
-def hides_something(kind: type) -> bool:
+def dispatches_itself(kind: type) -> bool:
     """Whether tensors of this class may be anything, a DTensor for example, which only PyTorch's operations know."""
     return (
         kind not in _plain_tensors
@@ -75,7 +75,7 @@ def hides_something(kind: type) -> bool:
 def are_opaque(inputs: tuple[Any, ...]) -> bool:
     """Whether kernels and autograd.Function cannot follow what is done to these inputs."""
     return is_transformed() or any(
-        _is_batched(value) or hides_something(type(value)) for value in inputs if isinstance(value, Tensor)
+        _is_batched(value) or dispatches_itself(type(value)) for value in inputs if isinstance(value, Tensor)
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch.autograd import forward_ad
 from exactnorm import _core
 from exactnorm.torch._kernels import _new_statistics, _optional_view, _view, track
 from exactnorm.torch._modules import arguments_of
-from exactnorm.torch._operators import are_opaque, hides_something, only_wanted, pull_back
+from exactnorm.torch._operators import are_opaque, dispatches_itself, only_wanted, pull_back
 from exactnorm.torch.functional import normalize
 
 ProcessGroup = Any
@@ -81,7 +81,7 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         group = self.process_group or distributed.group.WORLD
         return group if distributed.get_world_size(group) > 1 else None
 
-    # Messages are no work for compilers.
+    # Compilers cannot trace messages.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _normalize_with(self, group: ProcessGroup, input: Tensor) -> Tensor:
         problem = self._problem_with(input)
@@ -114,7 +114,7 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         own = {name: getattr(self, name) for name in ("weight", "bias", "running_mean", "running_var")}
         tensors = {name: tensor for name, tensor in {"input": input, **own}.items() if tensor is not None}
         for name, tensor in tensors.items():
-            if isinstance(tensor, FakeTensor) or hides_something(type(tensor)):
+            if isinstance(tensor, FakeTensor) or dispatches_itself(type(tensor)):
                 return name, f"is a {type(tensor).__name__}; expected a plain tensor"
             if _has_tangent(tensor):
                 return name, "has a tangent of forward mode, which SyncBatchNorm cannot follow in training"
@@ -137,9 +137,9 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
                 return name, f"is {_name(tensor.dtype)}; expected {_name(expected)}, as the module's others"
             if name != "input" and tensor.shape != (self.num_features,):
                 return name, f"has shape {tuple(tensor.shape)}; expected ({self.num_features},)"
-        if not isinstance(self.eps, (int, float)) or not 0 <= self.eps < math.inf:
+        if not _is_within(self.eps, sys.float_info.max):
             return "eps", f"is {self.eps!r}; expected a finite number of 0 or more"
-        if self.momentum is not None and not (isinstance(self.momentum, (int, float)) and 0 <= self.momentum <= 1):
+        if self.momentum is not None and not _is_within(self.momentum, 1):
             return "momentum", f"is {self.momentum!r}; expected a number from 0 to 1, or None"
         if input.dtype not in _dtypes:
             return "input", f"is {_name(input.dtype)}; expected float32 or float64"
@@ -306,6 +306,13 @@ class _Synchronized(torch.autograd.Function):
             torch.get_num_threads(),
         )
         return grad_input, grad_weight, grad_bias, None, None
+
+
+def _is_within(value: Any, largest: float) -> bool:
+    try:
+        return 0 <= float(value.__float__()) <= largest  # a str has no such method
+    except (AttributeError, TypeError, ValueError, RuntimeError):
+        return False
 
 
 def _has_tangent(tensor: Tensor) -> bool:

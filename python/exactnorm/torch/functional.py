@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -9,8 +11,6 @@ from exactnorm.torch import _formulas, _operators
 from exactnorm.torch._kernels import is_recomputation
 
 __all__ = ["batch_norm"]
-
-_plain_tensors = {Tensor, torch.nn.Parameter}
 
 
 def batch_norm(
@@ -75,6 +75,7 @@ def normalize(
             output = _formulas.inference(input, running_mean, running_var, weight, bias, eps)
             return output
         if running_mean is None and batches is None:
+            _check_size(input)
             output, _ = _formulas.batch_norm(input, weight, bias, eps)
             return output
     if not is_known or is_transformed:
@@ -92,15 +93,19 @@ def normalize(
     if not training:
         output = _operators.batch_norm_inference(input, running_mean, running_var, weight, bias, eps)
         return output
+    _check_size(input)
+    output, statistics = _operators.batch_norm(input, weight, bias, eps)
+    if running_mean is not None or batches is not None:
+        _operators.track(statistics, running_mean, running_var, batches, momentum)
+    return output
+
+
+def _check_size(input: Tensor) -> None:
     if input.numel() == input.shape[1] and input.numel() > 0:
         raise ValueError(
             f"Expected more than 1 value per channel when training, got input size {input.shape}; "
             "its variance would be 0, whatever the value"
         )
-    output, statistics = _operators.batch_norm(input, weight, bias, eps)
-    if running_mean is not None or batches is not None:
-        _operators.track(statistics, running_mean, running_var, batches, momentum)
-    return output
 
 
 def _copy(buffer: Tensor | None) -> Tensor | None:
@@ -114,9 +119,9 @@ def _is_known(
     dtype = input.dtype
     if not (input.is_cpu and (dtype == torch.float32 or dtype == torch.float64) and 2 <= input.dim() <= 8):
         return False
-    if input.layout != torch.strided or not eps >= 0 or not (momentum is None or 0 <= momentum <= 1):
+    if input.layout != torch.strided or not 0 <= eps < math.inf or not (momentum is None or 0 <= momentum <= 1):
         return False
-    if type(input) is not Tensor and _operators.hides_something(type(input)):
+    if type(input) is not Tensor and _operators.dispatches_itself(type(input)):
         return False
     channels = input.shape[1]
     for other in others:
@@ -125,7 +130,7 @@ def _is_known(
             and other.dtype == dtype
             and other.dim() == 1
             and other.shape[0] == channels
-            and (type(other) in _plain_tensors or not _operators.hides_something(type(other)))
+            and not _operators.dispatches_itself(type(other))
         ):
             return False
     running_mean, running_var, *_ = others
