@@ -236,7 +236,7 @@ MALFORMED = [
     ("mean", "[1.0]", 'has 1 values for "mean"; expected one for each channel of "channel_shape" (5,)'),
     ("variance", "[1.0]", 'has 1 values for "variance"; expected 5, one for each channel'),
     ("variance", "{}", 'has {} for "variance"; expected a list of numbers'),
-    ("mean", FIVE.replace("1.0]", "null]"), 'has null for "mean" in channel 4; '
+    ("mean", FIVE.replace("[1.0", "[null"), 'has null for "mean" in channel 0; '
      "expected a number; data with NaN, with infinity or without values has none"),
     ("mean", FIVE.replace("1.0]", "true]"), 'has true for "mean" in channel 4; expected a number'),
     ("mean_residual", FIVE.replace("[1.0", '["0"'), 'has "0" for "mean_residual" in channel 0; expected a number'),
