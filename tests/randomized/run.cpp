@@ -1,8 +1,6 @@
 #include "randomized/run.h"
 
 #include <algorithm>
-#include <bit>
-#include <cmath>
 #include <limits>
 #include <sstream>
 
@@ -70,13 +68,6 @@ PartialSums sum_parts(const Case& test, const std::vector<std::vector<TensorView
   return total;
 }
 
-bool same(const std::vector<double>& a, const std::vector<double>& b) {
-  const auto equal = [](double p, double q) {
-    return std::isnan(p) ? std::isnan(q) : std::bit_cast<std::uint64_t>(p) == std::bit_cast<std::uint64_t>(q);
-  };
-  return std::equal(a.begin(), a.end(), b.begin(), b.end(), equal);
-}
-
 }  // namespace
 
 std::string Setting::description() const {
@@ -102,10 +93,10 @@ std::optional<std::string> Results::difference(const Results& other) const {
       {"variance", &Statistics::variance},
       {"inverse_deviation", &Statistics::inverse_deviation}};
   for (const auto& [name, member] : statistics_members) {
-    if (!same(statistics.*member, other.statistics.*member)) return name;
+    if (!same_numbers(statistics.*member, other.statistics.*member)) return name;
   }
   for (const auto& [name, member] : members) {
-    if (!same(this->*member, other.*member)) return name;
+    if (!same_numbers(this->*member, other.*member)) return name;
   }
   if (statistics.count != other.statistics.count) return "count";
   if (moments != other.moments) return "sums of parts";

@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -25,6 +27,13 @@ inline ::testing::AssertionResult same_bits(const std::vector<double>& a, const 
     }
   }
   return ::testing::AssertionSuccess();
+}
+
+/// The same where NaN is NaN, as the library promises: sign and payload are the compiler's and the processor's.
+inline bool same_numbers(const std::vector<double>& a, const std::vector<double>& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](double p, double q) {
+    return std::isnan(p) ? std::isnan(q) : std::bit_cast<std::uint64_t>(p) == std::bit_cast<std::uint64_t>(q);
+  });
 }
 
 inline ::testing::AssertionResult same_bits(const Statistics& a, const Statistics& b) {
