@@ -45,9 +45,10 @@ class BatchNorm {
   /// gamma_gradient and beta_gradient, and dx if given.
   ///
   /// `x` holds what `forward` was given: the same memory or a copy, but not what a forward in place has overwritten.
-  /// After a forward in training mode, x is read once more to make sure: Error, with nothing written, where its shape,
-  /// or the exact mean or variance of a channel, is another. After one in evaluation mode dx does not depend on x,
-  /// dgamma is that of the x given, and its shape alone is checked. Throws Error when there was no forward.
+  /// After a forward in training mode, x is read once more to make sure: Error, with nothing written, where its shape
+  /// is another, or the mean or variance of a channel, as Statistics hold them. After one in evaluation mode dx does
+  /// not depend on x, dgamma is that of the x given, and its shape alone is checked. Throws Error when there was no
+  /// forward.
   void backward(const TensorView& dy, const TensorView& x, const std::optional<MutableTensorView>& dx);
 
   /// The same for a batch of which every rank holds a part, as the functions of synchronized.h; all ranks' layers are
@@ -62,7 +63,7 @@ class BatchNorm {
   // What a backward pass has to know of its forward pass.
   struct Pass {
     Statistics statistics;
-    Statistics of_x;  // of this rank's part alone; empty after an evaluation
+    std::optional<Statistics> of_part;  // of this rank's x alone, where ranks share the batch
     std::vector<double> gamma;
     IndexList channel_axes;
     IndexList shape;
@@ -72,8 +73,8 @@ class BatchNorm {
   [[nodiscard]] Affine affine() const;
   void evaluate(const TensorView& x, const MutableTensorView& y);
   void check_channels(const TensorView& x) const;
-  void check_running(const TensorView& x) const;
-  void remember(const TensorView& x, Statistics statistics, Statistics of_x, bool was_training);
+  void check_training(const TensorView& x) const;
+  void remember(const TensorView& x, Statistics statistics, std::optional<Statistics> of_part, bool was_training);
   [[nodiscard]] const Pass& latest_pass() const;
   [[nodiscard]] Options options_of(const Pass& pass) const;
   void check_same_x(const Pass& pass, const TensorView& x) const;

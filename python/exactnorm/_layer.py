@@ -143,8 +143,9 @@ class BatchNorm:
         `dgamma` and `dbeta`, float64 arrays of one element per channel.
 
         x holds what that call was given: the same array or a copy, but not one that was normalized in place. After a call
-        in training mode, x is read once more to make sure: ValueError where its shape, or the exact mean or variance of a
-        channel, is another. After one in evaluation mode, dx does not depend on x, and its shape alone is checked.
+        in training mode, x is read once more to make sure: ValueError where its shape is another, or the mean or variance
+        of a channel, as `Statistics` hold them. After one in evaluation mode, dx does not depend on x, and its shape alone
+        is checked.
         """
         x = as_array("x", x)
         target = normalized_like(x) if out is None else as_array("out", out)

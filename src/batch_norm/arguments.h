@@ -6,6 +6,7 @@
 
 #include "exactnorm/batch_norm.h"
 #include "exactnorm/options.h"
+#include "exactnorm/running_statistics.h"
 #include "exactnorm/statistics.h"
 #include "exactnorm/tensor.h"
 
@@ -29,6 +30,9 @@ struct Parameters {
 
 /// One value for each channel in each vector, and an epsilon that can be.
 void check_statistics(const Statistics& statistics, Index channels);
+
+/// What an update of running statistics refuses whatever the batch.
+void check_running(const RunningStatistics& running);
 
 struct BackwardArguments {
   const TensorView& dy;

@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "batch_norm/arguments.h"
 #include "tensor/checks.h"
 
 namespace exactnorm {
@@ -34,8 +35,9 @@ BatchNorm::BatchNorm(Index channels, const Options& layer_options) : running(cha
 
 Affine BatchNorm::affine() const { return {view_of(gamma), view_of(beta)}; }
 
-void BatchNorm::remember(const TensorView& x, Statistics statistics, Statistics of_x, bool was_training) {
-  latest_ = Pass{std::move(statistics), std::move(of_x), gamma, options.channel_axes, x.shape, was_training};
+void BatchNorm::remember(const TensorView& x, Statistics statistics, std::optional<Statistics> of_part,
+                         bool was_training) {
+  latest_ = Pass{std::move(statistics), std::move(of_part), gamma, options.channel_axes, x.shape, was_training};
 }
 
 void BatchNorm::check_channels(const TensorView& x) const {
@@ -49,15 +51,12 @@ void BatchNorm::evaluate(const TensorView& x, const MutableTensorView& y) {
   check_channels(x);
   Statistics statistics = running.statistics(options);
   inference(x, statistics, y, affine(), options);
-  remember(x, std::move(statistics), {}, false);
+  remember(x, std::move(statistics), std::nullopt, false);
 }
 
-void BatchNorm::check_running(const TensorView& x) const {
+void BatchNorm::check_training(const TensorView& x) const {
   check_channels(x);
-  Statistics nothing;
-  nothing.mean.resize(static_cast<std::size_t>(running.channels()));
-  nothing.variance = nothing.mean;
-  RunningStatistics(running).update(nothing);
+  check_running(running);
 }
 
 std::vector<Index> BatchNorm::forward(const TensorView& x, const MutableTensorView& y) {
@@ -66,14 +65,14 @@ std::vector<Index> BatchNorm::forward(const TensorView& x, const MutableTensorVi
     return {};
   }
   // All that the update of `running` could refuse is refused before y is written.
-  check_running(x);
+  check_training(x);
   if (running.variance_kind == VarianceKind::unbiased && running.channels() > 0 &&
       element_count(x.shape) == running.channels()) {
     throw Error("x", "has one value per channel; expected more in training mode, as one has no unbiased variance");
   }
-  const Statistics statistics = training(x, y, affine(), options);
+  Statistics statistics = training(x, y, affine(), options);
   std::vector<Index> refused = running.update(statistics);
-  remember(x, statistics, statistics, true);
+  remember(x, std::move(statistics), std::nullopt, true);
   return refused;
 }
 
@@ -95,7 +94,8 @@ void BatchNorm::check_same_x(const Pass& pass, const TensorView& x) const {
                          ", as in the latest forward pass");
   }
   if (!pass.was_training) return;
-  PartialSums sums(pass.of_x.channels());
+  const Statistics& expected_statistics = pass.of_part ? *pass.of_part : pass.statistics;
+  PartialSums sums(expected_statistics.channels());
   accumulate(sums, x, options_of(pass));
   const Statistics found = statistics_of(sums);
   for (std::size_t channel = 0; channel < found.mean.size(); ++channel) {
@@ -105,9 +105,9 @@ void BatchNorm::check_same_x(const Pass& pass, const TensorView& x) const {
                            std::to_string(channel) + "; expected " + to_text(expected[channel]) +
                            ", as x had in the latest forward pass");
     };
-    compare("mean", found.mean, pass.of_x.mean);
-    compare("mean residual", found.mean_residual, pass.of_x.mean_residual);
-    compare("variance", found.variance, pass.of_x.variance);
+    compare("mean", found.mean, expected_statistics.mean);
+    compare("mean residual", found.mean_residual, expected_statistics.mean_residual);
+    compare("variance", found.variance, expected_statistics.variance);
   }
 }
 

@@ -5,6 +5,7 @@
 #include <limits>
 #include <string>
 
+#include "batch_norm/arguments.h"
 #include "exactnorm/batch_norm.h"
 #include "plan/floating_point.h"
 #include "tensor/checks.h"
@@ -23,32 +24,38 @@ std::size_t checked_channels(Index channels) {
 RunningStatistics::RunningStatistics(Index channels)
     : mean(checked_channels(channels), 0.0), variance(mean.size(), 1.0), batches_refused(mean.size(), 0) {}
 
+void check_running(const RunningStatistics& running) {
+  const std::size_t channels = running.mean.size();
+  if (running.variance.size() != channels) {
+    throw Error("variance", "has " + std::to_string(running.variance.size()) + " values; expected " +
+                                std::to_string(channels) + ", as many as mean has");
+  }
+  if (running.momentum && !(*running.momentum >= 0 && *running.momentum <= 1)) {
+    throw Error("momentum", "is " + to_text(*running.momentum) + "; expected 0 to 1");
+  }
+  const Index tracked = running.batches_tracked;
+  if (tracked < 0 || tracked == std::numeric_limits<Index>::max()) {
+    throw Error("batches_tracked", "is " + std::to_string(tracked) + "; expected 0 to 2^63 - 2");
+  }
+  for (std::size_t channel = 0; channel < std::min(channels, running.batches_refused.size()); ++channel) {
+    const Index refused = running.batches_refused[channel];
+    if (refused >= 0 && refused <= tracked) continue;
+    throw Error("batches_refused", "is " + std::to_string(refused) + " in channel " + std::to_string(channel) +
+                                       "; expected 0 to " + std::to_string(tracked) + ", the batches tracked");
+  }
+}
+
 std::vector<Index> RunningStatistics::update(const Statistics& batch) {
   const DefaultFloatingPoint default_floating_point;
-  if (variance.size() != mean.size()) {
-    throw Error("variance", "has " + std::to_string(variance.size()) + " values; expected " +
-                                std::to_string(mean.size()) + ", as many as mean has");
-  }
+  check_running(*this);
   for (const std::vector<double>* values : {&batch.mean, &batch.variance}) {
     if (values->size() == mean.size()) continue;
     throw Error("batch", "has " + std::to_string(values->size()) + (values == &batch.mean ? " means" : " variances") +
                              "; expected " + std::to_string(channels()) + ", one per channel");
   }
-  if (momentum && !(*momentum >= 0 && *momentum <= 1)) {
-    throw Error("momentum", "is " + to_text(*momentum) + "; expected 0 to 1");
-  }
   const bool unbiased = variance_kind == VarianceKind::unbiased;
   if (batch.count == 1 && unbiased) {
     throw Error("batch", "has 1 value per channel; expected at least 2, as one value has no unbiased variance");
-  }
-  if (batches_tracked < 0 || batches_tracked == std::numeric_limits<Index>::max()) {
-    throw Error("batches_tracked", "is " + std::to_string(batches_tracked) + "; expected 0 to 2^63 - 2");
-  }
-  for (std::size_t channel = 0; channel < std::min(mean.size(), batches_refused.size()); ++channel) {
-    if (batches_refused[channel] >= 0 && batches_refused[channel] <= batches_tracked) continue;
-    throw Error("batches_refused", "is " + std::to_string(batches_refused[channel]) + " in channel " +
-                                       std::to_string(channel) + "; expected 0 to " + std::to_string(batches_tracked) +
-                                       ", the batches tracked");
   }
   std::vector<Index> refused;
   if (batch.count == 0) return refused;

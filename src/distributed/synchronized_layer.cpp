@@ -31,7 +31,7 @@ std::vector<Index> BatchNorm::forward(SumExchange& exchange, const TensorView& x
     evaluate(x, y);
     return {};
   }
-  check_on_all_ranks(exchange, [&] { check_running(x); });
+  check_on_all_ranks(exchange, [&] { check_training(x); });
   // Decides whether one value per channel is refused.
   const char* purpose =
       running.variance_kind == VarianceKind::biased ? ", biased running variance" : ", unbiased running variance";
@@ -41,10 +41,10 @@ std::vector<Index> BatchNorm::forward(SumExchange& exchange, const TensorView& x
   // What this refuses, it refuses on all ranks, and before y is written.
   RunningStatistics updated = running;
   std::vector<Index> refused = updated.update(statistics);
-  Statistics of_x = statistics_of(own, options);
+  Statistics of_part = statistics_of(own, options);
   inference(x, statistics, y, affine(), options);
   running = std::move(updated);
-  remember(x, std::move(statistics), std::move(of_x), true);
+  remember(x, std::move(statistics), std::move(of_part), true);
   return refused;
 }
 

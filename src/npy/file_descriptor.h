@@ -1,7 +1,11 @@
 #pragma once
 
+#include <poll.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <cstddef>
+#include <span>
 #include <utility>
 
 namespace exactnorm::npy {
@@ -24,5 +28,24 @@ class FileDescriptor {
  private:
   int descriptor_;
 };
+
+/// Writes all bytes, in as many steps as it takes. Returns 0, or the error number of the step that failed.
+[[nodiscard]] inline int write_all(int descriptor, std::span<const std::byte> bytes) noexcept {
+  while (!bytes.empty()) {
+    const ssize_t written = ::write(descriptor, bytes.data(), bytes.size());
+    if (written > 0) {
+      bytes = bytes.subspan(static_cast<std::size_t>(written));
+    } else if (written == 0) {
+      return EIO;  // POSIX leaves open what writing nothing means; trying again could go on for ever
+    } else if (errno == EAGAIN) {
+      // A pipe that somebody has made so: poll() waits for its reader.
+      pollfd wait = {descriptor, POLLOUT, 0};
+      ::poll(&wait, 1, -1);
+    } else if (errno != EINTR) {
+      return errno;
+    }
+  }
+  return 0;
+}
 
 }  // namespace exactnorm::npy

@@ -1,7 +1,6 @@
 #include "npy/output_file.h"
 
 #include <fcntl.h>
-#include <poll.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -11,6 +10,7 @@
 #include <utility>
 
 #include "exactnorm/error.h"
+#include "npy/file_descriptor.h"
 #include "npy/system_text.h"
 
 namespace exactnorm::npy {
@@ -201,20 +201,8 @@ void OutputFile::write_at(off_t offset, std::span<const std::byte> bytes) {
 }
 
 void OutputFile::write_fully(std::span<const std::byte> bytes) {
-  while (!bytes.empty()) {
-    const ssize_t written = ::write(descriptor_, bytes.data(), bytes.size());
-    if (written > 0) {
-      bytes = bytes.subspan(static_cast<std::size_t>(written));
-      position_ += written;
-    } else if (written < 0 && errno == EAGAIN) {
-      // Standard output may be a pipe that somebody has made so; poll() waits for its reader.
-      pollfd wait = {descriptor_, POLLOUT, 0};
-      ::poll(&wait, 1, -1);
-    } else if (written == 0 || errno != EINTR) {
-      // POSIX leaves open what writing nothing means; trying again could go on for ever.
-      fail_to_write(written == 0 ? EIO : errno);
-    }
-  }
+  if (const int failure = write_all(descriptor_, bytes)) fail_to_write(failure);
+  position_ += static_cast<off_t>(bytes.size());
 }
 
 void OutputFile::close() {

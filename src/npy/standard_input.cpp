@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <filesystem>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -57,18 +58,6 @@ std::size_t read_some(std::vector<std::byte>& buffer) {
   }
 }
 
-void write_all(const FileDescriptor& file, const std::byte* bytes, std::size_t size, const std::string& directory) {
-  while (size > 0) {
-    const ssize_t count = ::write(file.get(), bytes, size);
-    if (count > 0) {
-      bytes += count;
-      size -= static_cast<std::size_t>(count);
-    } else if (count == 0 || errno != EINTR) {
-      fail_to_keep(directory, count == 0 ? EIO : errno);
-    }
-  }
-}
-
 }  // namespace
 
 int open_standard_input() {
@@ -81,7 +70,9 @@ int open_standard_input() {
   const std::string directory = temporary_directory();
   FileDescriptor file = create_unnamed(directory);
   std::vector<std::byte> buffer(copied_bytes);
-  while (const std::size_t count = read_some(buffer)) write_all(file, buffer.data(), count, directory);
+  while (const std::size_t count = read_some(buffer)) {
+    if (const int failure = write_all(file.get(), std::span(buffer).first(count))) fail_to_keep(directory, failure);
+  }
   return file.release();
 }
 

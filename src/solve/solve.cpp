@@ -190,11 +190,6 @@ ChannelGradients gradients_of(const GradientSums& sums, const ChannelStatistics&
   return gradients;
 }
 
-ChannelGradients solve_backward(const PartialSums& sums, Index sums_channel, const ChannelStatistics& statistics,
-                                double gamma, Index count, bool frozen, const Options& options) {
-  return gradients_of(gradient_sums(sums, sums_channel, statistics), statistics, gamma, count, frozen, options);
-}
-
 Statistics make_statistics(Index channels, Index count, const Options& options) {
   const auto size = static_cast<std::size_t>(channels);
   const auto empty = [&] { return std::vector<double>(size, not_a_number); };

@@ -88,11 +88,6 @@ struct GradientSums {
 [[nodiscard]] ChannelGradients gradients_of(const GradientSums& sums, const ChannelStatistics& statistics, double gamma,
                                             Index count, bool frozen, const Options& options) noexcept;
 
-/// gradients_of the sums of a channel.
-[[nodiscard]] ChannelGradients solve_backward(const PartialSums& sums, Index sums_channel,
-                                              const ChannelStatistics& statistics, double gamma, Index count,
-                                              bool frozen, const Options& options);
-
 /// One channel of a Statistics.
 [[nodiscard]] inline ChannelStatistics channel_of(const Statistics& statistics, Index channel) noexcept {
   const auto at = static_cast<std::size_t>(channel);

@@ -8,7 +8,7 @@
 
 // Solutions from short sums, many channels at a time, in twice float64's precision. A channel is `solved` where
 // that is proven to give the very bits that exact arithmetic gives: the others, few, are for solve_statistics and
-// solve_backward.
+// for gradient_sums() of long sums.
 
 namespace exactnorm {
 
@@ -31,8 +31,8 @@ struct ShortGradients {
   std::uint8_t* solved = nullptr;
 };
 
-/// What solve_backward finds in sums of gradients, for gradients_of(gradient_sums(sum_dy, centred), ...); returns how
-/// many channels are solved.
+/// What gradient_sums() finds in long sums, for gradients_of(gradient_sums(sum_dy, centred), ...); returns how many
+/// channels are solved.
 Index solve_short_gradients(const ShortView& sums, const double* mean, const double* mean_residual,
                             const ShortGradients& to);
 

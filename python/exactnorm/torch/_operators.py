@@ -60,6 +60,7 @@ def is_transformed() -> bool:
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def is_forward_mode() -> bool:
+    """Whether forward-mode derivatives are among them."""
     return forward_ad._current_level >= 0
 
 
