@@ -1,5 +1,5 @@
 // The caller's floating-point environment changes no result, and is left as it was.
-#include "plan/floating_point.h"
+#include "traverse/floating_point.h"
 
 #include <gtest/gtest.h>
 
@@ -11,11 +11,11 @@
 #include "exactnorm/batch_norm.h"
 #include "exactnorm/running_statistics.h"
 #include "exactnorm/synchronized.h"
-#include "plan/parallel.h"
 #include "support/compare.h"
 #include "support/environment.h"
 #include "support/oracle.h"
 #include "support/random.h"
+#include "traverse/parallel.h"
 
 namespace exactnorm::testing {
 namespace {

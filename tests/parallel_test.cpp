@@ -1,5 +1,5 @@
 // Tasks on threads, and the small types that they come with.
-#include "plan/parallel.h"
+#include "traverse/parallel.h"
 
 #include <gtest/gtest.h>
 
@@ -11,9 +11,9 @@
 #include <thread>
 #include <vector>
 
-#include "plan/cache_size.h"
-#include "plan/function_view.h"
-#include "plan/short_list.h"
+#include "traverse/cache_size.h"
+#include "traverse/function_view.h"
+#include "traverse/short_list.h"
 
 namespace exactnorm::testing {
 namespace {

@@ -11,9 +11,6 @@
 
 #include "combine/accumulator.h"
 #include "exactnorm/info.h"
-#include "plan/loop_nest.h"
-#include "plan/partition.h"
-#include "plan/walk.h"
 #include "solve/big_integer.h"
 #include "support/compare.h"
 #include "support/integer.h"
@@ -21,6 +18,9 @@
 #include "support/random.h"
 #include "support/tensor.h"
 #include "tensor/checks.h"
+#include "traverse/loop_nest.h"
+#include "traverse/partition.h"
+#include "traverse/walk.h"
 
 namespace exactnorm::testing {
 namespace {

@@ -1,5 +1,5 @@
 // Planes of a few elements, which are summed by places first: the same bits as in a layout where that is not done.
-#include "plan/short_runs.h"
+#include "traverse/short_runs.h"
 
 #include <gtest/gtest.h>
 

@@ -13,11 +13,11 @@
 #include "arguments.h"
 #include "arrays.h"
 #include "exactnorm/exactnorm.h"
-#include "plan/floating_point.h"
 #include "shared.h"
 #include "synchronized.h"
 #include "tensor/checks.h"
 #include "tensors.h"
+#include "traverse/floating_point.h"
 
 namespace exactnorm::python {
 namespace {

@@ -12,8 +12,8 @@
 
 #include "arrays.h"
 #include "exactnorm/exactnorm.h"
-#include "plan/floating_point.h"
 #include "tensor_arguments.h"
+#include "traverse/floating_point.h"
 
 namespace exactnorm::python {
 namespace {

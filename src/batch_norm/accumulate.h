@@ -4,7 +4,7 @@
 
 #include "exactnorm/partial_sums.h"
 #include "exactnorm/tensor.h"
-#include "plan/loop_nest.h"
+#include "traverse/loop_nest.h"
 
 namespace exactnorm {
 

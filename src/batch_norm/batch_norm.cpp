@@ -10,9 +10,9 @@
 #include "batch_norm/operation.h"
 #include "batch_norm/solve_channels.h"
 #include "combine/accumulator.h"
-#include "plan/floating_point.h"
 #include "solve/solve.h"
 #include "tensor/checks.h"
+#include "traverse/floating_point.h"
 
 namespace exactnorm {
 

@@ -6,10 +6,10 @@
 #include <numeric>
 #include <vector>
 
-#include "plan/cache_size.h"
-#include "plan/parallel.h"
 #include "reduce/reduce.h"
 #include "tensor/checks.h"
+#include "traverse/cache_size.h"
+#include "traverse/parallel.h"
 
 namespace exactnorm {
 

@@ -9,10 +9,10 @@
 #include "exactnorm/partial_sums.h"
 #include "exactnorm/tensor.h"
 #include "map/map.h"
-#include "plan/function_view.h"
-#include "plan/loop_nest.h"
-#include "plan/partition.h"
 #include "solve/solve.h"
+#include "traverse/function_view.h"
+#include "traverse/loop_nest.h"
+#include "traverse/partition.h"
 
 // How the rooms are joined: plan, reduce, combine, solve, map.
 

@@ -7,8 +7,8 @@
 
 #include "batch_norm/arguments.h"
 #include "exactnorm/batch_norm.h"
-#include "plan/floating_point.h"
 #include "tensor/checks.h"
+#include "traverse/floating_point.h"
 
 namespace exactnorm {
 

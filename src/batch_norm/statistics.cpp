@@ -12,11 +12,11 @@
 #include "combine/accumulator.h"
 #include "exactnorm/batch_norm.h"
 #include "exactnorm/partial_sums.h"
-#include "plan/floating_point.h"
-#include "plan/parallel.h"
 #include "reduce/reduce.h"
 #include "solve/solve.h"
 #include "tensor/checks.h"
+#include "traverse/floating_point.h"
+#include "traverse/parallel.h"
 
 namespace exactnorm {
 

@@ -7,7 +7,7 @@
 #include "cli/progress.h"
 #include "exactnorm/tensor.h"
 #include "npy/npy_file.h"
-#include "plan/loop_nest.h"
+#include "traverse/loop_nest.h"
 
 namespace exactnorm::cli {
 

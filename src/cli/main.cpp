@@ -13,7 +13,7 @@
 #include "cli/ranks.h"
 #include "cli/streams.h"
 #include "exactnorm/exactnorm.h"
-#include "plan/floating_point.h"
+#include "traverse/floating_point.h"
 
 namespace {
 

@@ -22,10 +22,10 @@
 #include "combine/accumulator.h"
 #include "exactnorm/exactnorm.h"
 #include "npy/npy_file.h"
-#include "plan/parallel.h"
 #include "reduce/reduce.h"
 #include "reduce/value_range.h"
 #include "tensor/checks.h"
+#include "traverse/parallel.h"
 
 namespace exactnorm::cli {
 namespace {

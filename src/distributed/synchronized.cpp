@@ -14,10 +14,10 @@
 #include "distributed/digest.h"
 #include "distributed/synchronized.h"
 #include "exactnorm/partial_sums.h"
-#include "plan/floating_point.h"
 #include "reduce/reduce.h"
 #include "solve/solve.h"
 #include "tensor/checks.h"
+#include "traverse/floating_point.h"
 
 namespace exactnorm {
 

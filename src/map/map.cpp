@@ -4,11 +4,11 @@
 #include <cstdint>
 #include <numeric>
 
-#include "plan/short_runs.h"
-#include "plan/walk.h"
 #include "solve/single.h"
 #include "tensor/element_type.h"
 #include "tensor/packed_tile.h"
+#include "traverse/short_runs.h"
+#include "traverse/walk.h"
 
 namespace exactnorm {
 

@@ -6,9 +6,9 @@
 
 #include "exactnorm/tensor.h"
 #include "map/map_kernels.h"
-#include "plan/loop_nest.h"
-#include "plan/partition.h"
 #include "solve/solve.h"
+#include "traverse/loop_nest.h"
+#include "traverse/partition.h"
 
 namespace exactnorm {
 

@@ -5,8 +5,8 @@
 #include <type_traits>
 #include <vector>
 
-#include "plan/short_runs.h"
 #include "reduce/box_reducer.h"
+#include "traverse/short_runs.h"
 
 namespace exactnorm {
 

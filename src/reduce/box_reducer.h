@@ -5,9 +5,9 @@
 #include <span>
 
 #include "combine/channel_sums.h"
-#include "plan/walk.h"
 #include "reduce/tile_adder.h"
 #include "tensor/packed_tile.h"
+#include "traverse/walk.h"
 
 namespace exactnorm {
 

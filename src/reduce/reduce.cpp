@@ -2,10 +2,10 @@
 
 #include <algorithm>
 
-#include "plan/short_runs.h"
 #include "reduce/across_channels.h"
 #include "reduce/along_channels.h"
 #include "tensor/element_type.h"
+#include "traverse/short_runs.h"
 
 namespace exactnorm {
 

@@ -6,8 +6,8 @@
 #include "combine/channel_sums.h"
 #include "exactnorm/partial_sums.h"
 #include "exactnorm/tensor.h"
-#include "plan/loop_nest.h"
-#include "plan/partition.h"
+#include "traverse/loop_nest.h"
+#include "traverse/partition.h"
 
 namespace exactnorm {
 

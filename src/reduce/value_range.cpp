@@ -6,10 +6,10 @@
 #include <limits>
 #include <vector>
 
-#include "plan/parallel.h"
-#include "plan/partition.h"
-#include "plan/walk.h"
 #include "tensor/packed_tile.h"
+#include "traverse/parallel.h"
+#include "traverse/partition.h"
+#include "traverse/walk.h"
 
 namespace exactnorm {
 

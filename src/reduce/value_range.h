@@ -3,7 +3,7 @@
 #include <span>
 
 #include "exactnorm/tensor.h"
-#include "plan/loop_nest.h"
+#include "traverse/loop_nest.h"
 
 namespace exactnorm {
 

@@ -5,7 +5,7 @@
 #include <span>
 
 #include "exactnorm/tensor.h"
-#include "plan/short_list.h"
+#include "traverse/short_list.h"
 
 namespace exactnorm {
 

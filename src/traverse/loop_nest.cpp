@@ -1,4 +1,4 @@
-#include "plan/loop_nest.h"
+#include "traverse/loop_nest.h"
 
 #include <algorithm>
 #include <cstdlib>

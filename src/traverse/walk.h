@@ -3,8 +3,8 @@
 #include <array>
 #include <cstddef>
 
-#include "plan/loop_nest.h"
-#include "plan/partition.h"
+#include "traverse/loop_nest.h"
+#include "traverse/partition.h"
 
 namespace exactnorm {
 

@@ -1,7 +1,7 @@
 #pragma once
 
-#include "plan/loop_nest.h"
-#include "plan/partition.h"
+#include "traverse/loop_nest.h"
+#include "traverse/partition.h"
 
 // Runs of few elements of one channel, each next to one of the next channel: planes of 2x2, say. A vector holds
 // several, so that they are better taken as rows, in which each place of a run is a channel of its own.

@@ -1,4 +1,4 @@
-#include "plan/floating_point.h"
+#include "traverse/floating_point.h"
 
 #if defined(__SSE2__)
 #include <immintrin.h>

@@ -1,4 +1,4 @@
-#include "plan/parallel.h"
+#include "traverse/parallel.h"
 
 #include <omp.h>
 #include <pthread.h>
@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "exactnorm/info.h"
-#include "plan/floating_point.h"
+#include "traverse/floating_point.h"
 
 namespace exactnorm {
 

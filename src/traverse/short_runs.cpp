@@ -1,4 +1,4 @@
-#include "plan/short_runs.h"
+#include "traverse/short_runs.h"
 
 namespace exactnorm {
 

@@ -1,4 +1,4 @@
-#include "plan/cache_size.h"
+#include "traverse/cache_size.h"
 
 #include <algorithm>
 #include <cstdio>

@@ -1,7 +1,7 @@
 #pragma once
 
 #include "exactnorm/tensor.h"
-#include "plan/function_view.h"
+#include "traverse/function_view.h"
 
 namespace exactnorm {
 

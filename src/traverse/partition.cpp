@@ -1,4 +1,4 @@
-#include "plan/partition.h"
+#include "traverse/partition.h"
 
 #include <algorithm>
 

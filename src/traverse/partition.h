@@ -3,7 +3,7 @@
 #include <optional>
 #include <vector>
 
-#include "plan/loop_nest.h"
+#include "traverse/loop_nest.h"
 
 namespace exactnorm {
 
