@@ -17,6 +17,9 @@ namespace {
 // every step, can judge on millions of elements.
 template <typename T>
 constexpr long double unit = std::is_same_v<T, float> ? 1.001L * 0x1p-24L : 2e-14L;
+// To how many bits statistics of float32 data, and sums of gradients over them, are rounded.
+template <typename T>
+constexpr long double grid = std::is_same_v<T, float> ? 0x1p-31L : 0;
 constexpr long double comparable = 1e-3L;
 // Of the sum of all absolute terms: sums of random signs are small beside it.
 constexpr long double comparable_sum = 1e-4L;
@@ -75,6 +78,7 @@ void Reference<T>::find_moments(const Tensors<T>& tensors) {
     });
     if (operation_ == Operation::inference) return;
     for (Index c = 0; c < count; ++c) {
+      group[c].deviation = std::sqrt(squares[at_index(c)] / count_);
       group[c].inverse_deviation = 1 / std::sqrt(squares[at_index(c)] / count_ + static_cast<long double>(epsilon));
     }
   });
@@ -97,6 +101,7 @@ void Reference<T>::find_gradients(const Tensors<T>& tensors) {
         channel.sum_of_products += product;
         channel.size_of_dy += std::fabs(gradient);
         channel.size_of_products += std::fabs(product);
+        channel.squares_of_dy += gradient * gradient;
         channel.largest_dy = std::max(channel.largest_dy, std::fabs(gradient));
       }
     });
@@ -113,7 +118,8 @@ typename Reference<T>::Expected Reference<T>::expected_y(std::size_t c, T x, Sta
   const long double y = scaled + beta;
   const long double tolerance =
       standard == Standard::promised
-          ? 4 * unit<T> * std::max({std::fabs(y), std::fabs(beta), std::fabs(scaled)}) + 0x1p-43L * std::fabs(gamma_[c])
+          ? (4 * unit<T> + grid<T>)*std::max({std::fabs(y), std::fabs(beta), std::fabs(scaled)}) +
+                (grid<T> / 8 + 0x1p-43L) * std::fabs(gamma_[c])
           : comparable * std::max(std::fabs(scale) * channel.largest_centered, std::fabs(beta));
   return {y, tolerance};
 }
@@ -128,7 +134,9 @@ typename Reference<T>::Expected Reference<T>::expected_dx(std::size_t c, T x, T 
   const long double by_variance = centered * slope;
   const long double dx = dy - shift - by_variance;
   const long double tolerance = standard == Standard::promised
-                                    ? unit<T> * (std::fabs(dx) + 5 * (std::fabs(shift) + std::fabs(by_variance)))
+                                    ? (unit<T> + grid<T>)*std::fabs(dx) +
+                                          (5 * unit<T> + 4 * grid<T>)*(std::fabs(shift) + std::fabs(by_variance)) +
+                                          grid<T> / 2 * std::sqrt(channel.squares_of_dy / count_)
                                     : comparable * (channel.largest_dy + std::fabs(slope) * channel.largest_centered);
   return {scale * dx, std::fabs(scale) * tolerance};
 }
@@ -137,14 +145,18 @@ template <typename T>
 std::string Reference<T>::problem_of_sums(const Tensors<T>& tensors, Standard standard) const {
   for (std::size_t c = 0; c < channels_.size(); ++c) {
     const Channel& channel = channels_[c];
+    long double size_of_sums = std::sqrt(count_ * channel.squares_of_dy);
     const auto tolerance = [&](long double sum, long double size) {
-      return standard == Standard::promised ? unit<T> * std::fabs(sum) + reference_sum * size : comparable_sum * size;
+      return standard == Standard::promised
+                 ? (unit<T> + grid<T>)*std::fabs(sum) + reference_sum * size + grid<T> / 8 * size_of_sums
+                 : comparable_sum * size;
     };
     const long double r = channel.inverse_deviation;
     if (!is_near(tensors.dbeta[c], channel.sum_of_dy, tolerance(channel.sum_of_dy, channel.size_of_dy))) {
       return fmt::format("dbeta of channel {} is {}; expected {}", c, tensors.dbeta[c],
                          static_cast<double>(channel.sum_of_dy));
     }
+    size_of_sums *= channel.deviation;
     if (!is_near(tensors.dgamma[c], r * channel.sum_of_products,
                  r * tolerance(channel.sum_of_products, channel.size_of_products))) {
       return fmt::format("dgamma of channel {} is {}; expected {}", c, tensors.dgamma[c],

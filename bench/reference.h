@@ -24,6 +24,7 @@ class Reference {
  private:
   struct Channel {
     long double mean = 0;
+    long double deviation = 0;
     long double inverse_deviation = 0;
     long double largest_centered = 0;
     long double sum_of_dy = 0;
@@ -31,6 +32,7 @@ class Reference {
     long double largest_dy = 0;
     long double size_of_dy = 0;  // the sum of |dy|
     long double size_of_products = 0;
+    long double squares_of_dy = 0;
   };
   struct Expected {
     long double value = 0;

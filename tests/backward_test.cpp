@@ -141,6 +141,11 @@ void check_gradients(const Case& test) {
   // float32 numbers are computed with in float32, others in float64.
   const bool all_single = single && dtype_fits_float32(test.x_dtype) && dtype_fits_float32(test.dy_dtype);
   const Real step(single ? 0x1p-149 : 0x1p-1074);
+  // What normalizes float32 data is on a grid, and so are sums of gradients over them.
+  const bool x_on_grid = dtype_fits_float32(test.x_dtype);
+  const bool on_grid = x_on_grid && dtype_fits_float32(test.dy_dtype);
+  Real squares(0);
+  for (const double value : dy.values()) squares += Real(value) * Real(value);
   for (const bool frozen : {false, true}) {
     SCOPED_TRACE(frozen ? "frozen" : "batch");
     const ExactGradients exact(dy.values(), x.values(), test.gamma, options, frozen);
@@ -151,15 +156,30 @@ void check_gradients(const Case& test) {
                                           {dx.view(), dgamma.view(), dbeta.view()}, options);
     Rational sum_dy;
     for (const double value : dy.values()) sum_dy += rational(value);
-    ASSERT_EQ(dbeta.get(0), correctly_rounded(sum_dy));
+    const Real size_of_sum = sqrt(Real(squares * Real(count)));
+    const Real deviation = sqrt(ExactChannel(x.values(), options).variance);
+    const Real share = deviation * ExactChannel(x.values(), options).inverse_deviation;
+    if (on_grid) {
+      ASSERT_LE(abs(Real(dbeta.get(0)) - exact.dbeta), size_of_sum * 0x1p-35);
+    } else {
+      ASSERT_EQ(dbeta.get(0), correctly_rounded(sum_dy));
+    }
     // What two float64 numbers cannot hold of the mean, times the sum of dy.
     const Real mean_error =
         abs(Real(statistics.mean[0]) * exact.dbeta * Real(statistics.inverse_deviation[0])) * 0x1p-104;
-    expect_close("dgamma", dgamma.get(0), exact.dgamma, abs(exact.dgamma) * 0x1p-50 + mean_error + Real(0x1p-1074));
+    Real grid_error(0);
+    if (on_grid) grid_error += size_of_sum * share * 0x1p-35;
+    if (x_on_grid) grid_error += abs(exact.dbeta) * share * 0x1p-34 + abs(exact.dgamma) * 0x1p-31;
+    expect_close("dgamma", dgamma.get(0), exact.dgamma,
+                 abs(exact.dgamma) * 0x1p-50 + mean_error + grid_error + Real(0x1p-1074));
+    const Real factor = abs(Real(test.gamma)) * ExactChannel(x.values(), options).inverse_deviation;
     for (std::size_t i = 0; i < test.x.size(); ++i) {
       expect_close("dx", dx.get(static_cast<Index>(i)), exact.dx[i],
                    abs(exact.dx[i]) * unit + exact.dx_scale[i] * 0x1p-48 + step +
-                       (all_single && !frozen ? Real(5 * unit * exact.dx_rest[i] + step) : Real(0)));
+                       (all_single && !frozen ? Real(5 * unit * exact.dx_rest[i] + step) : Real(0)) +
+                       (x_on_grid ? Real(abs(exact.dx[i]) * 0x1p-31 + exact.dx_rest[i] * 0x1p-29 +
+                                         factor * size_of_sum / Real(count) * 0x1p-32)
+                                  : Real(0)));
       if (::testing::Test::HasFatalFailure()) return;
     }
   }
@@ -301,7 +321,9 @@ TEST(Backward, OfAConstantChannel) {
       const ExactGradients exact(dy.values(), x.values(), 1, options);
       for (Index i = 0; i < 50; ++i) {
         const auto at = static_cast<std::size_t>(i);
-        expect_close("dx", dx.get(i), exact.dx[at], exact.dx_scale[at] * 0x1p-50);
+        // The sum of dy is on the grid.
+        const Real of_grid = Real(statistics.inverse_deviation[0]) * 0x1p-33;
+        expect_close("dx", dx.get(i), exact.dx[at], exact.dx_scale[at] * 0x1p-50 + of_grid);
         if (epsilon == 0) {
           EXPECT_EQ(dx.get(i), 0);
         }

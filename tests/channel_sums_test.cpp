@@ -22,7 +22,7 @@ constexpr Index most_at_once = Index{1} << 15;
 
 Integer sum_of(const PartialSums& sums, Index channel, int which) {
   const std::uint64_t* words = PartialSumsAccess::words(sums, channel, which);
-  return number({words, words + format_of(sums.range()).words[which]});
+  return number({words, words + format_of(sums.kind(), sums.range()).words[which]});
 }
 
 // The units of the long integers: the lowest bit of the smallest number, and of its square.

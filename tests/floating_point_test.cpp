@@ -116,7 +116,7 @@ TEST(FloatingPoint, OfTheCallerChangesNoResult) {
     const Results standard = run(x, dy, 1);
     Rational sum;
     for (std::size_t i = 0; i < x.size() / 2; ++i) sum += rational(double{x[i]});
-    EXPECT_EQ(standard.statistics.mean[0], correctly_rounded(Rational(sum / static_cast<std::int64_t>(x.size() / 2))));
+    EXPECT_EQ(standard.of_parts.mean[0], correctly_rounded(Rational(sum / static_cast<std::int64_t>(x.size() / 2))));
     for (const Environment environment : environments) {
       for (const int threads : {1, 2, 5}) {
         SCOPED_TRACE(::testing::Message() << name_of(environment) << ", " << threads << " threads, scale " << scale);

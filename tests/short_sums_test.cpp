@@ -105,7 +105,7 @@ TEST(ShortSums, AreAddedToLongSums) {
     add_to_long(sums, 3, to, 1);
     add_to_long(sums, 3, to, 1);
     add_to_long(sums, 0, to, 1);
-    const SumFormat format = format_of(to.range());
+    const SumFormat format = format_of(to.kind(), to.range());
     const Rational expected[2] = {first_sum(channel) * 2, second_sum(channel) * 2};
     for (int which = 0; which < 2; ++which) {
       const std::uint64_t* words = PartialSumsAccess::words(to, 1, which);
@@ -147,7 +147,7 @@ TEST(ShortSums, OfLongSumsAreTheSameNumbers) {
     const bool is_beyond = random.chance(0.3);
     if (is_beyond) {  // one more bit, anywhere
       const int which = random.chance(0.5) ? 0 : 1;
-      const auto word = random.between(0, format_of(range).words[which] - 1);
+      const auto word = random.between(0, format_of(PartialSums::Kind::moments, range).words[which] - 1);
       PartialSumsAccess::words(sums, 0, which)[word] ^= std::uint64_t{1} << random.between(0, 63);
     }
     ShortSums to;

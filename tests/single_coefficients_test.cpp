@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <span>
 #include <type_traits>
 #include <vector>
 
@@ -40,9 +41,13 @@ SingleCoefficients single(const Coefficients& coefficients) {
   on_every_target([&] {
     // Somewhere among others, which are not touched.
     CoefficientTable table(20);
+    const auto finish = [&](std::span<const Index> channels) {
+      forward ? table.finish_forward(channels) : table.finish_backward(channels);
+    };
+    for (const Index neighbour : {6, 8}) table.set(neighbour, Coefficients{});
+    finish(std::array<Index, 2>{6, 8});
     table.set(7, coefficients);
-    const Index channels[] = {7};
-    forward ? table.finish_forward(channels) : table.finish_backward(channels);
+    finish(std::array<Index, 1>{7});
     EXPECT_EQ(at(table, 6).mean, 0);
     EXPECT_EQ(at(table, 8).mean, 0);
     found.push_back(at(table, 7));
@@ -50,7 +55,7 @@ SingleCoefficients single(const Coefficients& coefficients) {
     std::vector<Index> many;
     for (Index i = 0; i < 20; ++i) many.push_back(i);
     for (const Index i : many) table.set(i, coefficients);
-    forward ? table.finish_forward(many) : table.finish_backward(many);
+    finish(many);
     for (const Index i : many) found.push_back(at(table, i));
   });
   for (const SingleCoefficients& other : found) {

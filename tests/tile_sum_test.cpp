@@ -27,7 +27,7 @@ TYPED_TEST_SUITE(TileSum, TileTypes);
 
 Integer sum_of(const PartialSums& sums, Index channel, int which) {
   const std::uint64_t* words = PartialSumsAccess::words(sums, channel, which);
-  return number({words, words + format_of(sums.range()).words[which]});
+  return number({words, words + format_of(sums.kind(), sums.range()).words[which]});
 }
 
 // The sums that come nearest to the limits of the kernels: as many rows as may be, of the largest number of a
@@ -121,7 +121,7 @@ TYPED_TEST(TileSum, IsExact) {
           }
           PartialSums sums(channel_sums.channels(), kind, range);
           for (Index channel = 0; channel < sums.channels(); ++channel) channel_sums.add_to(sums, channel, channel);
-          const SumFormat format = format_of(range);
+          const SumFormat format = format_of(PartialSums::Kind::moments, range);
           for (Index channel = 0; channel < sums.channels(); ++channel) {
             Integer first = 0;
             Integer second = 0;

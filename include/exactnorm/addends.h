@@ -11,13 +11,12 @@ namespace exactnorm {
 // PartialSums for engines that add up numbers, not objects: MPI's and NCCL's all-reduce, torch.distributed's, a
 // parameter server's. What they need to know is to add int64 elements.
 //
-// Each word of an exact sum is cut into 32-bit pieces, each in an int64 of its own, so that up to 2^31 - 1 parts can be
-// added up without an overflow; `from_addends` carries. Sums of parts are exact, as `PartialSums::merge` is, in any
-// order.
+// An exact sum is cut into pieces of 47 bits, each in an int64 of its own, so that up to 65,536 parts can be added up
+// without an overflow; `from_addends` carries. Sums of parts are exact, as `PartialSums::merge` is, in any order.
 
-/// The integers to be added up, of a number that depends on channels and range only: 2 + 36 per channel for the range
-/// single, 2 + 206 for extended. Parts that are added up must agree in kind, channels and range.
-/// Throws Error when `sums` need a larger range than `range`.
+/// The integers to be added up, of a number that depends on channels, kind and range only: 2 + 27 per channel for
+/// moments of the range single, 2 + 41 for gradients of that range, 2 + 143 for extended. Parts that are added up must
+/// agree in kind, channels and range. Throws Error when `sums` need a larger range than `range`.
 [[nodiscard]] std::vector<std::int64_t> to_addends(const PartialSums& sums, PartialSums::Range range);
 
 /// The merged sums, from the element-wise totals of what `to_addends` gave for each part.

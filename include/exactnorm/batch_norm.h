@@ -30,11 +30,13 @@ namespace exactnorm {
 /// becomes NaN throughout, others are not touched. An empty batch writes nothing and returns NaN.
 /// int64 input beyond 2^53 is rounded to float64 first. x may have one value per channel: y is beta.
 ///
-/// Accuracy: mean and variance are exact, rounded once to float64. A float32 y of a float32 x is within
-/// 4 * 2^-24 * max(|y|, |beta|, |y - beta|) + 2^-43 * |gamma| of the exact result, one of a float64 x within
-/// 1.001 * 2^-24 times that maximum, and a float64 y within 8 * 2^-53 times it, as long as y is not subnormal, |gamma|
-/// * inverse_deviation is an ordinary float64 (2^-1022 to 2^1023) and no x - mean exceeds float64: always so for
-/// float32 input and ordinary gamma.
+/// Accuracy: mean and variance are the exact ones, rounded once to float64. Where float32 holds x's dtype, they are
+/// then rounded to a grid, the mean to a multiple of 2^-34 to 2^-33 deviations, the variance to 30 bits after the
+/// first. With such statistics a float32 y of a float32 x is within 4 * 2^-24 * max(|y|, |beta|, |y - beta|) + 2^-43 *
+/// |gamma| of the exact result, one of a float64 x within 1.001 * 2^-24 times that maximum, and a float64 y within 8 *
+/// 2^-53 times it, as long as y is not subnormal, |gamma| * inverse_deviation is an ordinary float64 (2^-1022 to
+/// 2^1023) and no x - mean exceeds float64: always so for float32 input and ordinary gamma. The grid adds 2^-31 times
+/// the maximum and 2^-34 * |gamma|.
 Statistics training(const TensorView& x, const MutableTensorView& y, const Affine& affine = {},
                     const Options& options = {});
 
@@ -69,10 +71,12 @@ struct Gradients {
 ///
 /// `statistics` is what `training` returned for this x. Epsilon and its placement are those in `statistics`; those of
 /// `options` are checked, and have no part in the result, as in `inference`. With an epsilon added to the deviation, a
-/// constant channel has no derivative there and k is taken as 0. The sums are exact, and rounded once. A float32 dx of
-/// float32 dy and x is within 2^-24 * (|dx| + 5 * rest) of the exact result, where rest is the sum of the magnitudes of
-/// the last two terms of dx. Every other dx is computed in float64: within 2^-24 * |dx| (float32) or 2^-51 * |dx|
-/// (float64), and 2^-49 times the magnitudes of all three terms, which may cancel.
+/// constant channel has no derivative there and k is taken as 0. The sums are exact, and rounded once; where x and dy
+/// are of dtypes that float32 holds, dbeta is then rounded by at most 2^-35 * sqrt(count * sum dy^2), and dgamma by at
+/// most that times r * sqrt(variance). A float32 dx of float32 dy and x is within 2^-24 * (|dx| + 5 * rest) of what
+/// these make of dx, where rest is the sum of the magnitudes of the last two terms. Every other dx is computed in
+/// float64: within 2^-24 * |dx| (float32) or 2^-51 * |dx| (float64), and 2^-49 times the magnitudes of all three terms,
+/// which may cancel.
 void backward(const TensorView& dy, const TensorView& x, const Statistics& statistics,
               const std::optional<TensorView>& gamma, const Gradients& gradients, const Options& options = {});
 

@@ -11,7 +11,7 @@
 
 namespace exactnorm {
 
-/// Two exact sums per channel over a part of a data set, and the number of elements behind them.
+/// Exact sums per channel over a part of a data set, and the number of elements behind them.
 ///
 /// Each sum is one long integer in units of the smallest number that its dtype (or its square) can
 /// hold (a Kulisch accumulator: Kulisch and Miranker, 1981), so additions never round: they are
@@ -20,15 +20,16 @@ namespace exactnorm {
 ///
 /// The same type serves both directions:
 ///   kind moments:   sum of x,  sum of x * x      (what the mean and the variance need)
-///   kind gradients: sum of dy, sum of dy * x     (what dgamma, dbeta and dx need)
+///   kind gradients: sum of dy, sum of dy * x     (what dgamma, dbeta and dx need), and, in the range single,
+///                   sum of dy * dy               (which says to how many bits they are rounded)
 ///
 /// It is a value: copy, compare, serialize and merge it freely. One object may not be changed by two
 /// threads at once.
 class PartialSums {
  public:
   enum class Kind : std::uint8_t { moments, gradients };
-  /// `single` holds float32 and integers of up to 16 bits exactly (128 bytes per channel), `extended`
-  /// holds float64 and all integers (808 bytes per channel).
+  /// `single` holds float32 and integers of up to 16 bits exactly (128 bytes per channel for moments, 208 for
+  /// gradients), `extended` holds float64 and all integers (808 bytes per channel).
   enum class Range : std::uint8_t { single, extended };
 
   /// Sums over nothing. Throws Error when `channels` is negative.
@@ -64,7 +65,7 @@ class PartialSums {
   Kind kind_ = Kind::moments;
   Range range_ = Range::single;
   Index count_ = 0;
-  std::vector<std::uint64_t> words_;  // per channel: the words of the first sum, then of the second
+  std::vector<std::uint64_t> words_;  // per channel: the words of each sum
   std::vector<Index> nonfinite_;      // per channel: in the first operand, in the second
 };
 
@@ -79,5 +80,9 @@ void accumulate(PartialSums& sums, const TensorView& dy, const TensorView& x, co
 /// Mean, variance and 1/deviation from the sums of kind moments: the exact values, rounded once.
 /// A channel with a non-finite element, and every channel of an empty data set, gets NaN.
 [[nodiscard]] Statistics statistics_of(const PartialSums& sums, const Options& options = {});
+
+/// The statistics that `training` normalizes the same data with: those of `statistics_of`, rounded to the grid that
+/// batch_norm.h describes where the data are of dtypes that float32 holds (range single), and as they are where not.
+[[nodiscard]] Statistics normalizing_statistics(const PartialSums& sums, const Options& options = {});
 
 }  // namespace exactnorm

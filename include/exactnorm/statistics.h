@@ -14,12 +14,13 @@ struct Statistics {
   /// Elements per channel behind the values; 0 where they were given rather than computed.
   Index count = 0;
 
-  /// The exact mean, rounded once to float64.
+  /// The exact mean, rounded once to float64. `training` of float32 data rounds it further (batch_norm.h).
   std::vector<double> mean;
   /// What one float64 could not hold: mean + mean_residual is the exact mean to 2^-106 of it, unless it is subnormal.
+  /// 0 where the mean is rounded further.
   std::vector<double> mean_residual;
-  /// The exact biased variance (divided by `count`), rounded once to float64. Infinite where it exceeds
-  /// float64's range; `inverse_deviation` is right even then.
+  /// The exact biased variance (divided by `count`), rounded once to float64. `training` of float32 data rounds it
+  /// further. Infinite where it exceeds float64's range; `inverse_deviation` is right even then.
   std::vector<double> variance;
   /// 1 / sqrt(variance + epsilon) or 1 / (sqrt(variance) + epsilon); 0 where the divisor is 0, so that a
   /// constant channel with epsilon 0 becomes beta.

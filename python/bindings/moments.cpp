@@ -97,9 +97,14 @@ void bind_moments(nb::module_& module) {
                 PartialSums::deserialize({reinterpret_cast<const std::byte*>(bytes.c_str()), bytes.size()}));
           },
           nb::rv_policy::take_ownership)
-      .def("statistics", [](const SharedSums& self, double epsilon, const std::string& epsilon_placement) {
+      .def("statistics",
+           [](const SharedSums& self, double epsilon, const std::string& epsilon_placement) {
+             const Options options = make_options({}, epsilon, epsilon_placement, 0);
+             return self.use([&](const PartialSums& sums) { return statistics_of(sums, options); });
+           })
+      .def("normalizing_statistics", [](const SharedSums& self, double epsilon, const std::string& epsilon_placement) {
         const Options options = make_options({}, epsilon, epsilon_placement, 0);
-        return self.use([&](const PartialSums& sums) { return statistics_of(sums, options); });
+        return self.use([&](const PartialSums& sums) { return normalizing_statistics(sums, options); });
       });
 }
 

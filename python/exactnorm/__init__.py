@@ -1,7 +1,7 @@
 """Batch normalization for CPUs whose results depend on the data alone.
 
-The same bits come out for any number of threads, any instruction set, any memory layout and any split of the data;
-mean and variance are the exact values, rounded once. Arrays are NumPy's, or anything with DLPack, in any layout; nothing
+The same bits come out for any number of threads, any instruction set, any memory layout and any split of the data.
+`statistics` and `Moments` give the exact mean and variance, rounded once. Arrays are NumPy's, or anything with DLPack, in any layout; nothing
 is copied. All functions release the global interpreter lock and may be called from several threads at once, and threads
 may share all objects; an array that one thread changes while another's call reads it is theirs to guard.
 

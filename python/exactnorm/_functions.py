@@ -189,7 +189,8 @@ def batch_norm_backward(
     out
         Where to write dx; x or dy themselves are allowed. By default a new array of x's layout.
 
-    Returns dx, dgamma and dbeta. The sums behind them are exact, and rounded once.
+    Returns dx, dgamma and dbeta. Each depends on the exact sums behind it alone; `docs/semantics.md` has the
+    bounds.
 
     >>> import numpy as np, exactnorm
     >>> x = np.array([[1.0], [2.0], [4.0]])

@@ -102,6 +102,17 @@ class Moments:
             number("epsilon", epsilon), of_class("epsilon_placement", epsilon_placement, str)
         )
 
+    def normalizing_statistics(
+        self, *, epsilon: float = 1e-5, epsilon_placement: EpsilonPlacement = "variance"
+    ) -> Statistics:
+        """The statistics with which `batch_norm` normalizes the same data in one piece, to the bit.
+
+        For data that float32 holds they are those of `statistics`, rounded to some 30 bits.
+        """
+        return self._sums.normalizing_statistics(
+            number("epsilon", epsilon), of_class("epsilon_placement", epsilon_placement, str)
+        )
+
     def to_bytes(self) -> bytes:
         """The same on every machine; `from_bytes` reads it."""
         return self._sums.to_bytes()

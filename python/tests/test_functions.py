@@ -33,8 +33,9 @@ def exact(x, axes, gamma=1, beta=0, epsilon=1e-5, epsilon_placement="variance"):
 
 
 def bound(y, beta=0, single=True):
-    unit = 4 * 2.0**-24 if single else 16 * 2.0**-53
-    return unit * np.maximum(np.maximum(abs(y), abs(y - beta)), abs(beta)) + 1e-12
+    unit = 4 * 2.0**-24 + 2.0**-31 if single else 16 * 2.0**-53
+    of_mean = 2.0**-34 if single else 0  # times gamma, which is about 1
+    return unit * np.maximum(np.maximum(abs(y), abs(y - beta)), abs(beta)) + 4 * of_mean + 1e-12
 
 
 def test_the_notebooks_two_cases():
@@ -132,8 +133,11 @@ def test_statistics_and_pickling():
     for each in (found, alone, again):
         assert each.count == 1000
         assert each.channels == 4
-        assert (each.mean == wide.mean(axis=0).astype(np.float64)).all()
-        assert np.allclose(each.variance, wide.var(axis=0).astype(np.float64), rtol=1e-14, atol=0)
+        # What normalizes is rounded to some 30 bits, what is asked for by itself is not.
+        off = np.abs(each.mean - wide.mean(axis=0).astype(np.float64))
+        assert (off <= (0 if each is alone else 2.0**-34 * np.sqrt(each.variance))).all()
+        tolerance = 1e-14 if each is alone else 2.0**-30
+        assert np.allclose(each.variance, wide.var(axis=0).astype(np.float64), rtol=tolerance, atol=0)
         assert np.allclose(each.inverse_deviation, 1 / np.sqrt(each.variance + 1e-5), rtol=1e-14, atol=0)
     assert "4 channels" in repr(found)
 

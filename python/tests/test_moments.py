@@ -100,6 +100,18 @@ def test_layer_refuses_one_value_per_channel():
     assert layer.running.batches_tracked == 0
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int8", "int32"])
+def test_normalizing_statistics_are_those_of_training(dtype):
+    x = (np.random.default_rng(33).normal(3, 20, (400, 3, 5))).astype(dtype)
+    _, expected = exactnorm.batch_norm(x, epsilon=1e-3, return_statistics=True)
+    parts = exactnorm.Moments(3).add(x[170:]) + exactnorm.Moments(3).add(x[:170])
+    found = parts.normalizing_statistics(epsilon=1e-3)
+    exact = parts.statistics(epsilon=1e-3)
+    for name in ("mean", "mean_residual", "variance", "inverse_deviation"):
+        assert (getattr(found, name) == getattr(expected, name)).all()
+    assert (found.variance == exact.variance).all() == (dtype in ("float64", "int32"))
+
+
 def test_running_statistics_refuse_what_is_not_finite():
     running = exactnorm.RunningStatistics(2)
     refused = running.update(exactnorm.statistics(np.array([[1.0, np.nan], [3.0, 1.0]])))

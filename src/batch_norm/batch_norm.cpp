@@ -7,9 +7,10 @@
 #include <vector>
 
 #include "batch_norm/arguments.h"
+#include "batch_norm/finalizers.h"
 #include "batch_norm/operation.h"
-#include "batch_norm/solve_channels.h"
 #include "combine/accumulator.h"
+#include "reduce/reduce.h"
 #include "solve/solve.h"
 #include "tensor/checks.h"
 #include "traverse/floating_point.h"
@@ -29,13 +30,8 @@ Statistics training(const TensorView& x, const MutableTensorView& y, const Affin
   const std::array operands = {x};
   const MapOperands map = map_operands(x, std::nullopt, y);
   CoefficientTable table(channels);
-  reduce_solve_map(
-      operands, &map, axes, PartialSums::Kind::moments, options.threads,
-      [&](ChannelSums& sums, const std::vector<Index>& numbers) {
-        solve_channels(sums, numbers, count, options, statistics);
-        set_forward(table, numbers, statistics, parameters.gamma, parameters.beta);
-      },
-      table.view());
+  StatisticsFinalizer finalizer(statistics, parameters, range_for(operands), options, table);
+  accumulate_finalize_apply(operands, &map, axes, PartialSums::Kind::moments, options.threads, finalizer, table.view());
   return statistics;
 }
 
@@ -62,50 +58,27 @@ Options forward_options(const Statistics& statistics) {
   return options;
 }
 
-// The solve room of a backward pass: gradients of all channels, and the coefficients of dx.
-class BackwardSolver {
+std::optional<MapOperands> map_of(const BackwardArguments& arguments, bool frozen) {
+  if (!arguments.gradients.dx) return std::nullopt;
+  if (frozen) return map_operands(arguments.dy, std::nullopt, *arguments.gradients.dx);
+  return map_operands(arguments.x, arguments.dy, *arguments.gradients.dx);
+}
+
+// Gradients of all channels, and the coefficients of dx.
+class Backward {
  public:
-  BackwardSolver(const BackwardArguments& arguments, const IndexList& axes, bool frozen)
+  Backward(const BackwardArguments& arguments, const IndexList& axes, Index count, bool frozen)
       : arguments_(arguments),
         axes_(axes),
-        frozen_(frozen),
-        forward_options_(forward_options(arguments.statistics)),
+        options_(forward_options(arguments.statistics)),
         gamma_(parameter_or("gamma", arguments.gamma, 1.0, axes, arguments.x)),
         dgamma_(gamma_.size()),
         dbeta_(gamma_.size()),
-        table_(static_cast<Index>(gamma_.size())) {}
+        table_(static_cast<Index>(gamma_.size())),
+        finalizer_(arguments.statistics, count, gamma_, {dgamma_, dbeta_}, frozen, options_, table_) {}
 
-  void solve(ChannelSums& sums, const std::vector<Index>& channels) {
-    const std::vector<GradientSums> gradients = gradient_sums_of(sums, channels, arguments_.statistics);
-    for (std::size_t at = 0; at < channels.size(); ++at) solve(gradients[at], channels[at]);
-    finish(channels);
-  }
-
-  // To be followed by finish().
-  void solve(const GradientSums& sums, Index channel) {
-    const auto at = static_cast<std::size_t>(channel);
-    const ChannelGradients solved = gradients_of(sums, channel_of(arguments_.statistics, channel), gamma_[at],
-                                                 arguments_.statistics.count, frozen_, forward_options_);
-    dgamma_[at] = solved.dgamma;
-    dbeta_[at] = solved.dbeta;
-    if (frozen_) {  // dx = dy * dy_scale: dy takes the place of x, which is not read
-      table_.set(channel, ForwardCoefficients{0, solved.dx.dy_scale, 0, 0});
-    } else {
-      table_.set(channel, solved.dx);
-    }
-  }
-
-  void finish(std::span<const Index> channels) {
-    frozen_ ? table_.finish_forward(channels) : table_.finish_backward(channels);
-  }
-
+  [[nodiscard]] GradientsFinalizer& finalizer() noexcept { return finalizer_; }
   [[nodiscard]] MapCoefficients coefficients() const { return table_.view(); }
-
-  [[nodiscard]] std::optional<MapOperands> map() const {
-    if (!arguments_.gradients.dx) return std::nullopt;
-    if (frozen_) return map_operands(arguments_.dy, std::nullopt, *arguments_.gradients.dx);
-    return map_operands(arguments_.x, arguments_.dy, *arguments_.gradients.dx);
-  }
 
   void write_parameters() const {
     const Gradients& gradients = arguments_.gradients;
@@ -116,12 +89,12 @@ class BackwardSolver {
  private:
   const BackwardArguments& arguments_;
   IndexList axes_;
-  bool frozen_;
-  Options forward_options_;
+  Options options_;
   std::vector<double> gamma_;
   std::vector<double> dgamma_;
   std::vector<double> dbeta_;
   CoefficientTable table_;
+  GradientsFinalizer finalizer_;
 };
 
 void run_backward(const BackwardArguments& arguments, bool frozen) {
@@ -133,23 +106,20 @@ void run_backward(const BackwardArguments& arguments, bool frozen) {
     throw Error("statistics", "are of " + std::to_string(arguments.statistics.count) +
                                   " elements per channel; expected " + std::to_string(count) + ", as in x");
   }
-  BackwardSolver solver(arguments, axes, frozen);
-  const std::optional<MapOperands> map = solver.map();
+  const std::array operands = {arguments.dy, arguments.x};
+  Backward backward(arguments, axes, count, frozen);
+  const std::optional<MapOperands> map = map_of(arguments, frozen);
   if (count > 0 && frozen && !arguments.gradients.dgamma && !arguments.gradients.dbeta) {
     // dx = gamma * inverse_deviation * dy needs no sums.
     if (map) {
-      for (Index channel = 0; channel < channels; ++channel) solver.solve(GradientSums{}, channel);
-      solver.finish(all_channels(channels));
-      map_all(*map, axes, number_channels(axes, arguments.x.shape), arguments.options.threads, solver.coefficients());
+      backward.finalizer().set_coefficients(all_channels(channels));
+      map_all(*map, axes, number_channels(axes, arguments.x.shape), arguments.options.threads, backward.coefficients());
     }
   } else if (count > 0) {
-    const std::array operands = {arguments.dy, arguments.x};
-    reduce_solve_map(
-        operands, map ? &*map : nullptr, axes, PartialSums::Kind::gradients, arguments.options.threads,
-        [&](ChannelSums& sums, const std::vector<Index>& numbers) { solver.solve(sums, numbers); },
-        solver.coefficients());
+    accumulate_finalize_apply(operands, map ? &*map : nullptr, axes, PartialSums::Kind::gradients,
+                              arguments.options.threads, backward.finalizer(), backward.coefficients());
   }
-  solver.write_parameters();
+  backward.write_parameters();
 }
 
 }  // namespace
@@ -179,19 +149,13 @@ void backward_from_sums(const TensorView& dy, const TensorView& x, const Statist
     throw Error("sums", "are over " + std::to_string(sums.count()) + " elements per channel; expected " +
                             std::to_string(statistics.count) + ", as in statistics");
   }
-  BackwardSolver solver(arguments, axes, false);
-  // Over an empty batch there is nothing to solve, and gradients are 0.
-  if (sums.count() > 0) {
-    const std::vector<GradientSums> solved = gradient_sums_of(sums, statistics);
-    for (Index channel = 0; channel < channels; ++channel) {
-      solver.solve(solved[static_cast<std::size_t>(channel)], channel);
-    }
-  }
-  solver.finish(all_channels(channels));
+  Backward backward(arguments, axes, sums.count(), false);
+  // Over an empty batch there is nothing to finalize, and gradients are 0.
+  if (sums.count() > 0) backward.finalizer().finalize(sums);
   if (gradients.dx && element_count(x.shape) > 0) {
-    map_all(*solver.map(), axes, number_channels(axes, x.shape), options.threads, solver.coefficients());
+    map_all(*map_of(arguments, false), axes, number_channels(axes, x.shape), options.threads, backward.coefficients());
   }
-  solver.write_parameters();
+  backward.write_parameters();
 }
 
 }  // namespace exactnorm

@@ -4,22 +4,21 @@
 #include <span>
 #include <vector>
 
-#include "combine/channel_sums.h"
+#include "batch_norm/reduction.h"
 #include "exactnorm/options.h"
 #include "exactnorm/partial_sums.h"
 #include "exactnorm/tensor.h"
 #include "map/map.h"
 #include "solve/solve.h"
-#include "traverse/function_view.h"
 #include "traverse/loop_nest.h"
 #include "traverse/partition.h"
 
-// How the rooms are joined: plan, reduce, combine, solve, map.
+// How the stages are joined: accumulate, finalize, apply.
 
 namespace exactnorm {
 
-/// Adds all of x, or of dy and x, to `sums`, which number their channels as `channels` says: the reduce
-/// and combine rooms alone. `sums` has the range that the operands need, and its count is left alone.
+/// Adds all of x, or of dy and x, to `sums`, which number their channels as `channels` says: accumulate
+/// and combine alone. `sums` has the range that the operands need, and its count is left alone.
 void reduce_all(std::span<const TensorView> operands, const IndexList& channel_axes, const ChannelMap& channels,
                 int threads, PartialSums& sums);
 
@@ -35,15 +34,14 @@ void reduce_all(std::span<const TensorView> operands, const IndexList& channel_a
 void set_forward(CoefficientTable& table, std::span<const Index> channels, const Statistics& statistics,
                  const std::vector<double>& gamma, const std::vector<double>& beta);
 
-/// Maps all channels: the map room alone. `coefficients` are those of all channels by their numbers.
+/// Maps all channels: apply alone. `coefficients` are those of all channels by their numbers.
 void map_all(const MapOperands& operands, const IndexList& channel_axes, const ChannelMap& channels, int threads,
              const MapCoefficients& coefficients);
 
-/// The whole walk. For each group of channels: reduces it, calls solve(sums, channels) with their numbers, and, if
-/// `map` is given, maps it, while the group is in cache. The coefficients of channels are there when solve() has
-/// returned.
-using SolveChannels = FunctionView<void(ChannelSums& sums, const std::vector<Index>& channels)>;
-void reduce_solve_map(std::span<const TensorView> operands, const MapOperands* map, const IndexList& channel_axes,
-                      PartialSums::Kind kind, int threads, SolveChannels solve, const MapCoefficients& coefficients);
+/// The whole walk: for each group of channels, accumulates and finalizes it and, if `map` is given, applies the
+/// coefficients that `finalizer` has set, while the group is in cache.
+void accumulate_finalize_apply(std::span<const TensorView> operands, const MapOperands* map,
+                               const IndexList& channel_axes, PartialSums::Kind kind, int threads, Finalizer& finalizer,
+                               const MapCoefficients& coefficients);
 
 }  // namespace exactnorm

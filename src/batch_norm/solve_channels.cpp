@@ -133,4 +133,10 @@ std::vector<GradientSums> gradient_sums_of(const PartialSums& sums, const Statis
   return result;
 }
 
+void put_on_grid(Statistics& statistics, std::span<const Index> channels, const Options& options) {
+  for (const Index channel : channels) {
+    set_channel(statistics, channel, on_grid(channel_of(statistics, channel), options));
+  }
+}
+
 }  // namespace exactnorm

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "combine/channel_sums.h"
@@ -8,7 +9,8 @@
 #include "exactnorm/statistics.h"
 #include "solve/solve.h"
 
-// The solve room for a group of channels: many at a time where their sums are short, each by itself where not.
+// From exact sums to statistics and gradients of a group of channels: many at a time where their sums are short, each
+// by itself where not.
 
 namespace exactnorm {
 
@@ -23,5 +25,8 @@ void solve_channels(ChannelSums& sums, const std::vector<Index>& channels, Index
 /// The same of all channels of long sums.
 void solve_channels(const PartialSums& sums, const Options& options, Statistics& statistics);
 [[nodiscard]] std::vector<GradientSums> gradient_sums_of(const PartialSums& sums, const Statistics& statistics);
+
+/// Rounds the statistics of `channels` to the grid of sums/grid.h.
+void put_on_grid(Statistics& statistics, std::span<const Index> channels, const Options& options);
 
 }  // namespace exactnorm

@@ -90,6 +90,13 @@ Statistics statistics_of(const PartialSums& sums, const Options& options) {
   return statistics;
 }
 
+Statistics normalizing_statistics(const PartialSums& sums, const Options& options) {
+  const DefaultFloatingPoint default_floating_point;
+  Statistics statistics = statistics_of(sums, options);
+  if (sums.range() == PartialSums::Range::single) put_on_grid(statistics, all_channels(sums.channels()), options);
+  return statistics;
+}
+
 namespace {
 
 [[noreturn]] void refuse(const char* name, double value, Index channel, const std::string& expected) {

@@ -192,7 +192,7 @@ class Normalization {
     // The count of the whole file, once.
     PartialSumsAccess::set_count(sums_, channels_ == 0 || !is_first() ? 0 : input_.element_count() / channels_);
     sums_ = exchange.sum(sums_);
-    statistics_ = statistics_of(sums_, options_);
+    statistics_ = normalizing_statistics(sums_, options_);
   }
 
   void map(FileBlocks& blocks, Progress& progress, npy::NpyWriter& writer) const {

@@ -9,18 +9,24 @@
 
 namespace exactnorm {
 
-/// How wide the two sums of a channel are, and the power of two that their lowest bit stands for.
+/// How wide the sums of a channel are, and the power of two that their lowest bit stands for. A sum that a kind or a
+/// range does not have is of no words.
 struct SumFormat {
-  int words[2];
-  int unit_exponents[2];
+  static constexpr int sums = 3;
+  int words[sums];
+  int unit_exponents[sums];
 
-  [[nodiscard]] constexpr int words_per_channel() const noexcept { return words[0] + words[1]; }
+  [[nodiscard]] constexpr int words_per_channel() const noexcept { return words[0] + words[1] + words[2]; }
+  [[nodiscard]] constexpr int first_word(int which) const noexcept {
+    return (which > 0 ? words[0] : 0) + (which > 1 ? words[1] : 0);
+  }
 };
 
-/// The lowest bit is that of the smallest subnormal (first sum) and of its square (second sum); the
-/// highest leaves 62 bits above the largest value (or its square) for the number of summands, and a sign.
-[[nodiscard]] constexpr SumFormat format_of(PartialSums::Range range) noexcept {
-  return range == PartialSums::Range::single ? SumFormat{{6, 10}, {-149, -298}} : SumFormat{{34, 67}, {-1074, -2148}};
+/// The lowest bit is that of the smallest subnormal (first sum) and of its square (the others); the highest leaves 62
+/// bits above the largest value (or its square) for the number of summands, and a sign.
+[[nodiscard]] constexpr SumFormat format_of(PartialSums::Kind kind, PartialSums::Range range) noexcept {
+  if (range == PartialSums::Range::extended) return {{34, 67, 0}, {-1074, -2148, -2148}};
+  return {{6, 10, kind == PartialSums::Kind::gradients ? 10 : 0}, {-149, -298, -298}};
 }
 
 /// words += value * 2^shift. `shift` may be negative when value is a multiple of 2^-shift.
@@ -63,12 +69,12 @@ inline void add_words(std::uint64_t* words, const std::uint64_t* other, int size
 /// Refuses an argument `sums` of the other kind.
 void check_kind(const PartialSums& sums, PartialSums::Kind expected);
 
-/// What the rooms may do with PartialSums and users may not.
+/// What the library may do with PartialSums and users may not.
 struct PartialSumsAccess {
-  /// The words of one of the two sums of a channel.
+  /// The words of one of the sums of a channel.
   static std::uint64_t* words(PartialSums& sums, Index channel, int which) noexcept {
-    const SumFormat format = format_of(sums.range_);
-    return sums.words_.data() + channel * format.words_per_channel() + (which == 0 ? 0 : format.words[0]);
+    const SumFormat format = format_of(sums.kind_, sums.range_);
+    return sums.words_.data() + channel * format.words_per_channel() + format.first_word(which);
   }
   static const std::uint64_t* words(const PartialSums& sums, Index channel, int which) noexcept {
     return words(const_cast<PartialSums&>(sums), channel, which);

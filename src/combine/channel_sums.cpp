@@ -138,7 +138,7 @@ bool ChannelSums::add_short(Index channel, int which, std::int64_t value, int un
 
 void ChannelSums::add(Index channel, int which, std::int64_t value, int unit) {
   if (add_short(channel, which, value, unit)) return;
-  const SumFormat format = format_of(range_);
+  const SumFormat format = format_of(kind_, range_);
   add_scaled(PartialSumsAccess::words(long_sums(), channel, which), format.words[which], value,
              unit - format.unit_exponents[which]);
   is_long_[static_cast<std::size_t>(channel)] = 1;

@@ -17,8 +17,8 @@ constexpr Index maximum_count = Index{1} << 62;
 
 std::string name_of(PartialSums::Kind kind) { return kind == PartialSums::Kind::moments ? "moments" : "gradients"; }
 
-std::size_t words_for(Index channels, PartialSums::Range range) {
-  const auto per_channel = static_cast<Index>(format_of(range).words_per_channel());
+std::size_t words_for(Index channels, PartialSums::Kind kind, PartialSums::Range range) {
+  const auto per_channel = static_cast<Index>(format_of(kind, range).words_per_channel());
   if (channels > maximum_count / per_channel / 16) {
     throw Error("channels", "is " + std::to_string(channels) + "; expected fewer");
   }
@@ -49,16 +49,17 @@ PartialSums::PartialSums(Index channels, Kind kind, Range range) : kind_(kind), 
 
 void PartialSumsAccess::clear(PartialSums& sums, Index channels, PartialSums::Range range) {
   sums.range_ = range;
-  sums.words_.assign(words_for(channels, sums.range_), 0);
+  sums.words_.assign(words_for(channels, sums.kind_, sums.range_), 0);
   sums.nonfinite_.assign(static_cast<std::size_t>(2 * channels), 0);
   sums.channels_ = channels;
   sums.count_ = 0;
 }
 
 void PartialSumsAccess::add_channel(PartialSums& sums, Index channel, const PartialSums& source, Index source_channel) {
-  const SumFormat format = format_of(sums.range_);
-  const SumFormat source_format = format_of(source.range_);
-  for (int which = 0; which < 2; ++which) {
+  const SumFormat format = format_of(sums.kind_, sums.range_);
+  const SumFormat source_format = format_of(source.kind_, source.range_);
+  for (int which = 0; which < SumFormat::sums; ++which) {
+    if (format.words[which] == 0) continue;
     std::uint64_t* to = words(sums, channel, which);
     const std::uint64_t* from = words(source, source_channel, which);
     if (sums.range_ == source.range_) {
@@ -67,7 +68,9 @@ void PartialSumsAccess::add_channel(PartialSums& sums, Index channel, const Part
       add_shifted(to, format.words[which], from, source_format.words[which],
                   source_format.unit_exponents[which] - format.unit_exponents[which]);
     }
-    nonfinite(sums, channel, which) += nonfinite(source, source_channel, which);
+  }
+  for (int operand = 0; operand < 2; ++operand) {
+    nonfinite(sums, channel, operand) += nonfinite(source, source_channel, operand);
   }
 }
 
@@ -125,6 +128,10 @@ namespace {
 constexpr std::array<char, 8> magic = {'E', 'X', 'N', 'S', 'U', 'M', 'S', '1'};
 constexpr std::size_t header_size = magic.size() + 2 * 8 + 8;
 
+// 1 were gradients without a sum of squares.
+constexpr std::uint64_t moments_tag = 0;
+constexpr std::uint64_t gradients_tag = 2;
+
 void append(std::vector<std::byte>& bytes, std::uint64_t value) {
   for (int shift = 0; shift < 64; shift += 8) bytes.push_back(static_cast<std::byte>(value >> shift));
 }
@@ -147,7 +154,7 @@ std::vector<std::byte> PartialSums::serialize() const {
   for (const char letter : magic) bytes.push_back(static_cast<std::byte>(letter));
   append(bytes, static_cast<std::uint64_t>(channels_));
   append(bytes, static_cast<std::uint64_t>(count_));
-  append(bytes, static_cast<std::uint64_t>(kind_) | static_cast<std::uint64_t>(range_) << 8);
+  append(bytes, (kind_ == Kind::moments ? moments_tag : gradients_tag) | static_cast<std::uint64_t>(range_) << 8);
   for (const std::uint64_t word : words_) append(bytes, word);
   for (const Index count : nonfinite_) append(bytes, static_cast<std::uint64_t>(count));
   return bytes;
@@ -160,13 +167,15 @@ PartialSums PartialSums::deserialize(std::span<const std::byte> bytes) {
   const std::uint64_t count = read(bytes, 16);
   const std::uint64_t tags = read(bytes, 24);
   if (count > static_cast<std::uint64_t>(maximum_count)) reject("have a count above 2^62");
-  if ((tags & 0xff) > 1 || tags >> 8 > 1) reject("have an unknown kind or range");
+  const std::uint64_t kind_tag = tags & 0xff;
+  if ((kind_tag != moments_tag && kind_tag != gradients_tag) || tags >> 8 > 1) reject("have an unknown kind or range");
+  const Kind kind = kind_tag == moments_tag ? Kind::moments : Kind::gradients;
   const auto range = static_cast<Range>(tags >> 8);
-  const auto per_channel = static_cast<std::uint64_t>(format_of(range).words_per_channel() + 2) * 8;
+  const auto per_channel = static_cast<std::uint64_t>(format_of(kind, range).words_per_channel() + 2) * 8;
   if (channels > bytes.size() / per_channel || header_size + channels * per_channel != bytes.size()) {
     reject("are " + std::to_string(bytes.size()) + " bytes for " + std::to_string(channels) + " channels");
   }
-  PartialSums sums(static_cast<Index>(channels), static_cast<Kind>(tags & 0xff), range);
+  PartialSums sums(static_cast<Index>(channels), kind, range);
   sums.count_ = static_cast<Index>(count);
   std::size_t at = header_size;
   for (std::uint64_t& word : sums.words_) {

@@ -60,7 +60,7 @@ struct LongInteger {
 };
 
 LongInteger integer_of(const PartialSums& sums, Index channel, int which) noexcept {
-  const SumFormat format = format_of(sums.range());
+  const SumFormat format = format_of(sums.kind(), sums.range());
   return {PartialSumsAccess::words(sums, channel, which), format.words[which], format.unit_exponents[which]};
 }
 
@@ -145,7 +145,7 @@ bool to_short(const PartialSums& sums, Index channel, ShortSums& to, Index to_ch
 
 void add_to_long(const ShortSums& from, Index channel, PartialSums& sums, Index to_channel) noexcept {
   const auto at = static_cast<std::size_t>(channel);
-  const SumFormat format = format_of(sums.range());
+  const SumFormat format = format_of(sums.kind(), sums.range());
   const int first = from.first_exponents[at];
   const int both = first + from.second_exponents[at];
   const auto add = [&](int which, std::int64_t value, int exponent) {

@@ -1,5 +1,6 @@
 #include "exactnorm/addends.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <string>
 
@@ -9,16 +10,28 @@ namespace exactnorm {
 
 namespace {
 
-constexpr std::uint64_t piece_mask = 0xffffffff;
+// Bits of a number that one addend carries: what 2^16 parts add up to is below 2^63.
+constexpr int piece_bits = 47;
+constexpr std::uint64_t piece_mask = (std::uint64_t{1} << piece_bits) - 1;
 constexpr int operands = 2;
 
-std::size_t addends_per_channel(PartialSums::Range range) {
-  return static_cast<std::size_t>(2 * (operands + format_of(range).words_per_channel()));
+constexpr int pieces_of(int words) { return (64 * words + piece_bits - 1) / piece_bits; }
+
+std::size_t addends_per_channel(PartialSums::Kind kind, PartialSums::Range range) {
+  int pieces = operands * pieces_of(1);
+  for (const int words : format_of(kind, range).words) pieces += pieces_of(words);
+  return static_cast<std::size_t>(pieces);
 }
 
-void append(std::vector<std::int64_t>& addends, std::uint64_t word) {
-  addends.push_back(static_cast<std::int64_t>(word & piece_mask));
-  addends.push_back(static_cast<std::int64_t>(word >> 32));
+// Appends the pieces of a number of `size` words, least significant first.
+void append(std::vector<std::int64_t>& addends, const std::uint64_t* words, int size) {
+  for (int bit = 0; bit < 64 * size; bit += piece_bits) {
+    const int word = bit / 64;
+    const int shift = bit % 64;
+    std::uint64_t piece = words[word] >> shift;
+    if (shift > 64 - piece_bits && word + 1 < size) piece |= words[word + 1] << (64 - shift);
+    addends.push_back(static_cast<std::int64_t>(piece & piece_mask));
+  }
 }
 
 // Reads totals in the order in which append() wrote the parts.
@@ -26,18 +39,31 @@ class Reader {
  public:
   explicit Reader(std::span<const std::int64_t> totals) : totals_(totals) {}
 
-  /// The next number, modulo 2^64, with what is carried over to the one after it.
-  std::uint64_t next(std::uint64_t& carry) {
-    const std::uint64_t low = next_total() + carry;
-    const std::uint64_t high = next_total() + (low >> 32);
-    carry = high >> 32;
-    return (low & piece_mask) | high << 32;
+  /// The next number, modulo 2^(64 * size), two's complement; returns what does not fit.
+  std::uint64_t next(std::uint64_t* words, int size) {
+    std::fill_n(words, size, std::uint64_t{0});
+    std::uint64_t carry = 0;
+    for (int bit = 0; bit < 64 * size; bit += piece_bits) {
+      const std::uint64_t total = next_total() + carry;
+      const std::uint64_t piece = total & piece_mask;
+      carry = total >> piece_bits;
+      const int word = bit / 64;
+      const int shift = bit % 64;
+      words[word] |= piece << shift;
+      if (shift <= 64 - piece_bits) continue;
+      const std::uint64_t upper = piece >> (64 - shift);
+      if (word + 1 < size) {
+        words[word + 1] |= upper;
+      } else {
+        carry = carry << (piece_bits - (64 - shift)) | upper;
+      }
+    }
+    return carry;
   }
 
   Index next_count() {
-    std::uint64_t carry = 0;
-    const std::uint64_t count = next(carry);
-    if (carry != 0 || count > std::uint64_t{1} << 62) throw Error("totals", "are of more than 2^62 elements");
+    std::uint64_t count = 0;
+    if (next(&count, 1) != 0 || count > std::uint64_t{1} << 62) throw Error("totals", "are of more than 2^62 elements");
     return static_cast<Index>(count);
   }
 
@@ -46,7 +72,7 @@ class Reader {
     const std::int64_t total = totals_[at_++];
     if (total < 0) {
       throw Error("totals", "has " + std::to_string(total) + " at " + std::to_string(at_ - 1) +
-                                "; expected 0 or more, the sum of what at most 2^31 - 1 calls of to_addends gave");
+                                "; expected 0 or more, the sum of what at most 65,536 calls of to_addends gave");
     }
     return static_cast<std::uint64_t>(total);
   }
@@ -67,15 +93,18 @@ std::vector<std::int64_t> to_addends(const PartialSums& sums, PartialSums::Range
     return to_addends(wide, range);
   }
   std::vector<std::int64_t> addends;
-  addends.reserve(2 + addends_per_channel(range) * static_cast<std::size_t>(sums.channels()));
-  append(addends, static_cast<std::uint64_t>(sums.count()));
+  addends.reserve(pieces_of(1) + addends_per_channel(sums.kind(), range) * static_cast<std::size_t>(sums.channels()));
+  const auto append_count = [&](Index count) {
+    const auto word = static_cast<std::uint64_t>(count);
+    append(addends, &word, 1);
+  };
+  append_count(sums.count());
   for (Index channel = 0; channel < sums.channels(); ++channel) {
     for (int operand = 0; operand < operands; ++operand) {
-      append(addends, static_cast<std::uint64_t>(PartialSumsAccess::nonfinite(sums, channel, operand)));
+      append_count(PartialSumsAccess::nonfinite(sums, channel, operand));
     }
-    for (int which = 0; which < 2; ++which) {
-      const std::uint64_t* words = PartialSumsAccess::words(sums, channel, which);
-      for (int i = 0; i < format_of(range).words[which]; ++i) append(addends, words[i]);
+    for (int which = 0; which < SumFormat::sums; ++which) {
+      append(addends, PartialSumsAccess::words(sums, channel, which), format_of(sums.kind(), range).words[which]);
     }
   }
   return addends;
@@ -84,7 +113,7 @@ std::vector<std::int64_t> to_addends(const PartialSums& sums, PartialSums::Range
 PartialSums from_addends(std::span<const std::int64_t> totals, Index channels, PartialSums::Kind kind,
                          PartialSums::Range range) {
   PartialSums sums(channels, kind, range);
-  const std::size_t expected = 2 + addends_per_channel(range) * static_cast<std::size_t>(channels);
+  const std::size_t expected = pieces_of(1) + addends_per_channel(kind, range) * static_cast<std::size_t>(channels);
   if (totals.size() != expected) {
     throw Error("totals", "has " + std::to_string(totals.size()) + " elements; expected " + std::to_string(expected) +
                               " for " + std::to_string(channels) + " channels");
@@ -95,11 +124,9 @@ PartialSums from_addends(std::span<const std::int64_t> totals, Index channels, P
     for (int operand = 0; operand < operands; ++operand) {
       PartialSumsAccess::nonfinite(sums, channel, operand) = reader.next_count();
     }
-    for (int which = 0; which < 2; ++which) {
-      std::uint64_t* words = PartialSumsAccess::words(sums, channel, which);
-      // Two's complement: what is carried out of the last word is the parts' signs.
-      std::uint64_t carry = 0;
-      for (int i = 0; i < format_of(range).words[which]; ++i) words[i] = reader.next(carry);
+    for (int which = 0; which < SumFormat::sums; ++which) {
+      // What does not fit are the parts' signs.
+      (void)reader.next(PartialSumsAccess::words(sums, channel, which), format_of(kind, range).words[which]);
     }
   }
   return sums;

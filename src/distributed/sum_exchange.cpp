@@ -21,12 +21,15 @@ using Code = std::array<std::uint64_t, 2 * words_per_value>;
 // ranks are at the same call.
 constexpr std::size_t header_size = 1 + 2 * std::tuple_size_v<Code>;
 
-std::size_t addend_count(const ExchangedLayer& layer) {
-  const PartialSums nothing(0, PartialSums::Kind::moments, layer.range);
-  const std::size_t fixed = to_addends(nothing, layer.range).size();
-  const std::size_t one = to_addends(PartialSums(1, PartialSums::Kind::moments, layer.range), layer.range).size();
+std::size_t addend_count(const ExchangedLayer& layer, PartialSums::Kind kind) {
+  const std::size_t fixed = to_addends(PartialSums(0, kind, layer.range), layer.range).size();
+  const std::size_t one = to_addends(PartialSums(1, kind, layer.range), layer.range).size();
   return fixed + (one - fixed) * static_cast<std::size_t>(layer.channels);
 }
+
+// The room of a layer in a message, the same for both kinds: ranks that call different functions must find that out
+// from a message of one size.
+std::size_t room_of(const ExchangedLayer& layer) { return addend_count(layer, PartialSums::Kind::gradients); }
 
 Code code_of(const std::string& call) {
   Digest digest;
@@ -126,6 +129,7 @@ void SumExchange::start(std::span<const PartialSums> sums, const std::string& pu
       kinds_.push_back(sums[i].kind());
       const std::vector<std::int64_t> addends = to_addends(sums[i], layers_[i].range);
       numbers.insert(numbers.end(), addends.begin(), addends.end());
+      numbers.resize(numbers.size() + room_of(layers_[i]) - addends.size());
     }
     call_ = describe_call(calls_ + 1, kinds_, purpose);
     write_code(call_, numbers);
@@ -140,7 +144,7 @@ void SumExchange::start_failed(const std::exception& error) {
   if (pending_) throw Error("start", "is called while a message is under way; expected finish() first");
   failure_ = to_error(error);
   std::size_t size = header_size;
-  for (const ExchangedLayer& layer : layers_) size += addend_count(layer);
+  for (const ExchangedLayer& layer : layers_) size += room_of(layer);
   std::vector<std::int64_t> numbers(size);
   numbers[0] = 1;
   send(std::move(numbers));
@@ -163,9 +167,9 @@ std::vector<PartialSums> SumExchange::finish() {
   std::vector<PartialSums> sums;
   std::size_t at = header_size;
   for (std::size_t i = 0; i < layers_.size(); ++i) {
-    const std::size_t size = addend_count(layers_[i]);
+    const std::size_t size = addend_count(layers_[i], kinds_[i]);
     sums.push_back(from_addends(std::span(totals).subspan(at, size), layers_[i].channels, kinds_[i], layers_[i].range));
-    at += size;
+    at += room_of(layers_[i]);
   }
   return sums;
 }

@@ -101,14 +101,17 @@ struct Shares {
   std::vector<double> dbeta;
 };
 
-Shares shares_of(const PartialSums& own, const Statistics& statistics, const Options& options) {
+Shares shares_of(const PartialSums& own, const Statistics& statistics) {
   const auto channels = static_cast<std::size_t>(own.channels());
   Shares shares = {std::vector<double>(channels), std::vector<double>(channels)};
   if (own.count() == 0) return shares;
   const std::vector<GradientSums> sums = gradient_sums_of(own, statistics);
   for (std::size_t channel = 0; channel < channels; ++channel) {
-    const ChannelGradients solved = gradients_of(sums[channel], channel_of(statistics, static_cast<Index>(channel)),
-                                                 1.0, own.count(), true, options);
+    const ChannelStatistics of_channel = channel_of(statistics, static_cast<Index>(channel));
+    ChannelGradients solved = gradients_of(sums[channel], of_channel);
+    if (own.range() == PartialSums::Range::single) {
+      solved = on_grid(solved, of_channel, own.count(), sum_of_squares(own, static_cast<Index>(channel)));
+    }
     shares.dgamma[channel] = solved.dgamma;
     shares.dbeta[channel] = solved.dbeta;
   }
@@ -141,7 +144,7 @@ PartialSums exchange_moments(SumExchange& exchange, const TensorView& x, const M
 
 Statistics synchronized_training(SumExchange& exchange, const TensorView& x, const MutableTensorView& y,
                                  const Affine& affine, const Options& options) {
-  Statistics statistics = statistics_of(exchange_moments(exchange, x, y, affine, options), options);
+  Statistics statistics = normalizing_statistics(exchange_moments(exchange, x, y, affine, options), options);
   inference(x, statistics, y, affine, options);
   return statistics;
 }
@@ -163,7 +166,7 @@ void synchronized_backward(SumExchange& exchange, const TensorView& dy, const Te
     check_range(exchange, "dy", dy);
     PartialSums own(exchange.layers()[0].channels, PartialSums::Kind::gradients, exchange.layers()[0].range);
     accumulate(own, dy, x, options);
-    if (gradients.dgamma_share || gradients.dbeta_share) shares = shares_of(own, statistics, options);
+    if (gradients.dgamma_share || gradients.dbeta_share) shares = shares_of(own, statistics);
     return Contribution{std::move(own), purpose_of(statistics)};
   });
   const DefaultFloatingPoint default_floating_point;

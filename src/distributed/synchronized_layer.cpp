@@ -37,11 +37,11 @@ std::vector<Index> BatchNorm::forward(SumExchange& exchange, const TensorView& x
       running.variance_kind == VarianceKind::biased ? ", biased running variance" : ", unbiased running variance";
   PartialSums own(0);
   const PartialSums sums = exchange_moments(exchange, x, y, affine(), options, &own, purpose);
-  Statistics statistics = statistics_of(sums, options);
+  Statistics statistics = normalizing_statistics(sums, options);
   // What this refuses, it refuses on all ranks, and before y is written.
   RunningStatistics updated = running;
   std::vector<Index> refused = updated.update(statistics);
-  Statistics of_part = statistics_of(own, options);
+  Statistics of_part = normalizing_statistics(own, options);
   inference(x, statistics, y, affine(), options);
   running = std::move(updated);
   remember(x, std::move(statistics), std::move(of_part), true);

@@ -14,35 +14,35 @@ namespace exactnorm {
 
 CoefficientTable::CoefficientTable(Index channels)
     : stride_((channels + 63) / 64 * 64 + 48),
-      values_(static_cast<std::size_t>(5 * stride_)),
-      single_values_(static_cast<std::size_t>(5 * stride_)) {}
+      values_(std::make_unique_for_overwrite<double[]>(static_cast<std::size_t>(5 * stride_))),
+      single_values_(std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>(5 * stride_))) {}
+
+void CoefficientTable::finish(Index first, Index count, bool with_gradient) {
+  const SingleTargets to = {single_column(0) + first, single_column(1) + first, single_column(2) + first,
+                            single_column(3) + first, single_column(4) + first};
+  if (with_gradient) {
+    solve_single(
+        BackwardColumns{column(0) + first, column(1) + first, column(2) + first, column(3) + first, column(4) + first},
+        count, to);
+  } else {
+    solve_single(ForwardColumns{column(0) + first, column(1) + first, column(2) + first, column(3) + first}, count, to);
+  }
+}
 
 void CoefficientTable::finish(std::span<const Index> channels, bool with_gradient) {
   // Stretches of neighbours at a time.
   for (std::size_t begin = 0; begin < channels.size();) {
     std::size_t end = begin + 1;
     while (end < channels.size() && channels[end] == channels[end - 1] + 1) ++end;
-    const Index first = channels[begin];
-    const auto count = static_cast<Index>(end - begin);
-    const SingleTargets to = {single_column(0) + first, single_column(1) + first, single_column(2) + first,
-                              single_column(3) + first, single_column(4) + first};
-    if (with_gradient) {
-      solve_single(BackwardColumns{column(0) + first, column(1) + first, column(2) + first, column(3) + first,
-                                   column(4) + first},
-                   count, to);
-    } else {
-      solve_single(ForwardColumns{column(0) + first, column(1) + first, column(2) + first, column(3) + first}, count,
-                   to);
-    }
+    finish(channels[begin], static_cast<Index>(end - begin), with_gradient);
     begin = end;
   }
 }
 
 MapCoefficients CoefficientTable::view() const noexcept {
-  const auto column = [&](Index which) { return values_.data() + which * stride_; };
-  const auto single = [&](Index which) { return single_values_.data() + which * stride_; };
-  return {column(0), column(1), column(2),
-          column(3), column(4), {single(0), single(1), single(2), single(3), single(4)}};
+  return {column(0), column(1),
+          column(2), column(3),
+          column(4), {single_column(0), single_column(1), single_column(2), single_column(3), single_column(4)}};
 }
 
 CoefficientTable gather(const MapCoefficients& coefficients, const std::vector<Index>& channels) {

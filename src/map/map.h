@@ -1,5 +1,6 @@
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
@@ -33,22 +34,26 @@ class CoefficientTable {
   /// set other channels meanwhile.
   void finish_forward(std::span<const Index> channels) { finish(channels, false); }
   void finish_backward(std::span<const Index> channels) { finish(channels, true); }
+  /// The same of `count` channels from `first` on.
+  void finish_forward(Index first, Index count) { finish(first, count, false); }
+  void finish_backward(Index first, Index count) { finish(first, count, true); }
 
   /// As the kernels take them, from channel 0 on.
   [[nodiscard]] MapCoefficients view() const noexcept;
 
  private:
   friend CoefficientTable gather(const MapCoefficients& coefficients, const std::vector<Index>& channels);
-  [[nodiscard]] double* column(Index which) noexcept { return values_.data() + which * stride_; }
-  [[nodiscard]] float* single_column(Index which) noexcept { return single_values_.data() + which * stride_; }
+  [[nodiscard]] double* column(Index which) const noexcept { return values_.get() + which * stride_; }
+  [[nodiscard]] float* single_column(Index which) const noexcept { return single_values_.get() + which * stride_; }
   void finish(std::span<const Index> channels, bool with_gradient);
+  void finish(Index first, Index count, bool with_gradient);
 
   // From column to column. Not a power of two, as many numbers of channels are: the columns' entries for one channel
   // would compete for few places in the cache.
   Index stride_;
-  // Five columns each.
-  std::vector<double> values_;
-  std::vector<float> single_values_;
+  // Five columns each, of which only what is set is initialized.
+  std::unique_ptr<double[]> values_;
+  std::unique_ptr<float[]> single_values_;
 };
 
 /// Those of the listed channels, in that order.

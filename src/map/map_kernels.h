@@ -2,7 +2,7 @@
 
 #include "exactnorm/tensor.h"
 
-// The vector code of the map room. For each element, in float64, each operation rounded by itself (a
+// The vector code of apply. For each element, in float64, each operation rounded by itself (a
 // fused multiply-add would give other bits on processors that have it):
 //
 //     out = (x - mean) * x_scale + shift                                            forward

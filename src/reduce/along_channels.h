@@ -10,8 +10,7 @@
 
 namespace exactnorm {
 
-/// Elements of one channel that the kernels take at a time, and that are looked at again where a guess was wrong.
-inline constexpr Index run_elements = direct_rows * tile_lanes;
+static_assert(run_elements <= direct_rows * tile_lanes);
 
 /// A box in which neighbours in memory belong to one channel: vectors run along it.
 template <typename T, std::size_t kOperands>

@@ -4,7 +4,7 @@
 
 #include "reduce/tile_kernels.h"
 
-// The fast half of the reduce room: exact float32 sums in one pass, under a guess of how large the numbers
+// The fast half of exact sums: exact float32 sums in one pass, under a guess of how large the numbers
 // are. The pass watches the magnitudes that it meets; where the guess was wrong its sums are thrown away, and
 // the passes of tile_kernels.h, which guess nothing, take its place.
 //

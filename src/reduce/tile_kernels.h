@@ -5,7 +5,7 @@
 
 #include "exactnorm/tensor.h"
 
-// The vector code of the reduce room: exact sums over a small tile of numbers.
+// The vector code of exact sums over a small tile of numbers.
 //
 // A tile has `rows` rows of 32 lanes. Whatever the layout, the walk brings data to this form: lanes are
 // neighbouring elements of one channel, or neighbouring channels. Each lane is summed for itself.

@@ -7,6 +7,7 @@
 
 #include "combine/accumulator.h"
 #include "solve/big_integer.h"
+#include "sums/grid.h"
 
 namespace exactnorm {
 
@@ -31,7 +32,7 @@ IntegerTimesPower split(double value) {
 
 // One of the two sums of a channel. Its lowest words are often zeros: they go into the exponent.
 IntegerTimesPower sum_of(const PartialSums& sums, Index channel, int which) {
-  const SumFormat format = format_of(sums.range());
+  const SumFormat format = format_of(sums.kind(), sums.range());
   const std::uint64_t* words = PartialSumsAccess::words(sums, channel, which);
   int zeros = 0;
   while (zeros < format.words[which] && words[zeros] == 0) ++zeros;
@@ -122,6 +123,19 @@ ChannelStatistics solve_statistics(const PartialSums& sums, Index channel, Index
   return {mean, residual, variance.nearest, inverse_deviation_of_scaled(variance, options)};
 }
 
+ChannelStatistics on_grid(const ChannelStatistics& exact, const Options& options) noexcept {
+  if (!(exact.variance > 0)) return exact;  // constant, or not a number
+  ChannelStatistics rounded = exact;
+  rounded.variance = variance_on_grid(exact.variance);
+  const double unit = mean_unit(rounded.variance);
+  if (std::abs(exact.mean) / unit < 0x1p52) {
+    rounded.mean = on_grid(exact.mean, unit);
+    rounded.mean_residual = 0;
+  }
+  rounded.inverse_deviation = inverse_deviation_of(rounded.variance, options);
+  return rounded;
+}
+
 ChannelDeviations solve_deviations(const PartialSums& sums, Index channel, Index count) {
   if (count == 0 || has_nonfinite(sums, channel, 0)) return {not_a_number, not_a_number};
   const auto n = static_cast<std::uint64_t>(count);
@@ -165,29 +179,34 @@ double times_power_of_two(double value, int exponent) noexcept {
 
 }  // namespace
 
-ChannelGradients gradients_of(const GradientSums& sums, const ChannelStatistics& statistics, double gamma, Index count,
-                              bool frozen, const Options& options) noexcept {
-  const double inverse = statistics.inverse_deviation;
-  ChannelGradients gradients;
-  gradients.dbeta = sums.sum_dy;
-  gradients.dgamma = times_power_of_two(sums.centred * inverse, sums.exponent);
+ChannelGradients gradients_of(const GradientSums& sums, const ChannelStatistics& statistics) noexcept {
+  return {times_power_of_two(sums.centred * statistics.inverse_deviation, sums.exponent), sums.sum_dy};
+}
 
-  const double dy_scale = gamma * inverse;
-  if (frozen) {
-    gradients.dx = {0, 0, 0, 0, dy_scale};
-  } else if (count > 0) {
-    const auto n = static_cast<double>(count);
-    // dgamma is r * G, with G the sum of dy * (x - mean); (x - mean) * r is normalized, and k * G is left:
-    // dgamma, or dgamma / (r * deviation).
-    double normalized_scale = -gradients.dgamma / n;
-    if (options.epsilon_placement == EpsilonPlacement::deviation) {
-      const double product = normalized_deviation(statistics, options.epsilon);
-      normalized_scale = product == 0 ? 0.0 : normalized_scale / product;
-    }
-    const double shift = -gradients.dbeta / n - statistics.mean_residual * inverse * normalized_scale;
-    gradients.dx = {statistics.mean, inverse, normalized_scale, shift, dy_scale};
+ChannelGradients on_grid(const ChannelGradients& exact, const ChannelStatistics& statistics, Index count,
+                         double squares) noexcept {
+  const double unit = gradient_unit(static_cast<double>(count), squares);
+  const double factor = gamma_unit_factor(statistics.variance, statistics.inverse_deviation);
+  return {on_grid(exact.dgamma, unit * factor), on_grid(exact.dbeta, unit)};
+}
+
+double sum_of_squares(const PartialSums& sums, Index channel) {
+  return divide(sum_of(sums, channel, sums.kind() == PartialSums::Kind::moments ? 1 : 2)).nearest;
+}
+
+BackwardCoefficients backward_coefficients(const ChannelGradients& gradients, const ChannelStatistics& statistics,
+                                           double gamma, Index count, const Options& options) noexcept {
+  const double inverse = statistics.inverse_deviation;
+  const auto n = static_cast<double>(count);
+  // dgamma is r * G, with G the sum of dy * (x - mean); (x - mean) * r is normalized, and k * G is left:
+  // dgamma, or dgamma / (r * deviation).
+  double normalized_scale = -gradients.dgamma / n;
+  if (options.epsilon_placement == EpsilonPlacement::deviation) {
+    const double product = normalized_deviation(statistics, options.epsilon);
+    normalized_scale = product == 0 ? 0.0 : normalized_scale / product;
   }
-  return gradients;
+  const double shift = -gradients.dbeta / n - statistics.mean_residual * inverse * normalized_scale;
+  return {statistics.mean, inverse, normalized_scale, shift, gamma * inverse};
 }
 
 Statistics make_statistics(Index channels, Index count, const Options& options) {

@@ -33,6 +33,9 @@ struct ChannelDeviations {
 };
 [[nodiscard]] ChannelDeviations solve_deviations(const PartialSums& sums, Index channel, Index count);
 
+/// The same on the grid of sums/grid.h: what normalizes data that float32 holds.
+[[nodiscard]] ChannelStatistics on_grid(const ChannelStatistics& exact, const Options& options) noexcept;
+
 /// 1 / sqrt(variance + epsilon) or 1 / (sqrt(variance) + epsilon); 0 where that divides by zero.
 [[nodiscard]] double inverse_deviation_of(double variance, const Options& options) noexcept;
 
@@ -64,11 +67,6 @@ struct BackwardCoefficients {
   double shift = 0;
   double dy_scale = 0;
 };
-struct ChannelGradients {
-  double dgamma = 0;
-  double dbeta = 0;
-  BackwardCoefficients dx;
-};
 
 /// What a backward pass needs of its exact sums, each rounded once: the sum of dy, and that of dy * (x - mean),
 /// which is centred * 2^exponent with 1 <= |centred| < 2, or 0, so that it may exceed float64's range. The latter is
@@ -84,9 +82,23 @@ struct GradientSums {
 [[nodiscard]] GradientSums gradient_sums(const PartialSums& sums, Index sums_channel,
                                          const ChannelStatistics& statistics);
 
-/// `frozen`: mean and variance do not depend on x.
-[[nodiscard]] ChannelGradients gradients_of(const GradientSums& sums, const ChannelStatistics& statistics, double gamma,
-                                            Index count, bool frozen, const Options& options) noexcept;
+struct ChannelGradients {
+  double dgamma = 0;
+  double dbeta = 0;
+};
+/// From exact sums.
+[[nodiscard]] ChannelGradients gradients_of(const GradientSums& sums, const ChannelStatistics& statistics) noexcept;
+/// The same on the grid of sums/grid.h, as gradients over data that float32 holds are: over `count` elements, of whose
+/// dy the squares add up to `squares`, rounded to float64.
+[[nodiscard]] ChannelGradients on_grid(const ChannelGradients& exact, const ChannelStatistics& statistics, Index count,
+                                       double squares) noexcept;
+/// The second sum of a channel (kind moments), or the third (kind gradients, range single), rounded once to float64.
+[[nodiscard]] double sum_of_squares(const PartialSums& sums, Index channel);
+
+/// The coefficients of dx in a backward pass through statistics of x itself, over `count` elements, more than 0.
+[[nodiscard]] BackwardCoefficients backward_coefficients(const ChannelGradients& gradients,
+                                                         const ChannelStatistics& statistics, double gamma, Index count,
+                                                         const Options& options) noexcept;
 
 /// One channel of a Statistics.
 [[nodiscard]] inline ChannelStatistics channel_of(const Statistics& statistics, Index channel) noexcept {

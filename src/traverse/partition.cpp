@@ -13,6 +13,11 @@ constexpr Index group_bytes = 4096;
 // neighbouring parts of a row, the hardware's prefetchers fetch what another processor is about to write.
 constexpr Index longest_row = 8192;
 constexpr Index few_rows = 128;
+// In the caches, threads have neighbouring parts of rows, as wide as this at least, in whole lines: then each channel's
+// sums are one thread's, and nothing has to be merged.
+constexpr Index cached_elements = Index{1} << 21;
+constexpr Index narrowest_part = 64;
+constexpr Index line_columns = 16;
 // Elements of a group beside which what it costs to start one is small.
 constexpr Index group_worth = 65536;
 // Work below this many elements is not worth waking another thread for.
@@ -50,6 +55,10 @@ Partition::Partition(const LoopNest& nest, std::size_t element_size, int threads
       // As many as span a page, or as make the group worth its overhead.
       Index wanted = std::max(ceil_divide(group_bytes, span), ceil_divide(worthwhile, group_elements));
       if (i + 1 == sizes_.size() && group_elements > few_rows) wanted = std::max(wanted, longest_row);
+      if (i + 1 == sizes_.size() && elements <= cached_elements) {
+        const Index share = ceil_divide(loop.size, threads_);
+        if (share >= narrowest_part) wanted = ceil_divide(share, line_columns) * line_columns;
+      }
       group_steps_[i] = std::min({wanted, most, loop.size});
       group_channels *= group_steps_[i];
       group_elements *= group_steps_[i];
@@ -59,7 +68,8 @@ Partition::Partition(const LoopNest& nest, std::size_t element_size, int threads
     }
     span = std::min<Index>(span * loop.size, group_bytes);
   }
-  if (groups_ < 2 * threads_ && longest_reduced < sizes_.size()) {
+  const Index enough_groups = elements <= cached_elements ? threads_ : 2 * threads_;
+  if (groups_ < enough_groups && longest_reduced < sizes_.size()) {
     piece_loop_ = longest_reduced;
     // Some for each thread, so that one that is held up can be helped out; small enough that the last of
     // them are in cache when the map comes back to them.
@@ -89,7 +99,7 @@ Partition Partition::in_memory_order(const LoopNest& nest, int threads) {
   return partition;
 }
 
-Box Partition::box(Index group, Index piece) const {
+Box Partition::whole_box(Index group) const {
   Box box(sizes_.size());
   for (std::size_t i = sizes_.size(); i-- > 0;) {
     const Index parts = ceil_divide(sizes_[i], group_steps_[i]);
@@ -97,6 +107,11 @@ Box Partition::box(Index group, Index piece) const {
     box[i].size = std::min(group_steps_[i], sizes_[i] - box[i].begin);
     group /= parts;
   }
+  return box;
+}
+
+Box Partition::box(Index group, Index piece) const {
+  Box box = whole_box(group);
   if (pieces_ > 1) {
     const Index size = sizes_[piece_loop_];
     const Index begin = size * piece / pieces_;

@@ -35,6 +35,8 @@ class Partition {
   [[nodiscard]] int threads() const noexcept { return threads_; }
 
   [[nodiscard]] Box box(Index group, Index piece) const;
+  /// All pieces of a group.
+  [[nodiscard]] Box whole_box(Index group) const;
 
  private:
   Partition() = default;

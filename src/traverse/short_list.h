@@ -25,6 +25,7 @@ class ShortList {
   [[nodiscard]] T& operator[](std::size_t i) noexcept { return values_[i]; }
   [[nodiscard]] const T& back() const noexcept { return values_[size_ - 1]; }
   [[nodiscard]] T& back() noexcept { return values_[size_ - 1]; }
+  void pop_back() { --size_; }
 
  private:
   std::array<T, maximum_rank> values_{};

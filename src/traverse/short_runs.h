@@ -2,14 +2,12 @@
 
 #include "traverse/loop_nest.h"
 #include "traverse/partition.h"
+#include "traverse/tuning.h"
 
 // Runs of few elements of one channel, each next to one of the next channel: planes of 2x2, say. A vector holds
 // several, so that they are better taken as rows, in which each place of a run is a channel of its own.
 
 namespace exactnorm {
-
-/// Shorter runs are not worth a call of a kernel.
-inline constexpr Index shortest_run = 16;
 
 /// Whether the innermost runs of a walk are such, and come in rows of some length, and often.
 [[nodiscard]] bool has_short_runs(const LoopNest& nest) noexcept;

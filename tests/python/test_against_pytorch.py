@@ -13,6 +13,7 @@ import torch.nn.functional as functional
 
 import driver
 
+WIDE_DTYPES = ["float64", "int32", "int64"]
 CASES = 60
 
 
@@ -112,9 +113,12 @@ def test_training_agrees_with_pytorch_in_float64(seed):
     beta = np.abs(case.beta).astype(np.float64).reshape([-1] + [1] * (x.dim() - 2))
     case.check(case.y, expected, scale=np.maximum(beta, np.abs(case.gamma).max()))
     axes = [i for i in range(x.dim()) if i != 1]
-    np.testing.assert_allclose(statistics.mean, x.mean(axes).numpy(), rtol=1e-11, atol=1e-13)
+    # What normalizes data that float32 holds is on a grid.
+    on_grid = case.dtype not in WIDE_DTYPES
     variance = x.var(axes, unbiased=False).numpy()
-    np.testing.assert_allclose(statistics.variance, variance, rtol=1e-9, atol=1e-20)
+    off = np.abs(statistics.mean - x.mean(axes).numpy())
+    assert (off <= 1e-11 * np.abs(statistics.mean) + 1e-13 + on_grid * 2.0**-34 * np.sqrt(variance)).all()
+    np.testing.assert_allclose(statistics.variance, variance, rtol=2.0**-30 if on_grid else 1e-9, atol=1e-20)
 
 
 @pytest.mark.parametrize("seed", range(CASES))
@@ -162,8 +166,10 @@ def test_backward_agrees_with_autograd_in_float64(seed, frozen):
     )
     case.check(case.dx, x.grad, scale=float(x.grad.abs().max()))
     spread = float(gamma.grad.abs().max()) + float(beta.grad.abs().max())
-    np.testing.assert_allclose(dgamma, gamma.grad.numpy(), rtol=1e-9, atol=1e-9 * spread)
-    np.testing.assert_allclose(dbeta, beta.grad.numpy(), rtol=1e-12, atol=1e-12 * spread)
+    # Sums over data that float32 holds are rounded to bits that are relative to this.
+    size = 0.0 if case.dtype in WIDE_DTYPES else float(np.sqrt(x[:, 0].numel() * (case.dy**2).sum()))
+    np.testing.assert_allclose(dgamma, gamma.grad.numpy(), rtol=1e-9, atol=1e-9 * spread + 2.0**-33 * size)
+    np.testing.assert_allclose(dbeta, beta.grad.numpy(), rtol=1e-12, atol=1e-12 * spread + 2.0**-35 * size)
 
 
 @pytest.mark.parametrize("seed", range(20))

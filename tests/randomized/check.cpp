@@ -77,14 +77,14 @@ class Checker {
         std::max<std::size_t>(1, elements.size() * std::min(test_.gamma.size(), most_channels) / most_elements);
     for (std::size_t at = channel % step; at < elements.size() && problem_.empty(); at += step) {
       element_ = elements[at];
-      check_y("y", own, results_.y[element_]);
-      check_y("y of inference", given, results_.inferred[element_]);
+      check_y("y", own, true, results_.y[element_]);
+      check_y("y of inference", given, false, results_.inferred[element_]);
       if (gradients && sums.nonfinite_dy == 0) {
-        check_dx("dx", *gradients, false, results_.dx[element_]);
+        check_dx("dx", *gradients, sums, false, results_.dx[element_]);
       } else {
         expect_nan("dx", results_.dx[element_]);
       }
-      check_dx("frozen dx", frozen, true, results_.frozen_dx[element_]);
+      check_dx("frozen dx", frozen, sums, true, results_.frozen_dx[element_]);
     }
   }
 
@@ -95,11 +95,24 @@ class Checker {
       expect_nan("variance", found.variance[channel_]);
       return;
     }
+    if (dtype_fits_float32(test_.x_dtype)) {
+      const GridMoments expected(right->exact);
+      expect_equal("mean", found.mean[channel_], expected.mean);
+      expect_equal("mean_residual", found.mean_residual[channel_], expected.mean_residual);
+      expect_equal("variance", found.variance[channel_], expected.variance);
+      const ExactChannel channel({rational(expected.mean), rational(expected.variance)}, test_.options);
+      check_inverse_deviation(channel.inverse_deviation);
+      return;
+    }
     expect_equal("mean", found.mean[channel_], correctly_rounded(right->exact.mean));
     expect_equal("mean_residual", found.mean_residual[channel_],
                  correctly_rounded(Rational(right->exact.mean - rational(found.mean[channel_]))));
     expect_equal("variance", found.variance[channel_], correctly_rounded(right->exact.variance));
-    const Real& inverse = right->channel.inverse_deviation;
+    check_inverse_deviation(right->channel.inverse_deviation);
+  }
+
+  void check_inverse_deviation(const Real& inverse) {
+    const Statistics& found = results_.statistics;
     expect_within("inverse_deviation", found.inverse_deviation[channel_], inverse, inverse * 0x1p-51,
                   std::numeric_limits<double>::max());
   }
@@ -110,6 +123,9 @@ class Checker {
                   bool x_is_finite) {
     if (sums.nonfinite_dy != 0) {
       expect_nan(kind + "dbeta", dbeta[channel_]);
+    } else if (is_on_grid()) {
+      expect_within(kind + "dbeta", dbeta[channel_], real(right.dbeta), size_of_sum(sums) * 0x1p-35,
+                    std::numeric_limits<double>::max());
     } else {
       expect_equal(kind + "dbeta", dbeta[channel_], correctly_rounded(right.dbeta));
     }
@@ -120,11 +136,31 @@ class Checker {
     // Two float64 numbers hold the mean to 2^-106 of it, or to the smallest subnormal.
     const Real of_mean = Real(0x1p-1074) * abs(real(right.dbeta)) * moments.channel.inverse_deviation +
                          abs(right.mean * real(right.dbeta) * moments.channel.inverse_deviation) * 0x1p-104;
+    // What normalizes float32 data is on a grid, and so are sums of gradients over such data.
+    const Real share = moments.channel.variance > 0
+                           ? Real(moments.channel.inverse_deviation * sqrt(moments.channel.variance))
+                           : Real(0);
+    Real of_grid(0);
+    if (is_on_grid()) of_grid += size_of_sum(sums) * share * 0x1p-35;
+    if (kind.empty() && dtype_fits_float32(test_.x_dtype)) {
+      of_grid += abs(real(right.dbeta)) * share * 0x1p-34 + abs(right.dgamma) * 0x1p-31;
+    }
     expect_within(kind + "dgamma", dgamma[channel_], right.dgamma,
-                  abs(right.dgamma) * 0x1p-50 + of_mean + Real(0x1p-1074), std::numeric_limits<double>::max());
+                  abs(right.dgamma) * 0x1p-50 + of_mean + of_grid + Real(0x1p-1074),
+                  std::numeric_limits<double>::max());
   }
 
-  void check_y(const char* name, const std::optional<MomentsReference>& moments, double computed) {
+  // Whether sums of gradients are rounded to the grid.
+  [[nodiscard]] bool is_on_grid() const {
+    return dtype_fits_float32(test_.x_dtype) && test_.dy_dtype == DType::float32;
+  }
+  // What an error in a sum of dy is measured by.
+  [[nodiscard]] static Real size_of_sum(const ChannelSumsReference& sums) {
+    return sqrt(Real(real(sums.dy_dy) * Real(sums.count)));
+  }
+
+  // `is_own`: x is normalized by its own statistics.
+  void check_y(const char* name, const std::optional<MomentsReference>& moments, bool is_own, double computed) {
     const double x = test_.x[element_];
     const double gamma = test_.gamma[channel_];
     const double beta = test_.beta[channel_];
@@ -142,13 +178,15 @@ class Checker {
     const bool single = test_.out_dtype == DType::float32;
     const bool all_single = single && dtype_fits_float32(test_.x_dtype);
     const Real unit(single ? 0x1p-24 : 0x1p-53);
-    const Real bound = (all_single ? Real(4 + 0x1p-20) : Real(single ? 1.001 : 8)) * unit * scale;
-    expect_within(name, computed, right,
-                  bound + (all_single ? Real(0x1p-43 * std::fabs(gamma)) : Real(0)) + subnormal_step(),
-                  largest_output());
+    const bool is_on_grid = is_own && dtype_fits_float32(test_.x_dtype);
+    const Real bound = (all_single ? Real(is_on_grid ? 4.01 : 4 + 0x1p-20) : Real(single ? 1.01 : 8)) * unit * scale +
+                       (is_on_grid ? Real(0x1p-31 * scale) : Real(0));
+    const double of_mean = is_on_grid ? 0x1p-34 : (all_single ? 0x1p-43 : 0);
+    expect_within(name, computed, right, bound + Real(of_mean * std::fabs(gamma)) + subnormal_step(), largest_output());
   }
 
-  void check_dx(const char* name, const GradientsReference& right, bool is_frozen, double computed) {
+  void check_dx(const char* name, const GradientsReference& right, const ChannelSumsReference& sums, bool is_frozen,
+                double computed) {
     const double dy = test_.dy[element_];
     if (!std::isfinite(dy)) {
       const double product = test_.gamma[channel_] * dy;
@@ -166,6 +204,10 @@ class Checker {
     if (!is_frozen) bound += Real(0x1p-1073) * (abs(right.by_variance) + abs(right.factor));
     // What float64 arithmetic rounds in the three terms, which may cancel.
     if (!is_frozen) bound += rest * (all_single ? 5 * unit : Real(0)) + (abs(right.direct(dy)) + rest) * 0x1p-49;
+    if (!is_frozen && dtype_fits_float32(test_.x_dtype)) {
+      bound += abs(exact) * 0x1p-31 + rest * 0x1p-29;
+      bound += abs(right.factor) * size_of_sum(sums) / Real(sums.count) * 0x1p-32;
+    }
     expect_within(name, computed, exact, bound, largest_output());
   }
 

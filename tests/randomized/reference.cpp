@@ -30,7 +30,7 @@ ChannelSumsReference::ChannelSumsReference(const std::vector<double>& x_values, 
     : count(static_cast<Index>(x_values.size())) {
   const int x_unit = unit_of(x_values);
   const int dy_unit = unit_of(dy_values);
-  Integer sums[4];
+  Integer sums[5];
   for (std::size_t i = 0; i < x_values.size(); ++i) {
     const bool x_is_finite = std::isfinite(x_values[i]);
     const bool dy_is_finite = std::isfinite(dy_values[i]);
@@ -40,6 +40,7 @@ ChannelSumsReference::ChannelSumsReference(const std::vector<double>& x_values, 
     sums[1] += x_integer * x_integer;
     sums[2] += dy_integer;
     sums[3] += dy_integer * x_integer;
+    sums[4] += dy_integer * dy_integer;
     nonfinite_x += x_is_finite ? 0 : 1;
     nonfinite_dy += dy_is_finite ? 0 : 1;
   }
@@ -47,6 +48,7 @@ ChannelSumsReference::ChannelSumsReference(const std::vector<double>& x_values, 
   x_x = times_power(sums[1], 2 * x_unit);
   dy = times_power(sums[2], dy_unit);
   dy_x = times_power(sums[3], dy_unit + x_unit);
+  dy_dy = times_power(sums[4], 2 * dy_unit);
 }
 
 MomentsReference moments_of(const ChannelSumsReference& sums, const Options& options) {

@@ -16,6 +16,7 @@ struct ChannelSumsReference {
   Index nonfinite_x = 0;  // NaN and infinity
   Index nonfinite_dy = 0;
   Rational x, x_x, dy, dy_x;  // dy * x over elements of which both are finite
+  Rational dy_dy;
 
   ChannelSumsReference(const std::vector<double>& x_values, const std::vector<double>& dy_values);
 };

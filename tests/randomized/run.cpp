@@ -145,7 +145,7 @@ Results run(const Case& test, const Setting& setting) {
   under(setting, [&] {
     results.moments = sum_parts(test, x_parts, options);
     results.gradient_sums = sum_parts(test, gradient_parts, options);
-    results.of_moments = statistics_of(results.moments, options);
+    results.of_moments = normalizing_statistics(results.moments, options);
     backward_from_sums(dy.view(), x.view(), results.statistics, results.gradient_sums, gamma.view(), {.dx = dx.view()},
                        options);
   });

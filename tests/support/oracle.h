@@ -40,6 +40,34 @@ inline double correctly_rounded(const Rational& exact) {
   return best;
 }
 
+/// A number rounded to a multiple of a power of two: up from a fraction of 0.618 of it on.
+inline double on_grid_of(double value, int unit_exponent) {
+  const Rational unit = rational(std::ldexp(1.0, unit_exponent));
+  const Rational magnitude = abs(rational(value)) / unit;
+  Rational units(boost::multiprecision::cpp_int(numerator(magnitude) / denominator(magnitude)));
+  if (magnitude - units >= rational(0.6180339887498949)) units += 1;
+  return std::copysign(nearest(Rational(units * unit)), value) + 0.0;
+}
+
+/// The statistics that normalize float32 data: the exact ones, rounded to float64 and then to the grid.
+struct GridMoments {
+  double mean = 0;
+  double mean_residual = 0;
+  double variance = 0;
+
+  explicit GridMoments(const ExactMoments& exact) {
+    mean = correctly_rounded(exact.mean);
+    mean_residual = correctly_rounded(Rational(exact.mean - rational(mean)));
+    variance = correctly_rounded(exact.variance);
+    if (variance == 0) return;
+    variance = on_grid_of(variance, std::ilogb(variance) - 30);
+    const int deviation_exponent = static_cast<int>(std::floor(std::ilogb(variance) / 2.0));
+    if (std::fabs(mean) >= std::ldexp(1.0, deviation_exponent - 34 + 52)) return;
+    mean = on_grid_of(mean, deviation_exponent - 34);
+    mean_residual = 0;
+  }
+};
+
 struct ExactChannel {
   Real mean;
   Real variance;

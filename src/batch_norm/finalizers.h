@@ -1,0 +1,82 @@
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "batch_norm/arguments.h"
+#include "batch_norm/reduction.h"
+#include "exactnorm/options.h"
+#include "exactnorm/partial_sums.h"
+#include "exactnorm/statistics.h"
+#include "map/map.h"
+#include "solve/solve.h"
+
+namespace exactnorm {
+
+/// Finalizes sums of x to statistics, and to the coefficients of y. Its arguments outlive it.
+class StatisticsFinalizer : public Finalizer {
+ public:
+  StatisticsFinalizer(Statistics& statistics, const Parameters& parameters, PartialSums::Range range,
+                      const Options& options, CoefficientTable& table)
+      : statistics_(statistics), parameters_(parameters), range_(range), options_(options), table_(table) {}
+
+  void set_centres(std::span<const Index>, std::span<double>) const override {}
+  void finalize(QuickSums& sums, std::span<const double> centres, std::span<const Index> channels,
+                std::vector<Index>& wanted) override;
+  void finalize(ExactSums& sums, const std::vector<Index>& channels) override;
+
+ private:
+  Statistics& statistics_;
+  const Parameters& parameters_;
+  PartialSums::Range range_;
+  const Options& options_;
+  CoefficientTable& table_;
+};
+
+/// One element per channel each.
+struct GradientTargets {
+  std::vector<double>& dgamma;
+  std::vector<double>& dbeta;
+};
+
+/// Finalizes sums of dy and x to gradients, and to the coefficients of dx. Its arguments outlive it. `frozen`: mean and
+/// variance do not depend on x, and dx = dy * gamma * inverse_deviation: dy takes the place of x, which is not read.
+class GradientsFinalizer : public Finalizer {
+ public:
+  /// `count` elements of each channel are summed.
+  GradientsFinalizer(const Statistics& statistics, Index count, const std::vector<double>& gamma,
+                     const GradientTargets& gradients, bool frozen, const Options& options, CoefficientTable& table)
+      : statistics_(statistics),
+        count_(count),
+        gamma_(gamma),
+        gradients_(gradients),
+        frozen_(frozen),
+        options_(options),
+        table_(table) {}
+
+  void set_centres(std::span<const Index> channels, std::span<double> centres) const override;
+  void finalize(QuickSums& sums, std::span<const double> centres, std::span<const Index> channels,
+                std::vector<Index>& wanted) override;
+  void finalize(ExactSums& sums, const std::vector<Index>& channels) override;
+  /// The same of all channels.
+  void finalize(const PartialSums& sums);
+
+  /// Sets the coefficients of channels whose gradients are set; frozen ones need none.
+  void set_coefficients(std::span<const Index> channels);
+
+ private:
+  /// To be followed by the table's finish.
+  void set_coefficients(Index channel);
+  void set(const std::vector<GradientSums>& sums, const std::vector<double>& squares,
+           const std::vector<Index>& channels);
+
+  const Statistics& statistics_;
+  Index count_;
+  const std::vector<double>& gamma_;
+  GradientTargets gradients_;
+  bool frozen_;
+  const Options& options_;
+  CoefficientTable& table_;
+};
+
+}  // namespace exactnorm

@@ -1,0 +1,361 @@
+#include "batch_norm/reduction.h"
+
+#include <algorithm>
+#include <atomic>
+#include <iterator>
+#include <memory>
+#include <numeric>
+#include <utility>
+
+#include "combine/accumulator.h"
+#include "reduce/reduce.h"
+#include "traverse/parallel.h"
+#include "traverse/walk.h"
+
+namespace exactnorm {
+
+namespace {
+
+std::atomic<bool> quick_sums_are_used = true;
+
+struct AtomicCounts {
+  std::atomic<Index> quick = 0;
+  std::atomic<Index> centred = 0;
+  std::atomic<Index> exact = 0;
+};
+AtomicCounts counts;
+
+void add_to(std::atomic<Index>& count, std::size_t number) {
+  if (number != 0) count.fetch_add(static_cast<Index>(number), std::memory_order_relaxed);
+}
+
+// One channel of a box: `position` counts as channels_of does.
+struct ChannelBox {
+  LoopNest nest;
+  Box box;
+};
+ChannelBox channel_box(const LoopNest& nest, const Box& box, Index position) {
+  ChannelBox channel;
+  channel.nest.offsets = start_of(nest, box).offsets;
+  for (std::size_t i = nest.loops.size(); i-- > 0;) {
+    const Loop& loop = nest.loops[i];
+    if (!loop.is_channel) continue;
+    for (std::size_t j = 0; j < maximum_operands; ++j) {
+      channel.nest.offsets[j] += position % box[i].size * loop.strides[j];
+    }
+    position /= box[i].size;
+  }
+  for (std::size_t i = 0; i < nest.loops.size(); ++i) {
+    if (nest.loops[i].is_channel) continue;
+    Loop loop = nest.loops[i];
+    loop.size = box[i].size;
+    channel.nest.loops.push_back(loop);
+    channel.box.push_back({0, loop.size});
+  }
+  if (channel.nest.loops.empty()) {
+    channel.nest.loops.push_back({.size = 1});
+    channel.box.push_back({0, 1});
+  }
+  return channel;
+}
+
+// The exact sums of one channel of a box.
+void finalize_exactly(const LoopNest& nest, const Box& box, Index position, Index channel,
+                      std::span<const TensorView> operands, PartialSums::Kind kind, Finalizer& finalizer) {
+  const ChannelBox one = channel_box(nest, box, position);
+  ExactSums sums;
+  sums.reset(1, kind, range_for(operands));
+  sums.add_box(one.nest, one.box, operands);
+  finalizer.finalize(sums, {channel});
+}
+
+// Sums about 0 whose channel has a mean far beyond its deviation decide little. Sums about the mean that they give do.
+bool gains_from_centre(const QuickColumns& sums, Index at, double count, double& centre) {
+  constexpr double far = 8;  // times the variance
+  const double mean = (sums.high[0][at] + sums.low[0][at]) / count;
+  const double square = (sums.high[1][at] + sums.low[1][at]) / count;
+  if (square < far * (square - mean * mean)) return false;
+  centre = static_cast<float>(mean);
+  return true;
+}
+
+// What a thread keeps from group to group.
+struct Workspace {
+  QuickSums sums;
+  std::vector<double> centres;
+  std::vector<Index> wanted;
+
+  void set_wanted(std::size_t channels) {
+    wanted.resize(channels);
+    std::iota(wanted.begin(), wanted.end(), 0);
+  }
+  void clear_centres(std::size_t channels) { centres.assign(channels + static_cast<std::size_t>(quick_padding), 0.0); }
+};
+
+std::size_t sums_of(PartialSums::Kind kind) {
+  return kind == PartialSums::Kind::moments ? moment_sums : gradient_sums_count;
+}
+
+// A group in one piece, by one thread.
+class QuickGroup {
+ public:
+  QuickGroup(const LoopNest& nest, std::span<const TensorView> operands, PartialSums::Kind kind, Finalizer& finalizer)
+      : nest_(nest), operands_(operands), kind_(kind), finalizer_(finalizer) {}
+
+  void run(const Box& box, const std::vector<Index>& channels) {
+    Workspace& work = workspace();
+    work.set_wanted(channels.size());
+    work.centres.clear();
+    if (kind_ == PartialSums::Kind::gradients) {
+      work.clear_centres(channels.size());
+      finalizer_.set_centres(channels, {work.centres.data(), channels.size()});
+    }
+    attempt(work, box, channels, counts.quick);
+    if (!work.wanted.empty() && kind_ == PartialSums::Kind::moments &&
+        set_centres(work, channels.size(), elements_per_channel(box))) {
+      attempt(work, box, channels, counts.centred);
+    }
+    for (const Index position : work.wanted) {
+      finalize_exactly(nest_, box, position, channels[static_cast<std::size_t>(position)], operands_, kind_,
+                       finalizer_);
+    }
+    add_to(counts.exact, work.wanted.size());
+  }
+
+  static bool set_centres(Workspace& work, std::size_t channels, double count) {
+    work.clear_centres(channels);
+    bool any = false;
+    const QuickColumns columns = work.sums.columns();
+    for (const Index position : work.wanted) {
+      const bool gains = gains_from_centre(columns, position, count, work.centres[static_cast<std::size_t>(position)]);
+      any = any || gains;
+    }
+    return any;
+  }
+
+ private:
+  static Workspace& workspace() {
+    thread_local Workspace work;
+    return work;
+  }
+
+  [[nodiscard]] double elements_per_channel(const Box& box) const {
+    double count = 1;
+    for (std::size_t i = 0; i < nest_.loops.size(); ++i) {
+      if (!nest_.loops[i].is_channel) count *= static_cast<double>(box[i].size);
+    }
+    return count;
+  }
+
+  void attempt(Workspace& work, const Box& box, const std::vector<Index>& channels, std::atomic<Index>& decided) {
+    work.sums.reset(static_cast<Index>(channels.size()), sums_of(kind_));
+    work.sums.add_box(nest_, box, operands_, work.centres);
+    const std::size_t before = work.wanted.size();
+    finalizer_.finalize(work.sums, work.centres, channels, work.wanted);
+    add_to(decided, before - work.wanted.size());
+  }
+
+  const LoopNest& nest_;
+  std::span<const TensorView> operands_;
+  PartialSums::Kind kind_;
+  Finalizer& finalizer_;
+};
+
+// Groups in pieces: each thread has sums of its own for each group of which it gets a piece, to which it adds all that
+// it gets.
+class QuickPieces {
+ public:
+  QuickPieces(const LoopNest& nest, const Partition& partition, std::span<const TensorView> operands,
+              PartialSums::Kind kind, Finalizer& finalizer)
+      : nest_(nest),
+        partition_(partition),
+        operands_(operands),
+        kind_(kind),
+        finalizer_(finalizer),
+        groups_(static_cast<std::size_t>(partition.groups())) {}
+
+  void run() {
+    for (Index group = 0; group < partition_.groups(); ++group) {
+      Group& at = groups_[static_cast<std::size_t>(group)];
+      at.channels = channels_of(nest_, partition_.box(group, 0));
+      at.work.set_wanted(at.channels.size());
+      if (kind_ == PartialSums::Kind::gradients) {
+        at.work.clear_centres(at.channels.size());
+        finalizer_.set_centres(at.channels, {at.work.centres.data(), at.channels.size()});
+      }
+    }
+    attempt(counts.quick);
+    if (kind_ == PartialSums::Kind::moments) {
+      for (Group& group : groups_) {
+        group.again = !group.work.wanted.empty() &&
+                      QuickGroup::set_centres(group.work, group.channels.size(), elements_per_channel());
+      }
+      attempt(counts.centred);
+    }
+    std::vector<std::pair<Index, Index>> undecided;  // group, position
+    for (Index group = 0; group < partition_.groups(); ++group) {
+      for (const Index position : groups_[static_cast<std::size_t>(group)].work.wanted) {
+        undecided.emplace_back(group, position);
+      }
+    }
+    add_to(counts.exact, undecided.size());
+    parallel_for(static_cast<Index>(undecided.size()), partition_.threads(), Order::forwards, [&](Index i, int) {
+      const auto [group, position] = undecided[static_cast<std::size_t>(i)];
+      finalize_exactly(nest_, partition_.whole_box(group), position,
+                       groups_[static_cast<std::size_t>(group)].channels[static_cast<std::size_t>(position)], operands_,
+                       kind_, finalizer_);
+    });
+  }
+
+ private:
+  struct Group {
+    std::vector<Index> channels;
+    std::vector<std::unique_ptr<QuickSums>> parts;  // one for each thread
+    Workspace work;
+    bool again = true;
+  };
+
+  [[nodiscard]] double elements_per_channel() const {
+    double count = 1;
+    for (const Loop& loop : nest_.loops) count *= loop.is_channel ? 1.0 : static_cast<double>(loop.size);
+    return count;
+  }
+
+  // Sums of the groups that are to be tried, and their channels as far as these decide.
+  void attempt(std::atomic<Index>& decided) {
+    std::vector<Index> tried;
+    for (Index group = 0; group < partition_.groups(); ++group) {
+      Group& at = groups_[static_cast<std::size_t>(group)];
+      if (!at.again) continue;
+      tried.push_back(group);
+      at.parts.clear();
+      at.parts.resize(static_cast<std::size_t>(partition_.threads()));
+    }
+    const auto groups = static_cast<Index>(tried.size());
+    parallel_for(groups * partition_.pieces(), partition_.threads(), Order::forwards, [&](Index task, int thread) {
+      const Index number = tried[static_cast<std::size_t>(task / partition_.pieces())];
+      Group& group = groups_[static_cast<std::size_t>(number)];
+      std::unique_ptr<QuickSums>& sums = group.parts[static_cast<std::size_t>(thread)];
+      if (!sums) {
+        auto made = std::make_unique<QuickSums>();
+        made->reset(static_cast<Index>(group.channels.size()), sums_of(kind_));
+        sums = std::move(made);
+      }
+      sums->add_box(nest_, partition_.box(number, task % partition_.pieces()), operands_, group.work.centres);
+    });
+    parallel_for(groups, partition_.threads(), Order::forwards, [&](Index i, int) {
+      Group& group = groups_[static_cast<std::size_t>(tried[static_cast<std::size_t>(i)])];
+      group.work.sums.reset(static_cast<Index>(group.channels.size()), sums_of(kind_));
+      for (const std::unique_ptr<QuickSums>& part : group.parts) {
+        if (part) group.work.sums.merge(*part);
+      }
+      const std::size_t before = group.work.wanted.size();
+      finalizer_.finalize(group.work.sums, group.work.centres, group.channels, group.work.wanted);
+      add_to(decided, before - group.work.wanted.size());
+    });
+  }
+
+  const LoopNest& nest_;
+  const Partition& partition_;
+  std::span<const TensorView> operands_;
+  PartialSums::Kind kind_;
+  Finalizer& finalizer_;
+  std::vector<Group> groups_;
+};
+
+}  // namespace
+
+void ExactSums::reset(Index channels, PartialSums::Kind kind, PartialSums::Range range) {
+  sums.reset(channels, kind, range);
+  const bool with_squares = kind == PartialSums::Kind::gradients && range == PartialSums::Range::single;
+  of_dy.reset(with_squares ? channels : 0, PartialSums::Kind::moments, range);
+}
+
+void ExactSums::add_box(const LoopNest& nest, const Box& box, std::span<const TensorView> operands) {
+  reduce_box(nest, box, operands, sums);
+  if (has_squares()) reduce_box(nest, box, operands.first(1), of_dy);
+}
+
+void ExactSums::merge(const ExactSums& other) {
+  sums.merge(other.sums);
+  if (has_squares()) of_dy.merge(other.of_dy);
+}
+
+void ExactSums::add_to(PartialSums& to, Index to_channel, Index channel) {
+  sums.add_to(to, to_channel, channel);
+  if (!has_squares() || to.range() == PartialSums::Range::extended) return;
+  add_words(PartialSumsAccess::words(to, to_channel, 2),
+            PartialSumsAccess::words(of_dy.long_sums_of(channel), channel, 1),
+            format_of(to.kind(), to.range()).words[2]);
+}
+
+SumCounts sum_counts() noexcept { return {counts.quick.load(), counts.centred.load(), counts.exact.load()}; }
+
+void use_quick_sums(bool use) noexcept { quick_sums_are_used.store(use); }
+
+void reduce_groups(const LoopNest& nest, const Partition& partition, std::span<const TensorView> operands,
+                   PartialSums::Kind kind, Finalizer& finalizer, FunctionView<void(Index)> done) {
+  if (range_for(operands) == PartialSums::Range::extended || !quick_sums_are_used.load(std::memory_order_relaxed)) {
+    reduce_groups_exactly(nest, partition, operands, kind,
+                          [&](Index group, const std::vector<Index>& channels, ExactSums& sums) {
+                            finalizer.finalize(sums, channels);
+                            done(group);
+                          });
+    return;
+  }
+  if (partition.pieces() == 1) {
+    parallel_for(partition.groups(), partition.threads(), Order::forwards, [&](Index group, int) {
+      const Box box = partition.box(group, 0);
+      QuickGroup(nest, operands, kind, finalizer).run(box, channels_of(nest, box));
+      done(group);
+    });
+    return;
+  }
+  QuickPieces(nest, partition, operands, kind, finalizer).run();
+  for (Index group = 0; group < partition.groups(); ++group) done(group);
+}
+
+void reduce_groups_exactly(const LoopNest& nest, const Partition& partition, std::span<const TensorView> operands,
+                           PartialSums::Kind kind,
+                           FunctionView<void(Index, const std::vector<Index>&, ExactSums&)> consume) {
+  const PartialSums::Range range = range_for(operands);
+  if (partition.pieces() == 1) {
+    parallel_for(partition.groups(), partition.threads(), Order::forwards, [&](Index group, int) {
+      const Box box = partition.box(group, 0);
+      const std::vector<Index> channels = channels_of(nest, box);
+      // One for each thread, whose memory is kept from call to call.
+      thread_local ExactSums sums;
+      sums.reset(static_cast<Index>(channels.size()), kind, range);
+      sums.add_box(nest, box, operands);
+      consume(group, channels, sums);
+    });
+    return;
+  }
+  // Each thread has sums of its own for each group of which it gets a piece, to which it adds all that it gets.
+  const Index groups = partition.groups();
+  std::vector<std::vector<std::unique_ptr<ExactSums>>> parts(static_cast<std::size_t>(groups));
+  for (auto& part : parts) part.resize(static_cast<std::size_t>(partition.threads()));
+  std::vector<std::vector<Index>> channels;
+  for (Index group = 0; group < groups; ++group) channels.push_back(channels_of(nest, partition.box(group, 0)));
+  parallel_for(groups * partition.pieces(), partition.threads(), Order::forwards, [&](Index task, int thread) {
+    const auto group = static_cast<std::size_t>(task / partition.pieces());
+    std::unique_ptr<ExactSums>& sums = parts[group][static_cast<std::size_t>(thread)];
+    if (!sums) {
+      auto made = std::make_unique<ExactSums>();
+      made->reset(static_cast<Index>(channels[group].size()), kind, range);
+      sums = std::move(made);
+    }
+    sums->add_box(nest, partition.box(task / partition.pieces(), task % partition.pieces()), operands);
+  });
+  parallel_for(groups, partition.threads(), Order::forwards, [&](Index group, int) {
+    std::vector<std::unique_ptr<ExactSums>>& part = parts[static_cast<std::size_t>(group)];
+    // Every group has a piece, and so a thread that had one.
+    const auto merged = std::find_if(part.begin(), part.end(), [](const auto& sums) { return sums != nullptr; });
+    for (auto other = std::next(merged); other != part.end(); ++other) {
+      if (*other) (*merged)->merge(**other);
+    }
+    consume(group, channels[static_cast<std::size_t>(group)], **merged);
+  });
+}
+
+}  // namespace exactnorm

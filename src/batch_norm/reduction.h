@@ -1,0 +1,72 @@
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "combine/channel_sums.h"
+#include "exactnorm/partial_sums.h"
+#include "exactnorm/tensor.h"
+#include "sums/quick_sums.h"
+#include "traverse/function_view.h"
+#include "traverse/loop_nest.h"
+#include "traverse/partition.h"
+
+// Accumulate and finalize: for each group of channels, quick sums first; where their error bounds leave a channel
+// undecided, quick sums about its mean, and then exact sums. The way that a channel takes leaves no trace in its
+// results.
+
+namespace exactnorm {
+
+/// Exact sums of some channels; for gradients of what float32 holds with those of dy alone, whose squares say to how
+/// many bits the results are rounded.
+struct ExactSums {
+  ChannelSums sums{0, PartialSums::Kind::moments, PartialSums::Range::single};
+  ChannelSums of_dy{0, PartialSums::Kind::moments, PartialSums::Range::single};
+
+  /// Back to sums of nothing, with the memory kept.
+  void reset(Index channels, PartialSums::Kind kind, PartialSums::Range range);
+  void add_box(const LoopNest& nest, const Box& box, std::span<const TensorView> operands);
+  void merge(const ExactSums& other);
+  /// Adds a channel to one of `to`, of the same kind and the same or a larger range.
+  void add_to(PartialSums& to, Index to_channel, Index channel);
+
+  [[nodiscard]] bool has_squares() const noexcept { return of_dy.channels() > 0; }
+};
+
+/// What makes results of the sums of channels. Calls for different channels may come from several threads at once.
+class Finalizer {
+ public:
+  virtual ~Finalizer() = default;
+
+  /// What sums are about; for gradients the channels' means.
+  virtual void set_centres(std::span<const Index> channels, std::span<double> centres) const = 0;
+
+  /// Finalizes those of `channels` that are listed in `wanted`, as positions in `channels`, and that `sums` decide. The
+  /// others are left in `wanted`. `centres` are empty for zeros.
+  virtual void finalize(QuickSums& sums, std::span<const double> centres, std::span<const Index> channels,
+                        std::vector<Index>& wanted) = 0;
+  /// Finalizes `channels`, whose sums these are.
+  virtual void finalize(ExactSums& sums, const std::vector<Index>& channels) = 0;
+};
+
+/// Channels finalized by each kind of sums since the program started.
+struct SumCounts {
+  Index quick = 0;
+  Index centred = 0;
+  Index exact = 0;
+};
+[[nodiscard]] SumCounts sum_counts() noexcept;
+
+/// Whether quick sums are tried at all: true unless a benchmark or a test asks for exact sums throughout.
+void use_quick_sums(bool use) noexcept;
+
+/// For each group of a partition, accumulates x, or dy and x, finalizes its channels and then calls done(group).
+void reduce_groups(const LoopNest& nest, const Partition& partition, std::span<const TensorView> operands,
+                   PartialSums::Kind kind, Finalizer& finalizer, FunctionView<void(Index)> done);
+
+/// Calls consume(group, channels, sums) once for each group of channels, with their exact sums.
+void reduce_groups_exactly(const LoopNest& nest, const Partition& partition, std::span<const TensorView> operands,
+                           PartialSums::Kind kind,
+                           FunctionView<void(Index, const std::vector<Index>&, ExactSums&)> consume);
+
+}  // namespace exactnorm

@@ -1,0 +1,507 @@
+#include "sums/quick_kernels.h"
+
+#include <algorithm>
+
+#include "simd/prefetch.h"
+#include "simd/target.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "sums/quick_kernels.cpp"
+#include <hwy/cache_control.h>
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+#include "simd/few_lanes-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace exactnorm::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+using QuickD = hn::CappedTag<double, 8>;
+using QuickV = hn::Vec<QuickD>;
+using QuickNarrow = hn::Rebind<float, QuickD>;
+
+// high + low += value, where only the sum of the low parts rounds (Knuth's two-sum).
+HWY_INLINE void AddToPair(QuickV value, QuickV& high, QuickV& low) {
+  const QuickV sum = hn::Add(high, value);
+  const QuickV of_value = hn::Sub(sum, high);
+  const QuickV error = hn::Add(hn::Sub(high, hn::Sub(sum, of_value)), hn::Sub(value, of_value));
+  high = sum;
+  low = hn::Add(low, error);
+}
+
+// From slot `at` on.
+HWY_INLINE QuickColumns ColumnsAt(QuickColumns columns, Index at) {
+  for (std::size_t s = 0; s < gradient_sums_count; ++s) {
+    if (columns.high[s] == nullptr) continue;
+    columns.high[s] += at;
+    columns.low[s] += at;
+  }
+  return columns;
+}
+
+HWY_INLINE QuickV Promoted(const float* from) { return hn::PromoteTo(QuickD(), hn::LoadU(QuickNarrow(), from)); }
+HWY_INLINE QuickV PromotedFew(const float* from, std::size_t count) {
+  return hn::PromoteTo(QuickD(), LoadFew(QuickNarrow(), from, count));
+}
+
+// sum + value. Conversions and additions share execution units on some processors (AMD Zen 4), where a multiplication
+// by one that is fused with the addition takes another: the same bits, and 1.3 times as fast.
+class Adder {
+ public:
+#if HWY_NATIVE_FMA
+  HWY_INLINE Adder() {
+    double one = 1;
+    // Compilers would make an addition of a product with a constant of one.
+    __asm__("" : "+x"(one));
+    one_ = hn::Set(QuickD(), one);
+  }
+  HWY_INLINE QuickV operator()(QuickV sum, QuickV value) const { return hn::MulAdd(value, one_, sum); }
+  // value - centre
+  HWY_INLINE QuickV Difference(QuickV value, QuickV centre) const { return hn::MulSub(value, one_, centre); }
+
+ private:
+  QuickV one_;
+#else
+  HWY_INLINE QuickV operator()(QuickV sum, QuickV value) const { return hn::Add(sum, value); }
+  HWY_INLINE QuickV Difference(QuickV value, QuickV centre) const { return hn::Sub(value, centre); }
+#endif
+};
+
+// value - centre for vectors in turn: both kinds of units have work.
+HWY_INLINE QuickV Difference(const Adder& add, int turn, QuickV value, QuickV centre) {
+  return turn % 2 == 0 ? hn::Sub(value, centre) : add.Difference(value, centre);
+}
+
+// What one element adds to the sums of its slot.
+template <bool kGradients>
+struct Terms {
+  static constexpr int sums = kGradients ? static_cast<int>(gradient_sums_count) : static_cast<int>(moment_sums);
+
+  static HWY_INLINE void Add(const Adder& add, QuickV dy, QuickV d, QuickV* to) {
+    if constexpr (kGradients) {
+      to[0] = add(to[0], dy);
+      to[1] = hn::MulAdd(dy, d, to[1]);
+      to[2] = hn::MulAdd(dy, dy, to[2]);
+      to[3] = hn::MulAdd(d, d, to[3]);
+    } else {
+      to[0] = add(to[0], d);
+      to[1] = hn::MulAdd(d, d, to[1]);
+    }
+  }
+};
+
+// ---- runs: all lanes belong to one slot
+
+template <bool kGradients, bool kCentred>
+class RunAdder {
+ public:
+  HWY_INLINE explicit RunAdder(const double* centre) : centre_(hn::Set(QuickD(), kCentred ? *centre : 0.0)) {
+    for (int s = 0; s < kSums; ++s) {
+      high_[s] = low_[s] = hn::Zero(QuickD());
+      for (int i = 0; i < kChains; ++i) chains_[i][s] = hn::Zero(QuickD());
+    }
+  }
+
+  HWY_INLINE void Add(const QuickBlock& block) {
+    // Rows of more steps than a chain takes come in parts.
+    const Index part = kMostSteps * kChains * static_cast<Index>(hn::Lanes(QuickD()));
+    if (block.count <= part) {
+      AddRows(block);
+      return;
+    }
+    QuickBlock row = block;
+    row.rows = 1;
+    for (Index i = 0; i < block.rows; ++i) {
+      for (Index at = 0; at < block.count; at += part) {
+        row.x = block.x + i * block.x_stride + at;
+        if constexpr (kGradients) row.dy = block.dy + i * block.dy_stride + at;
+        row.count = std::min(part, block.count - at);
+        AddRows(row);
+      }
+    }
+  }
+
+  HWY_INLINE void Store(const QuickColumns& to) {
+    const bool has_low = flushed_;
+    Flush();
+    for (int s = 0; s < kSums; ++s) {
+      const double sum = hn::GetLane(hn::SumOfLanes(QuickD(), high_[s]));
+      const double low = has_low ? hn::GetLane(hn::SumOfLanes(QuickD(), low_[s])) : 0.0;
+      const double before = *to.high[s];
+      const double after = before + sum;
+      const double of_sum = after - before;
+      *to.high[s] = after;
+      *to.low[s] += ((before - (after - of_sum)) + (sum - of_sum)) + low;
+    }
+  }
+
+ private:
+  static constexpr int kSums = Terms<kGradients>::sums;
+  static constexpr int kChains = kGradients ? 2 : 4;
+  static constexpr Index kLine = 16;  // elements
+  // Beside the steps of a chain: joining the chains, and the lanes of their sum.
+  static constexpr Index kMostSteps = 32;
+  static_assert(kMostSteps + 2 + 3 + 1 <= quick_chain);
+
+  // Rows of at most kMostSteps * kChains vectors. What follows the last whole step of each is known before: up to
+  // kChains - 1 vectors, and a part of one.
+  HWY_INLINE void AddRows(const QuickBlock& block) {
+    const auto width = static_cast<Index>(hn::Lanes(QuickD()));
+    const Index rest = block.count % (kChains * width);
+    const Index vectors = rest / width;
+    if constexpr (kChains == 4) {
+      if (vectors == 3) return AddRowsOf<3>(block, rest - 3 * width);
+      if (vectors == 2) return AddRowsOf<2>(block, rest - 2 * width);
+    }
+    vectors == 1 ? AddRowsOf<1>(block, rest - width) : AddRowsOf<0>(block, rest);
+  }
+
+  template <int kVectors>
+  HWY_INLINE void AddRowsOf(const QuickBlock& block, Index few) {
+    const auto width = static_cast<Index>(hn::Lanes(QuickD()));
+    const Index steps = block.count / (kChains * width);
+    const Index whole = steps * kChains * width;
+    const Index steps_of_row = steps + (whole < block.count ? 1 : 0);
+    const float* x = block.x;
+    const float* dy = block.dy;
+    for (Index row = 0; row < block.rows; ++row) {
+      if (steps_ + steps_of_row > kMostSteps) Flush();
+      steps_ += steps_of_row;
+      for (Index at = 0; at < whole; at += kChains * width) {
+        if (block.prefetch != 0) Prefetch(x + at + block.prefetch, dy + at + block.prefetch, kChains * width);
+        for (int i = 0; i < kChains; ++i) AddVector(x + at + i * width, dy + at + i * width, i);
+      }
+      if (block.prefetch != 0 && whole < block.count) {
+        Prefetch(x + whole + block.prefetch, dy + whole + block.prefetch, block.count - whole);
+      }
+      for (int i = 0; i < kVectors; ++i) AddVector(x + whole + i * width, dy + whole + i * width, i);
+      if (few != 0) AddFew(x + whole + kVectors * width, dy + whole + kVectors * width, few);
+      x += block.x_stride;
+      if constexpr (kGradients) dy += block.dy_stride;
+    }
+  }
+
+  static HWY_INLINE void Prefetch(const float* x, const float* dy, Index count) {
+    for (Index line = 0; line < count; line += kLine) {
+      prefetch_to_l2(x + line);
+      if constexpr (kGradients) prefetch_to_l2(dy + line);
+    }
+  }
+
+  HWY_INLINE void AddVector(const float* x, const float* dy, int chain) {
+    QuickV d = Promoted(x);
+    if constexpr (kCentred) d = Difference(add_, chain, d, centre_);
+    if constexpr (kGradients) {
+      Terms<true>::Add(add_, Promoted(dy), d, chains_[chain]);
+    } else {
+      Terms<false>::Add(add_, d, d, chains_[chain]);
+    }
+  }
+
+  HWY_INLINE void AddFew(const float* x, const float* dy, Index few) {
+    const auto count = static_cast<std::size_t>(few);
+    QuickV d = PromotedFew(x, count);
+    if constexpr (kCentred) d = hn::IfThenElseZero(hn::FirstN(QuickD(), count), hn::Sub(d, centre_));
+    if constexpr (kGradients) {
+      Terms<true>::Add(add_, PromotedFew(dy, count), d, chains_[kChains - 1]);
+    } else {
+      Terms<false>::Add(add_, d, d, chains_[kChains - 1]);
+    }
+  }
+
+  HWY_INLINE void Flush() {
+    for (int s = 0; s < kSums; ++s) {
+      QuickV sum = hn::Add(chains_[0][s], chains_[1][s]);
+      if constexpr (kChains == 4) sum = hn::Add(sum, hn::Add(chains_[2][s], chains_[3][s]));
+      if (flushed_) {
+        AddToPair(sum, high_[s], low_[s]);
+      } else {
+        high_[s] = sum;
+      }
+      for (int i = 0; i < kChains; ++i) chains_[i][s] = hn::Zero(QuickD());
+    }
+    flushed_ = true;
+    steps_ = 0;
+  }
+
+  Adder add_;
+  QuickV centre_;
+  QuickV chains_[kChains][kSums];
+  QuickV high_[kSums];
+  QuickV low_[kSums];
+  Index steps_ = 0;
+  bool flushed_ = false;
+};
+
+template <bool kGradients, bool kCentred>
+HWY_INLINE void AddRuns(const QuickBlock& block, const double* centre, const QuickColumns& to) {
+  RunAdder<kGradients, kCentred> adder(centre);
+  adder.Add(block);
+  adder.Store(to);
+}
+
+// ---- lanes: each lane belongs to a slot of its own
+
+// A few vectors of columns at a time go down the rows, with their sums in registers.
+template <bool kGradients, bool kCentred>
+class LaneAdder {
+ public:
+  static HWY_INLINE void Run(const QuickBlock& block, const double* centres, const QuickColumns& to) {
+    // Rows whose lines stay in L1 cache from one strip to the next, as strips share lines.
+    for (Index row = 0; row < block.rows; row += kMostRows) {
+      QuickBlock some = block;
+      some.x += row * block.x_stride;
+      if constexpr (kGradients) some.dy += row * block.dy_stride;
+      some.rows = std::min(kMostRows, block.rows - row);
+      AddRows(some, centres, to);
+    }
+  }
+
+ private:
+  static constexpr int kSums = Terms<kGradients>::sums;
+  static constexpr Index kWidth = static_cast<Index>(hn::MaxLanes(QuickD()));
+  // As many as registers hold the sums of.
+  static constexpr int kVectors = (HWY_TARGET <= HWY_AVX3 ? 16 : 8) / kSums;
+  static constexpr Index kLine = 16;  // elements
+  static constexpr Index kMostRows = 32;
+  static_assert(kMostRows + 2 <= quick_chain);
+
+  static HWY_INLINE void AddRows(const QuickBlock& block, const double* centres, const QuickColumns& to) {
+    Index at = 0;
+    Index prefetched = 0;
+    for (; at + kVectors * kWidth <= block.count; at += kVectors * kWidth) {
+      AddStrip<kVectors>(block, centres, to, at, kWidth, prefetched);
+    }
+    for (; at < block.count; at += kWidth) {
+      AddStrip<1>(block, centres, to, at, std::min(kWidth, block.count - at), prefetched);
+    }
+  }
+
+  // `few` columns of the last vector.
+  template <int kCount>
+  static HWY_INLINE void AddStrip(const QuickBlock& block, const double* centres, const QuickColumns& to, Index at,
+                                  Index few, Index& prefetched) {
+    const Adder add;
+    QuickV sums[kCount][kSums];
+    QuickV centre[kCount];
+    for (int i = 0; i < kCount; ++i) {
+      centre[i] = kCentred ? hn::LoadU(QuickD(), centres + at + i * kWidth) : hn::Zero(QuickD());
+      for (int s = 0; s < kSums; ++s) sums[i][s] = hn::Zero(QuickD());
+    }
+    const float* x = block.x + at;
+    const float* dy = kGradients ? block.dy + at : nullptr;
+    if (kCount > 1 || few == kWidth) {
+      for (Index row = 0; row < block.rows; ++row) {
+        if (block.prefetch != 0) Prefetch(block, kCount * kWidth, prefetched);
+        for (int i = 0; i < kCount; ++i) {
+          QuickV d = Promoted(x + i * kWidth);
+          if constexpr (kCentred) d = Difference(add, i, d, centre[i]);
+          if constexpr (kGradients) {
+            Terms<true>::Add(add, Promoted(dy + i * kWidth), d, sums[i]);
+          } else {
+            Terms<false>::Add(add, d, d, sums[i]);
+          }
+        }
+        x += block.x_stride;
+        if constexpr (kGradients) dy += block.dy_stride;
+      }
+    } else {
+      const auto count = static_cast<std::size_t>(few);
+      const auto kept = hn::FirstN(QuickD(), count);
+      for (Index row = 0; row < block.rows; ++row) {
+        QuickV d = PromotedFew(x, count);
+        if constexpr (kCentred) d = hn::IfThenElseZero(kept, hn::Sub(d, centre[0]));
+        if constexpr (kGradients) {
+          Terms<true>::Add(add, PromotedFew(dy, count), d, sums[0]);
+        } else {
+          Terms<false>::Add(add, d, d, sums[0]);
+        }
+        x += block.x_stride;
+        if constexpr (kGradients) dy += block.dy_stride;
+      }
+    }
+    for (int i = 0; i < kCount; ++i) {
+      for (int s = 0; s < kSums; ++s) {
+        double* const high_at = to.high[s] + at + i * kWidth;
+        double* const low_at = to.low[s] + at + i * kWidth;
+        QuickV high = hn::LoadU(QuickD(), high_at);
+        QuickV low = hn::LoadU(QuickD(), low_at);
+        AddToPair(sums[i][s], high, low);
+        hn::StoreU(high, QuickD(), high_at);
+        hn::StoreU(low, QuickD(), low_at);
+      }
+    }
+  }
+
+  // The lines of the next block, in the order of memory.
+  static HWY_INLINE void Prefetch(const QuickBlock& block, Index count, Index& prefetched) {
+    for (Index i = 0; i < count; i += kLine) {
+      prefetch_to_l2(block.x + block.prefetch + prefetched);
+      if constexpr (kGradients) prefetch_to_l2(block.dy + block.prefetch + prefetched);
+      prefetched += kLine;
+    }
+  }
+};
+
+// ---- short runs: some channels at a time, a vector of sums for each
+
+template <bool kGradients, bool kCentred>
+class ShortRunAdder {
+ public:
+  static HWY_INLINE void Run(const QuickBlock& block, const double* centres, const QuickColumns& to) {
+    if constexpr (kWidth < 4) {  // rows are too long for the chains of narrow vectors
+      QuickBlock channel = block;
+      for (Index i = 0; i < block.channels; ++i) {
+        AddRuns<kGradients, kCentred>(channel, kCentred ? centres + i : nullptr, ColumnsAt(to, i));
+        channel.x += block.x_channel_stride;
+        if constexpr (kGradients) channel.dy += block.dy_channel_stride;
+      }
+      return;
+    }
+    for (Index first = 0; first < block.channels; first += kChannels) {
+      QuickBlock strip = block;
+      strip.x += first * block.x_channel_stride;
+      if constexpr (kGradients) strip.dy += first * block.dy_channel_stride;
+      strip.channels = std::min(kChannels, block.channels - first);
+      RunStrip(strip, kCentred ? centres + first : nullptr, ColumnsAt(to, first));
+    }
+  }
+
+ private:
+  static constexpr int kSums = Terms<kGradients>::sums;
+  // Channels whose sums fit in L1 cache.
+  static constexpr Index kChannels = kGradients ? 32 : 64;
+  // Additions of a chain, beside the joining of lanes.
+  static constexpr Index kMostSteps = 34;
+  static_assert(kMostSteps + 1 + 3 + 2 <= quick_chain);
+  static constexpr Index kWidth = static_cast<Index>(hn::MaxLanes(QuickD()));
+
+  using Sums = double[kSums][kChannels][kWidth];
+
+  // How many vectors of a row one chain takes, of which a row has two.
+  static HWY_INLINE Index StepsOf(Index count) {
+    const Index vectors = (count + kWidth - 1) / kWidth;
+    return vectors / 2 + 1;
+  }
+
+  static HWY_INLINE void RunStrip(const QuickBlock& block, const double* centres, const QuickColumns& to) {
+    HWY_ALIGN Sums sums;
+    const Index most_rows = kMostSteps - StepsOf(block.count);
+    for (Index row = 0; row < block.rows; row += most_rows) {
+      const Index end = std::min(block.rows, row + most_rows);
+      for (Index i = row; i < end; ++i) AddRow(block, i, centres, i == row, sums);
+      AddToPairs(sums, block.channels, to);
+    }
+  }
+
+  static HWY_INLINE void AddRow(const QuickBlock& block, Index row, const double* centres, bool is_first, Sums& sums) {
+    const float* x = block.x + row * block.x_stride;
+    const float* dy = kGradients ? block.dy + row * block.dy_stride : nullptr;
+    const Adder add;
+    const auto few = static_cast<std::size_t>(block.count % kWidth);
+    const Index whole = block.count - static_cast<Index>(few);
+    for (Index channel = 0; channel < block.channels; ++channel) {
+      const QuickV centre = hn::Set(QuickD(), kCentred ? centres[channel] : 0.0);
+      QuickV chains[2][kSums];
+      for (int s = 0; s < kSums; ++s) chains[0][s] = chains[1][s] = hn::Zero(QuickD());
+      Index at = 0;
+      for (; at + 2 * kWidth <= whole; at += 2 * kWidth) {
+        AddVector(add, Promoted(x + at), kGradients ? Promoted(dy + at) : centre, centre, chains[0]);
+        AddVector(add, Promoted(x + at + kWidth), kGradients ? Promoted(dy + at + kWidth) : centre, centre, chains[1]);
+      }
+      if (at < whole) AddVector(add, Promoted(x + at), kGradients ? Promoted(dy + at) : centre, centre, chains[0]);
+      if (few != 0) {
+        QuickV d = PromotedFew(x + whole, few);
+        if constexpr (kCentred) d = hn::IfThenElseZero(hn::FirstN(QuickD(), few), hn::Sub(d, centre));
+        Terms<kGradients>::Add(add, kGradients ? PromotedFew(dy + whole, few) : d, d, chains[1]);
+      }
+      for (int s = 0; s < kSums; ++s) {
+        QuickV sum = add(chains[0][s], chains[1][s]);
+        if (!is_first) sum = hn::Add(sum, hn::Load(QuickD(), sums[s][channel]));
+        hn::Store(sum, QuickD(), sums[s][channel]);
+      }
+      x += block.x_channel_stride;
+      if constexpr (kGradients) dy += block.dy_channel_stride;
+    }
+  }
+
+  static HWY_INLINE void AddVector(const Adder& add, QuickV x, QuickV dy, QuickV centre, QuickV* to) {
+    const QuickV d = kCentred ? hn::Sub(x, centre) : x;
+    Terms<kGradients>::Add(add, kGradients ? dy : d, d, to);
+  }
+
+  static HWY_INLINE void AddToPairs(const Sums& sums, Index channels, const QuickColumns& to) {
+    for (int s = 0; s < kSums; ++s) {
+      for (Index channel = 0; channel < channels; ++channel) {
+        const double sum = hn::GetLane(hn::SumOfLanes(QuickD(), hn::Load(QuickD(), sums[s][channel])));
+        const double before = to.high[s][channel];
+        const double after = before + sum;
+        const double of_sum = after - before;
+        to.high[s][channel] = after;
+        to.low[s][channel] += (before - (after - of_sum)) + (sum - of_sum);
+      }
+    }
+  }
+};
+
+void RunsMoments(const QuickBlock& block, const double* centre, const QuickColumns& to) {
+  centre == nullptr ? AddRuns<false, false>(block, centre, to) : AddRuns<false, true>(block, centre, to);
+}
+void RunsGradients(const QuickBlock& block, const double* centre, const QuickColumns& to) {
+  AddRuns<true, true>(block, centre, to);
+}
+void ShortRunsMoments(const QuickBlock& block, const double* centres, const QuickColumns& to) {
+  centres == nullptr ? ShortRunAdder<false, false>::Run(block, centres, to)
+                     : ShortRunAdder<false, true>::Run(block, centres, to);
+}
+void ShortRunsGradients(const QuickBlock& block, const double* centres, const QuickColumns& to) {
+  ShortRunAdder<true, true>::Run(block, centres, to);
+}
+void LanesMoments(const QuickBlock& block, const double* centres, const QuickColumns& to) {
+  centres == nullptr ? LaneAdder<false, false>::Run(block, centres, to)
+                     : LaneAdder<false, true>::Run(block, centres, to);
+}
+void LanesGradients(const QuickBlock& block, const double* centres, const QuickColumns& to) {
+  LaneAdder<true, true>::Run(block, centres, to);
+}
+
+}  // namespace exactnorm::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace exactnorm {
+
+HWY_EXPORT(RunsMoments);
+HWY_EXPORT(RunsGradients);
+HWY_EXPORT(ShortRunsMoments);
+HWY_EXPORT(ShortRunsGradients);
+HWY_EXPORT(LanesMoments);
+HWY_EXPORT(LanesGradients);
+
+void add_quick_runs(const QuickBlock& block, const double* centre, const QuickColumns& to) {
+  if (block.dy == nullptr) {
+    HWY_DISPATCH_TABLE(RunsMoments)[active_target_index()](block, centre, to);
+  } else {
+    HWY_DISPATCH_TABLE(RunsGradients)[active_target_index()](block, centre, to);
+  }
+}
+
+void add_quick_short_runs(const QuickBlock& block, const double* centres, const QuickColumns& to) {
+  if (block.dy == nullptr) {
+    HWY_DISPATCH_TABLE(ShortRunsMoments)[active_target_index()](block, centres, to);
+  } else {
+    HWY_DISPATCH_TABLE(ShortRunsGradients)[active_target_index()](block, centres, to);
+  }
+}
+
+void add_quick_lanes(const QuickBlock& block, const double* centres, const QuickColumns& to) {
+  if (block.dy == nullptr) {
+    HWY_DISPATCH_TABLE(LanesMoments)[active_target_index()](block, centres, to);
+  } else {
+    HWY_DISPATCH_TABLE(LanesGradients)[active_target_index()](block, centres, to);
+  }
+}
+
+}  // namespace exactnorm
+#endif  // HWY_ONCE

@@ -1,0 +1,57 @@
+#pragma once
+
+#include <cstddef>
+
+#include "exactnorm/tensor.h"
+
+// The vector code of quick sums: plain float64 sums of float32 elements, in short chains, each chain's sum added to a
+// pair of float64 numbers without a rounding error.
+//
+//     moments:    d = x - centre,  sums of d, d * d
+//     gradients:  d = x - centre,  sums of dy, dy * d, dy * dy, d * d
+
+namespace exactnorm {
+
+/// No element passes through more additions than this, in a chain that rounds, before a pair takes its chain's sum.
+/// quick_finalize.h derives the error bounds from it.
+inline constexpr int quick_chain = 40;
+
+inline constexpr std::size_t moment_sums = 2;
+inline constexpr std::size_t gradient_sums_count = 4;
+
+/// The sums of consecutive slots as unevaluated pairs: high[s][i] + low[s][i] is sum s of slot i. Arrays have room for
+/// one vector beyond the last slot, whose contents have no meaning.
+struct QuickColumns {
+  double* high[gradient_sums_count] = {};
+  double* low[gradient_sums_count] = {};
+};
+
+/// `rows` rows of `count` neighbouring elements. dy is null for moments.
+struct QuickBlock {
+  const float* x = nullptr;
+  const float* dy = nullptr;
+  Index x_stride = 0;  // elements from a row to the next
+  Index dy_stride = 0;
+  Index x_channel_stride = 0;  // of short runs: elements from a channel to the next
+  Index dy_channel_stride = 0;
+  Index rows = 0;
+  Index channels = 1;
+  Index count = 0;
+  // Elements from each element (runs), or from the start of each row (lanes), to what is prefetched meanwhile: as many
+  // elements as are read. 0 for nothing.
+  Index prefetch = 0;
+};
+
+/// All elements belong to slot 0 of `to`. `centre` is null for 0.
+void add_quick_runs(const QuickBlock& block, const double* centre, const QuickColumns& to);
+
+/// `rows` rows of each of `channels` channels, of at most most_short_run elements: channel i belongs to slot i of `to`,
+/// and has centre i. Rows are taken in the order of memory, all channels' first rows first.
+void add_quick_short_runs(const QuickBlock& block, const double* centres, const QuickColumns& to);
+inline constexpr Index most_short_run = 128;
+
+/// Element i of a row belongs to slot i of `to`, and has centre i, in an array with room as QuickColumns have it;
+/// `centres` is null for zeros.
+void add_quick_lanes(const QuickBlock& block, const double* centres, const QuickColumns& to);
+
+}  // namespace exactnorm

@@ -1,0 +1,128 @@
+#include "sums/quick_sums.h"
+
+#include <array>
+
+#include "traverse/block_reader.h"
+#include "traverse/traversal.h"
+
+namespace exactnorm {
+
+namespace {
+
+// high + low += value, where only the sum of the low parts rounds (Knuth's two-sum).
+void add_to_pair(double value, double& high, double& low) {
+  const double sum = high + value;
+  const double of_value = sum - high;
+  low += (high - (sum - of_value)) + (value - of_value);
+  high = sum;
+}
+
+template <std::size_t kOperands>
+QuickBlock quick_block(const Block<float, kOperands>& block) {
+  constexpr std::size_t x = kOperands - 1;
+  QuickBlock quick{block.data[x],  nullptr,     block.strides[x], 0, block.channel_strides[x], 0, block.rows,
+                   block.channels, block.count, block.prefetch};
+  if constexpr (kOperands == 2) {
+    quick.dy = block.data[0];
+    quick.dy_stride = block.strides[0];
+    quick.dy_channel_stride = block.channel_strides[0];
+  }
+  return quick;
+}
+
+QuickColumns columns_at(QuickColumns columns, Index at) {
+  for (std::size_t s = 0; s < gradient_sums_count; ++s) {
+    if (columns.high[s] == nullptr) continue;
+    columns.high[s] += at;
+    columns.low[s] += at;
+  }
+  return columns;
+}
+
+template <std::size_t kOperands>
+void add_regions(const Traversal& traversal, std::span<const TensorView> operands, const double* centres,
+                 const QuickColumns& columns) {
+  BlockReader<float, kOperands> reader(traversal, operands);
+  traversal.visit([&](const Region& region) {
+    reader.read(region, [&](const Block<float, kOperands>& block) {
+      const double* centre = centres == nullptr ? nullptr : centres + block.slot;
+      if (traversal.is_lanes()) {
+        add_quick_lanes(quick_block(block), centre, columns_at(columns, block.slot));
+      } else if (block.channels > 1) {
+        add_quick_short_runs(quick_block(block), centre, columns_at(columns, block.slot));
+      } else {
+        add_quick_runs(quick_block(block), centre, columns_at(columns, block.slot));
+      }
+    });
+  });
+}
+
+}  // namespace
+
+void QuickSums::reset(Index channels, std::size_t sums) {
+  channels_ = channels;
+  sums_ = sums;
+  // Not a power of two, as many numbers of channels are: the columns' entries for one channel would compete for few
+  // places in the cache.
+  stride_ = (channels + 63) / 64 * 64 + 24;
+  values_.assign(2 * sums * static_cast<std::size_t>(stride_), 0.0);
+}
+
+QuickColumns QuickSums::columns(Index first) noexcept {
+  QuickColumns columns;
+  for (std::size_t s = 0; s < sums_; ++s) {
+    columns.high[s] = values_.data() + static_cast<Index>(s) * stride_ + first;
+    columns.low[s] = columns.high[s] + static_cast<Index>(sums_) * stride_;
+  }
+  return columns;
+}
+
+void QuickSums::add_slot(Index channel, const QuickColumns& slots, Index slot) {
+  const QuickColumns to = columns(channel);
+  for (std::size_t s = 0; s < sums_; ++s) {
+    add_to_pair(slots.high[s][slot], *to.high[s], *to.low[s]);
+    *to.low[s] += slots.low[s][slot];
+  }
+}
+
+void QuickSums::add_box(const LoopNest& nest, const Box& box, std::span<const TensorView> operands,
+                        std::span<const double> centres) {
+  const Traversal traversal(nest, box, operands.size());
+  const auto add = [&](const double* slot_centres, const QuickColumns& to) {
+    operands.size() == 1 ? add_regions<1>(traversal, operands, slot_centres, to)
+                         : add_regions<2>(traversal, operands, slot_centres, to);
+  };
+  const SlotMap& slots = traversal.slots();
+  if (slots.is_identity()) {
+    add(centres.empty() ? nullptr : centres.data(), columns());
+    return;
+  }
+  // Their memory is kept from call to call.
+  thread_local QuickSums of_slots;
+  thread_local std::vector<double> slot_centres;
+  of_slots.reset(slots.slots(), sums_);
+  if (!centres.empty()) {
+    slot_centres.assign(static_cast<std::size_t>(slots.slots() + quick_padding), 0.0);
+    for (Index slot = 0; slot < slots.slots(); ++slot) {
+      slot_centres[static_cast<std::size_t>(slot)] = centres[static_cast<std::size_t>(slots.channel(slot))];
+    }
+  }
+  const QuickColumns columns = of_slots.columns();
+  add(centres.empty() ? nullptr : slot_centres.data(), columns);
+  for (Index slot = 0; slot < slots.slots(); ++slot) add_slot(slots.channel(slot), columns, slot);
+}
+
+void QuickSums::merge(QuickSums& other) {
+  const QuickColumns from = other.columns();
+  const QuickColumns to = columns();
+  for (std::size_t s = 0; s < sums_; ++s) {
+    double* const high = to.high[s];
+    double* const low = to.low[s];
+    for (Index channel = 0; channel < channels_; ++channel) {
+      add_to_pair(from.high[s][channel], high[channel], low[channel]);
+      low[channel] += from.low[s][channel];
+    }
+  }
+}
+
+}  // namespace exactnorm

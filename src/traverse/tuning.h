@@ -1,0 +1,40 @@
+#pragma once
+
+#include "exactnorm/tensor.h"
+
+// The constants of the traversal, each with what it was measured by.
+
+namespace exactnorm {
+
+/// Elements: shorter runs of one channel are not worth a call of a kernel.
+inline constexpr Index shortest_run = 16;
+
+/// Slots of a row that keep vectors busy; rows of fewer are joined.
+inline constexpr Index enough_lanes = 64;
+/// Rows of fewer slots than this that do not follow each other in memory are packed, and joined then.
+inline constexpr Index fewest_lanes = 32;
+
+/// Short runs are taken as lanes where there are this many rows of them: folding slots into channels costs as much as
+/// some rows.
+inline constexpr Index fewest_rows_of_short_runs = 8;
+
+/// Elements of runs that are taken for many channels at a time, in the order of memory: one after the other, in rows
+/// far apart, they would all be strangers to the hardware's prefetchers.
+inline constexpr Index longest_short_run = 128;
+
+/// Elements of one channel that are taken before the next channel's, where both lie side by side in memory.
+inline constexpr Index run_elements = 4096;
+
+/// Elements of a region of lanes, and its least rows: in caches, and from memory.
+inline constexpr Index lane_elements = 65536;
+inline constexpr Index fewest_lane_rows = 192;
+inline constexpr Index fewest_rows_from_memory = 16;
+
+/// Operands larger than the last level cache divided by this are read with prefetches: others use that cache, too, and
+/// from it prefetches do no harm.
+inline constexpr Index cached_share = 8;
+
+/// Elements to prefetch ahead in long runs: far enough for memory to answer, near enough to stay in L1 cache.
+inline constexpr Index prefetch_distance = 1024;
+
+}  // namespace exactnorm
