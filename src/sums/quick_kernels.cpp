@@ -169,18 +169,21 @@ class RunAdder {
       if (steps_ + steps_of_row > kMostSteps) Flush();
       steps_ += steps_of_row;
       for (Index at = 0; at < whole; at += kChains * width) {
-        if (block.prefetch != 0) Prefetch(x + at + block.prefetch, dy + at + block.prefetch, kChains * width);
-        for (int i = 0; i < kChains; ++i) AddVector(x + at + i * width, dy + at + i * width, i);
+        if (block.prefetch != 0) Prefetch(x + at + block.prefetch, Later(dy, at + block.prefetch), kChains * width);
+        for (int i = 0; i < kChains; ++i) AddVector(x + at + i * width, Later(dy, at + i * width), i);
       }
       if (block.prefetch != 0 && whole < block.count) {
-        Prefetch(x + whole + block.prefetch, dy + whole + block.prefetch, block.count - whole);
+        Prefetch(x + whole + block.prefetch, Later(dy, whole + block.prefetch), block.count - whole);
       }
-      for (int i = 0; i < kVectors; ++i) AddVector(x + whole + i * width, dy + whole + i * width, i);
-      if (few != 0) AddFew(x + whole + kVectors * width, dy + whole + kVectors * width, few);
+      for (int i = 0; i < kVectors; ++i) AddVector(x + whole + i * width, Later(dy, whole + i * width), i);
+      if (few != 0) AddFew(x + whole + kVectors * width, Later(dy, whole + kVectors * width), few);
       x += block.x_stride;
       if constexpr (kGradients) dy += block.dy_stride;
     }
   }
+
+  // dy + by; null where there is no dy.
+  static HWY_INLINE const float* Later(const float* dy, Index by) { return kGradients ? dy + by : nullptr; }
 
   static HWY_INLINE void Prefetch(const float* x, const float* dy, Index count) {
     for (Index line = 0; line < count; line += kLine) {
