@@ -32,10 +32,11 @@ int run(const Settings& settings) {
   const Peers peers = load_peers(settings.peer, settings.threads);
   const Circumstances circumstances = find_circumstances(settings.threads, peers);
   exactnorm::cli::Json json = {{"header", to_json(circumstances)}, {"rows", exactnorm::cli::Json::array()}};
-  if (!settings.json) print_header(circumstances);
+  if (!settings.json) print_header(circumstances, settings.exact_sums);
   bool is_wrong = false;
   for (const Case& measured : settings.cases) {
-    const Outcome outcome = run_case(measured, peers, settings.peer_layout, settings.threads, settings.effort);
+    const Outcome outcome =
+        run_case(measured, peers, settings.peer_layout, settings.threads, settings.effort, settings.exact_sums);
     for (const std::string& remark : outcome.remarks) {
       fmt::print(stderr, "exactnorm_bench: {} {} {}: {}\n", name_of(measured.operation), measured.layout,
                  exactnorm::to_string(measured.shape), remark);

@@ -43,15 +43,17 @@ Circumstances find_circumstances(int threads, const Peers& peers) {
   return result;
 }
 
-void print_header(const Circumstances& circumstances) {
+void print_header(const Circumstances& circumstances, bool exact_sums) {
   fmt::print("exactnorm {}, target {}, {} thread{}, {}\n", circumstances.version, circumstances.target,
              circumstances.threads, circumstances.threads == 1 ? "" : "s", circumstances.processor);
   for (const PeerDescription& peer : circumstances.peers) {
     fmt::print("{} {}, {}, {}\n", peer.name, peer.version, peer.runtime, peer.isa);
   }
   fmt::print("Medians; limit: the faster of two ways to move the least bytes that the operation has to.\n\n");
-  fmt::print("{:<9} {:<7} {:<16} {:<7} {:>9} {:>9} {:>9} {:>9} {:>9} {:>10} {:>6}  {}\n", "op", "layout", "shape",
-             "dtype", "MB", "ours ms", "peer ms", "peer/ours", "limit ms", "ours/limit", "GB/s", "peer");
+  if (exact_sums) fmt::print("Undecided: channels that quick sums leave to exact ones.\n\n");
+  fmt::print("{:<9} {:<7} {:<16} {:<7} {:>9} {:>9} {:>9} {:>9} {:>9} {:>10} {:>6}{}  {}\n", "op", "layout", "shape",
+             "dtype", "MB", "ours ms", "peer ms", "peer/ours", "limit ms", "ours/limit", "GB/s",
+             exact_sums ? fmt::format(" {:>9} {:>10} {:>9}", "exact ms", "exact/ours", "undecided") : "", "peer");
   std::fflush(stdout);
 }
 
@@ -66,6 +68,10 @@ void print_row(const Row& row) {
                   peer != nullptr ? milliseconds_text(median(peer->milliseconds)) : "-",
                   peer != nullptr ? fmt::format("{:.2f}", median_ratio(peer->milliseconds, row.ours)) : "-",
                   milliseconds_text(median(limit)), median_ratio(row.ours, limit), row.bytes_moved() / ours / 1e6);
+  if (!row.exact.empty()) {
+    line += fmt::format(" {:>9} {:>10.2f} {:>8.2f}%", milliseconds_text(median(row.exact)),
+                        median_ratio(row.exact, row.ours), 100 * row.decided.exact);
+  }
   if (peer != nullptr) line += fmt::format("  {} {} {}", peer->description.version, peer->layout, peer->implementation);
   fmt::print("{}\n", line);
   std::fflush(stdout);
@@ -108,6 +114,14 @@ cli::Json to_json(const Row& row, const Circumstances& circumstances) {
                     {"ratio_to_peer", nullptr},
                     {"ratio_to_limit", median_ratio(row.ours, limit)},
                     {"gigabytes_per_second", row.bytes_moved() / ours / 1e6}};
+  if (row.measured.dtype == DType::float32 && row.measured.operation != Operation::inference) {
+    json["channels_decided"] = {
+        {"quick", row.decided.quick}, {"centred", row.decided.centred}, {"exact", row.decided.exact}};
+  }
+  if (!row.exact.empty()) {
+    json["milliseconds"]["exact_sums"] = median(row.exact);
+    json["ratio_to_exact_sums"] = median_ratio(row.exact, row.ours);
+  }
   for (const Row::PeerRow& peer : row.peers) {
     cli::Json peer_json = to_json(peer.description);
     peer_json["layout"] = peer.layout;

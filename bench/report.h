@@ -20,7 +20,7 @@ struct Circumstances {
 
 [[nodiscard]] Circumstances find_circumstances(int threads, const Peers& peers);
 
-void print_header(const Circumstances& circumstances);
+void print_header(const Circumstances& circumstances, bool exact_sums);
 void print_row(const Row& row);
 
 [[nodiscard]] cli::Json to_json(const Circumstances& circumstances);

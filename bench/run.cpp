@@ -3,9 +3,11 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cstring>
 #include <exception>
 #include <functional>
 
+#include "batch_norm/reduction.h"
 #include "exactnorm/exactnorm.h"
 #include "other_load.h"
 #include "reference.h"
@@ -147,9 +149,44 @@ TheirCalls prepare_peers(const Case& measured, const Peers& peers, Tensors<float
   return result;
 }
 
+/// A call with exact sums alone.
+template <typename Call>
+void run_exactly(Call& call) {
+  use_quick_sums(false);
+  call.run();
+  use_quick_sums(true);
+}
+
+/// Whether quick sums and exact sums alone give the same bits.
+template <typename T, typename Call>
+bool has_same_bits(Call& call, Tensors<T>& tensors, const Placement& placement) {
+  const auto results = [&] {
+    const T* const output = tensors.output.template as<T>();
+    std::vector<T> values(output, output + placement.elements());
+    values.insert(values.end(), tensors.dgamma.begin(), tensors.dgamma.end());
+    values.insert(values.end(), tensors.dbeta.begin(), tensors.dbeta.end());
+    return values;
+  };
+  tensors.forget_outputs();
+  call.run();
+  const std::vector<T> quick = results();
+  tensors.forget_outputs();
+  run_exactly(call);
+  const std::vector<T> exact = results();
+  return std::memcmp(quick.data(), exact.data(), quick.size() * sizeof(T)) == 0;
+}
+
+Row::Decided parts_of(const SumCounts& before, const SumCounts& after) {
+  const auto quick = static_cast<double>(after.quick - before.quick);
+  const auto centred = static_cast<double>(after.centred - before.centred);
+  const auto exact = static_cast<double>(after.exact - before.exact);
+  const double all = std::max(quick + centred + exact, 1.0);
+  return {quick / all, centred / all, exact / all};
+}
+
 template <typename T>
 Outcome run_case_as(const Case& measured, const Peers& peers, const std::string& peer_layout, int threads,
-                    const Effort& effort) {
+                    const Effort& effort, bool exact_sums) {
   const Placement placement = place(measured.layout, measured.shape);
   const Placement peer_placement = peer_layout.empty() ? placement : place(peer_layout, measured.shape);
   const bool needs_other_tensors = !peers.empty() && peer_placement.layout != placement.layout;
@@ -165,6 +202,9 @@ Outcome run_case_as(const Case& measured, const Peers& peers, const std::string&
   OurCall<T> ours(measured, tensors, parameters, threads);
   if (const std::string problem = problem_with(ours, tensors, reference, Standard::promised); !problem.empty()) {
     return {{}, {"exactnorm is wrong: " + problem}, true};
+  }
+  if (exact_sums && !has_same_bits(ours, tensors, placement)) {
+    return {{}, {"exactnorm is wrong: quick sums and exact sums give different bits"}, true};
   }
   std::optional<Tensors<T>> other_tensors;
   if (needs_other_tensors) other_tensors.emplace(measured, peer_placement, threads);
@@ -184,7 +224,10 @@ Outcome run_case_as(const Case& measured, const Peers& peers, const std::string&
   };
   std::vector<std::function<void()>> contenders = {[&] { ours.run(); }, [&] { move(Store::ordinary); },
                                                    [&] { move(Store::nontemporal); }};
+  if (exact_sums) contenders.emplace_back([&] { run_exactly(ours); });
+  const std::size_t first_peer = contenders.size();
   for (const auto& call : theirs.calls) contenders.emplace_back([&call] { call->run(); });
+  const SumCounts before = sum_counts();
   // Once more, and again, where others were in the way.
   std::vector<std::vector<double>> samples;
   double other_load = 0;
@@ -198,9 +241,11 @@ Outcome run_case_as(const Case& measured, const Peers& peers, const std::string&
     theirs.remarks.push_back(
         fmt::format("times may be too long: other programs used {:.1f} processors meanwhile", other_load));
   }
-  for (std::size_t i = 0; i < theirs.rows.size(); ++i) theirs.rows[i].milliseconds = samples[3 + i];
-  return {Row{measured, tensor_bytes, samples[0], samples[1], samples[2], other_load, std::move(theirs.rows)},
-          theirs.remarks};
+  for (std::size_t i = 0; i < theirs.rows.size(); ++i) theirs.rows[i].milliseconds = samples[first_peer + i];
+  return {
+      Row{measured, tensor_bytes, samples[0], samples[1], samples[2], exact_sums ? samples[3] : std::vector<double>{},
+          parts_of(before, sum_counts()), other_load, std::move(theirs.rows)},
+      theirs.remarks};
 }
 
 }  // namespace
@@ -221,9 +266,10 @@ double Row::bytes_moved() const {
 }
 
 Outcome run_case(const Case& measured, const Peers& peers, const std::string& peer_layout, int threads,
-                 const Effort& effort) {
-  return measured.dtype == DType::float32 ? run_case_as<float>(measured, peers, peer_layout, threads, effort)
-                                          : run_case_as<double>(measured, peers, peer_layout, threads, effort);
+                 const Effort& effort, bool exact_sums) {
+  return measured.dtype == DType::float32
+             ? run_case_as<float>(measured, peers, peer_layout, threads, effort, exact_sums)
+             : run_case_as<double>(measured, peers, peer_layout, threads, effort, exact_sums);
 }
 
 }  // namespace exactnorm::bench

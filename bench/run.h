@@ -25,6 +25,16 @@ struct Row {
     std::string implementation;
     std::vector<double> milliseconds;
   };
+  /// With exact sums alone; empty where they were not asked for.
+  std::vector<double> exact;
+  /// Channels that quick sums decided about zero, or about their mean, and those that they left to exact sums, as parts
+  /// of all.
+  struct Decided {
+    double quick = 0;
+    double centred = 0;
+    double exact = 0;
+  };
+  Decided decided;
   /// Processors that other programs used meanwhile.
   double other_load = 0;
   /// Those that can do this.
@@ -46,8 +56,9 @@ struct Outcome {
 
 using Peers = std::vector<std::unique_ptr<Peer>>;
 
-/// Checks all answers, then measures. An empty `peer_layout` is that of the case.
+/// Checks all answers, then measures. An empty `peer_layout` is that of the case. `exact_sums`: with exact sums alone,
+/// too.
 [[nodiscard]] Outcome run_case(const Case& measured, const Peers& peers, const std::string& peer_layout, int threads,
-                               const Effort& effort);
+                               const Effort& effort, bool exact_sums);
 
 }  // namespace exactnorm::bench

@@ -133,6 +133,9 @@ SettingsParser::SettingsParser(CLI::App& app) {
   app.add_option("--seconds", effort_.seconds, "seconds per row at least (default: 1)")
       ->check(CLI::Range(0.0, 86400.0))
       ->option_text("NUMBER");
+  app.add_flag("--exact-sums", exact_sums_,
+               "time this library with exact sums alone, too, after a check\nthat its bits are the same, and count "
+               "the channels that quick\nsums leave undecided (float32)");
   app.add_flag("--json", json_, "print JSON");
 }
 
@@ -167,6 +170,7 @@ Settings SettingsParser::settings() const {
   settings.peer_layout = peer_layout_;
   settings.threads = threads_ > 0 ? threads_ : default_threads();
   settings.effort = effort_;
+  settings.exact_sums = exact_sums_;
   settings.json = json_;
   if (!peer_layout_.empty() && peer_ == "none")
     throw Error("--peer-layout", "is given without a peer; expected --peer");

@@ -17,6 +17,7 @@ struct Settings {
   std::string peer_layout;
   int threads = 0;
   Effort effort;
+  bool exact_sums = false;
   bool json = false;
 };
 
@@ -47,6 +48,7 @@ class SettingsParser {
   Index batch_ = 32;
   int threads_ = 0;
   Effort effort_;
+  bool exact_sums_ = false;
   bool json_ = false;
 };
 
