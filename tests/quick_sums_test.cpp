@@ -37,25 +37,6 @@ Box whole(const LoopNest& nest) {
   return box;
 }
 
-IndexList random_permutation(Random& random, std::size_t rank) {
-  IndexList order;
-  for (std::size_t i = 0; i < rank; ++i) order.push_back(static_cast<Index>(i));
-  random.shuffle(order);
-  return order;
-}
-
-// Axes in any order in memory, with gaps here and there.
-IndexList some_strides(Random& random, const IndexList& shape) {
-  IndexList strides = shape;
-  Index stride = random.chance(0.2) ? 2 : 1;
-  for (const Index axis : random_permutation(random, shape.size())) {
-    strides[static_cast<std::size_t>(axis)] = stride;
-    stride *= shape[static_cast<std::size_t>(axis)];
-    if (random.chance(0.2)) stride += random.between(1, 5);
-  }
-  return strides;
-}
-
 // Small integers, whose sums are exact in any order: a lost, doubled or misplaced element shows.
 TEST(QuickSums, TakeEveryElementOnceOfAnyLayout) {
   const TargetRestorer restorer;
@@ -74,9 +55,9 @@ TEST(QuickSums, TakeEveryElementOnceOfAnyLayout) {
     }
     const std::array dtypes = {DType::float32, DType::float32, DType::int8, DType::int16};
     const DType dtype = dtypes[static_cast<std::size_t>(random.between(0, 3))];
-    Tensor x = Tensor::strided(dtype, shape, some_strides(random, shape));
+    Tensor x = Tensor::strided(dtype, shape, random_strides(random, shape));
     Tensor dy =
-        Tensor::strided(DType::float32, shape, random.chance(0.5) ? x.view().strides : some_strides(random, shape));
+        Tensor::strided(DType::float32, shape, random.chance(0.5) ? x.view().strides : random_strides(random, shape));
     for (Index j = 0; j < x.count(); ++j) {
       x.set(j, static_cast<double>(random.between(-100, 100)));
       dy.set(j, static_cast<double>(random.between(-100, 100)));
@@ -303,7 +284,7 @@ TEST(QuickSums, LeaveNoTraceInResults) {
                                 {random.between(1, 30), random.between(1, 50), random.between(1, 20)}};
     const IndexList shape = shapes[random.between(0, 3)];
     const Index channels = shape[1];
-    Tensor x = Tensor::strided(DType::float32, shape, some_strides(random, shape));
+    Tensor x = Tensor::strided(DType::float32, shape, random_strides(random, shape));
     Tensor dy = Tensor::strided(DType::float32, shape, x.view().strides);
     const Index inner = shape.size() == 3 ? shape[2] : 1;
     for (Index c = 0; c < channels; ++c) {

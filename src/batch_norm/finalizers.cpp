@@ -1,8 +1,6 @@
 #include "batch_norm/finalizers.h"
 
-#include <algorithm>
-#include <cstdint>
-
+#include "batch_norm/channel_columns.h"
 #include "batch_norm/operation.h"
 #include "batch_norm/solve_channels.h"
 #include "solve/solve.h"
@@ -12,86 +10,43 @@ namespace exactnorm {
 
 namespace {
 
-// Columns of one number per channel, kept from call to call by each thread.
-class Columns {
- public:
-  static Columns& of(std::size_t channels) {
-    thread_local Columns columns;
-    columns.channels_ = channels;
-    columns.values_.resize(5 * channels);
-    columns.decided.resize(channels);
-    return columns;
-  }
-  [[nodiscard]] double* operator[](std::size_t which) { return values_.data() + which * channels_; }
-  std::vector<std::uint8_t> decided;
-  std::vector<Index> finalized;
-
-  // Leaves in `wanted`, of all channels, those that are not decided.
-  void keep_undecided(std::vector<Index>& wanted) const {
-    wanted.clear();
-    for (std::size_t at = 0; at < channels_; ++at) {
-      if (decided[at] == 0) wanted.push_back(static_cast<Index>(at));
+// Calls take(position, channel) for each wanted channel whose flag says that it is decided, and leaves the others in
+// `wanted`. Returns the channels that were taken.
+template <typename Take>
+std::span<const Index> take_decided(const ChannelColumns& columns, std::span<const Index> channels,
+                                    std::vector<Index>& wanted, const Take& take) {
+  thread_local std::vector<Index> taken;
+  taken.clear();
+  std::size_t left = 0;
+  for (const Index position : wanted) {
+    const auto at = static_cast<std::size_t>(position);
+    if (columns.flags[at] == 0) {
+      wanted[left++] = position;
+      continue;
     }
+    take(at, static_cast<std::size_t>(channels[at]));
+    taken.push_back(channels[at]);
   }
-
-  // Calls take(position, channel) for each wanted channel that is decided, and leaves the others in `wanted`.
-  template <typename Take>
-  void take_decided(std::span<const Index> channels, std::vector<Index>& wanted, const Take& take) {
-    finalized.clear();
-    std::size_t left = 0;
-    for (const Index position : wanted) {
-      const auto at = static_cast<std::size_t>(position);
-      if (decided[at] == 0) {
-        wanted[left++] = position;
-        continue;
-      }
-      take(at, static_cast<std::size_t>(channels[at]));
-      finalized.push_back(channels[at]);
-    }
-    wanted.resize(left);
-  }
-
- private:
-  std::size_t channels_ = 0;
-  std::vector<double> values_;
-};
-
-bool are_consecutive(std::span<const Index> channels) {
-  return std::adjacent_find(channels.begin(), channels.end(), [](Index a, Index b) { return b != a + 1; }) ==
-         channels.end();
+  wanted.resize(left);
+  return taken;
 }
 
 }  // namespace
 
 void StatisticsFinalizer::finalize(QuickSums& sums, std::span<const double> centres, std::span<const Index> channels,
                                    std::vector<Index>& wanted) {
-  Columns& columns = Columns::of(channels.size());
+  ChannelColumns& columns = ChannelColumns::of(channels.size());
   const double* const about = centres.empty() ? nullptr : centres.data();
-  if (wanted.size() == channels.size() && are_consecutive(channels)) {
-    // Into their places at once; those that are not decided are finalized again.
-    const Index first = channels.front();
-    const Index count = sums.channels();
-    (void)finalize_quick_statistics(sums.columns(), about, count, statistics_.count, options_,
-                                    {statistics_.mean.data() + first, statistics_.variance.data() + first,
-                                     statistics_.inverse_deviation.data() + first, columns.decided.data()});
-    for (Index channel = first; channel < first + count; ++channel) {
-      const auto at = static_cast<std::size_t>(channel);
-      statistics_.mean_residual[at] = statistics_.mean[at] - statistics_.mean[at];  // 0, or NaN
-      table_.set(channel, solve_forward(channel_of(statistics_, channel), parameters_.gamma[at], parameters_.beta[at]));
-    }
-    table_.finish_forward(first, count);
-    columns.keep_undecided(wanted);
-    return;
-  }
-  (void)finalize_quick_statistics(sums.columns(), about, sums.channels(), statistics_.count, options_,
-                                  {columns[0], columns[1], columns[2], columns.decided.data()});
-  columns.take_decided(channels, wanted, [&](std::size_t at, std::size_t channel) {
-    statistics_.mean[channel] = columns[0][at];
-    statistics_.mean_residual[channel] = columns[0][at] - columns[0][at];
-    statistics_.variance[channel] = columns[1][at];
-    statistics_.inverse_deviation[channel] = columns[2][at];
-  });
-  set_forward(table_, columns.finalized, statistics_, parameters_.gamma, parameters_.beta);
+  finalize_quick_statistics(sums.columns(), about, sums.channels(), statistics_.count, options_,
+                            {columns[0], columns[1], columns[2], columns.flags.data()});
+  const std::span<const Index> taken =
+      take_decided(columns, channels, wanted, [&](std::size_t at, std::size_t channel) {
+        statistics_.mean[channel] = columns[0][at];
+        statistics_.mean_residual[channel] = columns[0][at] - columns[0][at];  // 0, or NaN
+        statistics_.variance[channel] = columns[1][at];
+        statistics_.inverse_deviation[channel] = columns[2][at];
+      });
+  set_forward(table_, taken, statistics_, parameters_.gamma, parameters_.beta);
 }
 
 void StatisticsFinalizer::finalize(ExactSums& sums, const std::vector<Index>& channels) {
@@ -108,33 +63,21 @@ void GradientsFinalizer::set_centres(std::span<const Index> channels, std::span<
 
 void GradientsFinalizer::finalize(QuickSums& sums, std::span<const double> centres, std::span<const Index> channels,
                                   std::vector<Index>& wanted) {
-  Columns& columns = Columns::of(channels.size());
-  if (wanted.size() == channels.size() && are_consecutive(channels)) {
-    const Index first = channels.front();
-    (void)finalize_quick_gradients(
-        sums.columns(),
-        {statistics_.mean.data() + first, statistics_.mean_residual.data() + first, statistics_.variance.data() + first,
-         statistics_.inverse_deviation.data() + first},
-        sums.channels(), count_,
-        {gradients_.dgamma.data() + first, gradients_.dbeta.data() + first, columns.decided.data()});
-    for (Index channel = first; channel < first + sums.channels(); ++channel) set_coefficients(channel);
-    frozen_ ? table_.finish_forward(first, sums.channels()) : table_.finish_backward(first, sums.channels());
-    columns.keep_undecided(wanted);
-    return;
-  }
+  ChannelColumns& columns = ChannelColumns::of(channels.size());
   for (std::size_t at = 0; at < channels.size(); ++at) {
     const ChannelStatistics statistics = channel_of(statistics_, channels[at]);
     columns[2][at] = statistics.mean_residual;
     columns[3][at] = statistics.variance;
     columns[4][at] = statistics.inverse_deviation;
   }
-  (void)finalize_quick_gradients(sums.columns(), {centres.data(), columns[2], columns[3], columns[4]}, sums.channels(),
-                                 count_, {columns[0], columns[1], columns.decided.data()});
-  columns.take_decided(channels, wanted, [&](std::size_t at, std::size_t channel) {
-    gradients_.dgamma[channel] = columns[0][at];
-    gradients_.dbeta[channel] = columns[1][at];
-  });
-  set_coefficients(columns.finalized);
+  finalize_quick_gradients(sums.columns(), {centres.data(), columns[2], columns[3], columns[4]}, sums.channels(),
+                           count_, {columns[0], columns[1], columns.flags.data()});
+  const std::span<const Index> taken =
+      take_decided(columns, channels, wanted, [&](std::size_t at, std::size_t channel) {
+        gradients_.dgamma[channel] = columns[0][at];
+        gradients_.dbeta[channel] = columns[1][at];
+      });
+  set_coefficients(taken);
 }
 
 // `squares` are empty where gradients are not rounded to the grid.
@@ -167,18 +110,16 @@ void GradientsFinalizer::finalize(const PartialSums& sums) {
   set(gradient_sums_of(sums, statistics_), squares, all_channels(sums.channels()));
 }
 
-void GradientsFinalizer::set_coefficients(Index channel) {
-  const auto at = static_cast<std::size_t>(channel);
-  if (frozen_) {
-    table_.set(channel, ForwardCoefficients{0, gamma_[at] * statistics_.inverse_deviation[at], 0, 0});
-  } else {
-    table_.set(channel, backward_coefficients({gradients_.dgamma[at], gradients_.dbeta[at]},
-                                              channel_of(statistics_, channel), gamma_[at], count_, options_));
-  }
-}
-
 void GradientsFinalizer::set_coefficients(std::span<const Index> channels) {
-  for (const Index channel : channels) set_coefficients(channel);
+  for (const Index channel : channels) {
+    const auto at = static_cast<std::size_t>(channel);
+    if (frozen_) {
+      table_.set(channel, ForwardCoefficients{0, gamma_[at] * statistics_.inverse_deviation[at], 0, 0});
+    } else {
+      table_.set(channel, backward_coefficients({gradients_.dgamma[at], gradients_.dbeta[at]},
+                                                channel_of(statistics_, channel), gamma_[at], count_, options_));
+    }
+  }
   frozen_ ? table_.finish_forward(channels) : table_.finish_backward(channels);
 }
 

@@ -65,8 +65,6 @@ class GradientsFinalizer : public Finalizer {
   void set_coefficients(std::span<const Index> channels);
 
  private:
-  /// To be followed by the table's finish.
-  void set_coefficients(Index channel);
   void set(const std::vector<GradientSums>& sums, const std::vector<double>& squares,
            const std::vector<Index>& channels);
 

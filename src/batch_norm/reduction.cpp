@@ -59,14 +59,19 @@ ChannelBox channel_box(const LoopNest& nest, const Box& box, Index position) {
   return channel;
 }
 
-// The exact sums of one channel of a box.
-void finalize_exactly(const LoopNest& nest, const Box& box, Index position, Index channel,
-                      std::span<const TensorView> operands, PartialSums::Kind kind, Finalizer& finalizer) {
-  const ChannelBox one = channel_box(nest, box, position);
-  ExactSums sums;
-  sums.reset(1, kind, range_for(operands));
-  sums.add_box(one.nest, one.box, operands);
-  finalizer.finalize(sums, {channel});
+std::size_t sums_of(PartialSums::Kind kind) {
+  return kind == PartialSums::Kind::moments ? moment_sums : gradient_sums_count;
+}
+
+// The sums of the part of a group that a thread has, made when it gets its first piece.
+template <typename Sums, typename... Arguments>
+Sums& part_of(std::unique_ptr<Sums>& part, Arguments... arguments) {
+  if (!part) {
+    auto made = std::make_unique<Sums>();
+    made->reset(arguments...);
+    part = std::move(made);
+  }
+  return *part;
 }
 
 // Sums about 0 whose channel has a mean far beyond its deviation decide little. Sums about the mean that they give do.
@@ -79,147 +84,122 @@ bool gains_from_centre(const QuickColumns& sums, Index at, double count, double&
   return true;
 }
 
-// What a thread keeps from group to group.
-struct Workspace {
+// What is summed, and what makes results of it.
+struct Work {
+  const LoopNest& nest;
+  std::span<const TensorView> operands;
+  PartialSums::Kind kind;
+  Finalizer& finalizer;
+
+  [[nodiscard]] double elements_per_channel() const {
+    double count = 1;
+    for (const Loop& loop : nest.loops) count *= loop.is_channel ? 1.0 : static_cast<double>(loop.size);
+    return count;
+  }
+
+  void finalize_exactly(const Box& box, Index position, Index channel) const {
+    const ChannelBox one = channel_box(nest, box, position);
+    ExactSums sums;
+    sums.reset(1, kind, range_for(operands));
+    sums.add_box(one.nest, one.box, operands);
+    finalizer.finalize(sums, {channel});
+  }
+};
+
+// The channels of a group on their way: those that are still wanted, what their sums are about, and the sums.
+struct QuickGroup {
   QuickSums sums;
   std::vector<double> centres;
   std::vector<Index> wanted;
 
-  void set_wanted(std::size_t channels) {
-    wanted.resize(channels);
+  void start(const Work& work, const std::vector<Index>& channels) {
+    wanted.resize(channels.size());
     std::iota(wanted.begin(), wanted.end(), 0);
-  }
-  void clear_centres(std::size_t channels) { centres.assign(channels + static_cast<std::size_t>(quick_padding), 0.0); }
-};
-
-std::size_t sums_of(PartialSums::Kind kind) {
-  return kind == PartialSums::Kind::moments ? moment_sums : gradient_sums_count;
-}
-
-// A group in one piece, by one thread.
-class QuickGroup {
- public:
-  QuickGroup(const LoopNest& nest, std::span<const TensorView> operands, PartialSums::Kind kind, Finalizer& finalizer)
-      : nest_(nest), operands_(operands), kind_(kind), finalizer_(finalizer) {}
-
-  void run(const Box& box, const std::vector<Index>& channels) {
-    Workspace& work = workspace();
-    work.set_wanted(channels.size());
-    work.centres.clear();
-    if (kind_ == PartialSums::Kind::gradients) {
-      work.clear_centres(channels.size());
-      finalizer_.set_centres(channels, {work.centres.data(), channels.size()});
-    }
-    attempt(work, box, channels, counts.quick);
-    if (!work.wanted.empty() && kind_ == PartialSums::Kind::moments &&
-        set_centres(work, channels.size(), elements_per_channel(box))) {
-      attempt(work, box, channels, counts.centred);
-    }
-    for (const Index position : work.wanted) {
-      finalize_exactly(nest_, box, position, channels[static_cast<std::size_t>(position)], operands_, kind_,
-                       finalizer_);
-    }
-    add_to(counts.exact, work.wanted.size());
+    centres.clear();
+    if (work.kind == PartialSums::Kind::moments) return;
+    clear_centres(channels.size());
+    work.finalizer.set_centres(channels, {centres.data(), channels.size()});
   }
 
-  static bool set_centres(Workspace& work, std::size_t channels, double count) {
-    work.clear_centres(channels);
+  // What the sums so far decide, of which `decided` counts the channels.
+  void finalize(const Work& work, const std::vector<Index>& channels, std::atomic<Index>& decided) {
+    const std::size_t before = wanted.size();
+    work.finalizer.finalize(sums, centres, channels, wanted);
+    add_to(decided, before - wanted.size());
+  }
+
+  // Whether sums about the means that these sums give are worth a try.
+  [[nodiscard]] bool gains_from_centres(const Work& work) {
+    if (wanted.empty() || work.kind == PartialSums::Kind::gradients) return false;
+    clear_centres(static_cast<std::size_t>(sums.channels()));
+    const double count = work.elements_per_channel();
     bool any = false;
-    const QuickColumns columns = work.sums.columns();
-    for (const Index position : work.wanted) {
-      const bool gains = gains_from_centre(columns, position, count, work.centres[static_cast<std::size_t>(position)]);
+    for (const Index position : wanted) {
+      const bool gains =
+          gains_from_centre(sums.columns(), position, count, centres[static_cast<std::size_t>(position)]);
       any = any || gains;
     }
     return any;
   }
 
  private:
-  static Workspace& workspace() {
-    thread_local Workspace work;
-    return work;
-  }
-
-  [[nodiscard]] double elements_per_channel(const Box& box) const {
-    double count = 1;
-    for (std::size_t i = 0; i < nest_.loops.size(); ++i) {
-      if (!nest_.loops[i].is_channel) count *= static_cast<double>(box[i].size);
-    }
-    return count;
-  }
-
-  void attempt(Workspace& work, const Box& box, const std::vector<Index>& channels, std::atomic<Index>& decided) {
-    work.sums.reset(static_cast<Index>(channels.size()), sums_of(kind_));
-    work.sums.add_box(nest_, box, operands_, work.centres);
-    const std::size_t before = work.wanted.size();
-    finalizer_.finalize(work.sums, work.centres, channels, work.wanted);
-    add_to(decided, before - work.wanted.size());
-  }
-
-  const LoopNest& nest_;
-  std::span<const TensorView> operands_;
-  PartialSums::Kind kind_;
-  Finalizer& finalizer_;
+  void clear_centres(std::size_t channels) { centres.assign(channels + static_cast<std::size_t>(quick_padding), 0.0); }
 };
+
+// A group in one piece, by one thread.
+void reduce_group(const Work& work, const Box& box, const std::vector<Index>& channels) {
+  // Its memory is kept from group to group.
+  thread_local QuickGroup group;
+  const auto attempt = [&](std::atomic<Index>& decided) {
+    group.sums.reset(static_cast<Index>(channels.size()), sums_of(work.kind));
+    group.sums.add_box(work.nest, box, work.operands, group.centres);
+    group.finalize(work, channels, decided);
+  };
+  group.start(work, channels);
+  attempt(counts.quick);
+  if (group.gains_from_centres(work)) attempt(counts.centred);
+  for (const Index position : group.wanted) {
+    work.finalize_exactly(box, position, channels[static_cast<std::size_t>(position)]);
+  }
+  add_to(counts.exact, group.wanted.size());
+}
 
 // Groups in pieces: each thread has sums of its own for each group of which it gets a piece, to which it adds all that
 // it gets.
 class QuickPieces {
  public:
-  QuickPieces(const LoopNest& nest, const Partition& partition, std::span<const TensorView> operands,
-              PartialSums::Kind kind, Finalizer& finalizer)
-      : nest_(nest),
-        partition_(partition),
-        operands_(operands),
-        kind_(kind),
-        finalizer_(finalizer),
-        groups_(static_cast<std::size_t>(partition.groups())) {}
+  QuickPieces(const Work& work, const Partition& partition)
+      : work_(work), partition_(partition), groups_(static_cast<std::size_t>(partition.groups())) {}
 
   void run() {
     for (Index group = 0; group < partition_.groups(); ++group) {
       Group& at = groups_[static_cast<std::size_t>(group)];
-      at.channels = channels_of(nest_, partition_.box(group, 0));
-      at.work.set_wanted(at.channels.size());
-      if (kind_ == PartialSums::Kind::gradients) {
-        at.work.clear_centres(at.channels.size());
-        finalizer_.set_centres(at.channels, {at.work.centres.data(), at.channels.size()});
-      }
+      at.channels = channels_of(work_.nest, partition_.whole_box(group));
+      at.start(work_, at.channels);
     }
     attempt(counts.quick);
-    if (kind_ == PartialSums::Kind::moments) {
-      for (Group& group : groups_) {
-        group.again = !group.work.wanted.empty() &&
-                      QuickGroup::set_centres(group.work, group.channels.size(), elements_per_channel());
-      }
-      attempt(counts.centred);
-    }
+    for (Group& group : groups_) group.again = group.gains_from_centres(work_);
+    attempt(counts.centred);
     std::vector<std::pair<Index, Index>> undecided;  // group, position
     for (Index group = 0; group < partition_.groups(); ++group) {
-      for (const Index position : groups_[static_cast<std::size_t>(group)].work.wanted) {
+      for (const Index position : groups_[static_cast<std::size_t>(group)].wanted) {
         undecided.emplace_back(group, position);
       }
     }
     add_to(counts.exact, undecided.size());
     parallel_for(static_cast<Index>(undecided.size()), partition_.threads(), Order::forwards, [&](Index i, int) {
       const auto [group, position] = undecided[static_cast<std::size_t>(i)];
-      finalize_exactly(nest_, partition_.whole_box(group), position,
-                       groups_[static_cast<std::size_t>(group)].channels[static_cast<std::size_t>(position)], operands_,
-                       kind_, finalizer_);
+      const Group& at = groups_[static_cast<std::size_t>(group)];
+      work_.finalize_exactly(partition_.whole_box(group), position, at.channels[static_cast<std::size_t>(position)]);
     });
   }
 
  private:
-  struct Group {
+  struct Group : QuickGroup {
     std::vector<Index> channels;
     std::vector<std::unique_ptr<QuickSums>> parts;  // one for each thread
-    Workspace work;
     bool again = true;
   };
-
-  [[nodiscard]] double elements_per_channel() const {
-    double count = 1;
-    for (const Loop& loop : nest_.loops) count *= loop.is_channel ? 1.0 : static_cast<double>(loop.size);
-    return count;
-  }
 
   // Sums of the groups that are to be tried, and their channels as far as these decide.
   void attempt(std::atomic<Index>& decided) {
@@ -232,34 +212,25 @@ class QuickPieces {
       at.parts.resize(static_cast<std::size_t>(partition_.threads()));
     }
     const auto groups = static_cast<Index>(tried.size());
+    const std::size_t sums = sums_of(work_.kind);
     parallel_for(groups * partition_.pieces(), partition_.threads(), Order::forwards, [&](Index task, int thread) {
       const Index number = tried[static_cast<std::size_t>(task / partition_.pieces())];
       Group& group = groups_[static_cast<std::size_t>(number)];
-      std::unique_ptr<QuickSums>& sums = group.parts[static_cast<std::size_t>(thread)];
-      if (!sums) {
-        auto made = std::make_unique<QuickSums>();
-        made->reset(static_cast<Index>(group.channels.size()), sums_of(kind_));
-        sums = std::move(made);
-      }
-      sums->add_box(nest_, partition_.box(number, task % partition_.pieces()), operands_, group.work.centres);
+      part_of(group.parts[static_cast<std::size_t>(thread)], static_cast<Index>(group.channels.size()), sums)
+          .add_box(work_.nest, partition_.box(number, task % partition_.pieces()), work_.operands, group.centres);
     });
     parallel_for(groups, partition_.threads(), Order::forwards, [&](Index i, int) {
       Group& group = groups_[static_cast<std::size_t>(tried[static_cast<std::size_t>(i)])];
-      group.work.sums.reset(static_cast<Index>(group.channels.size()), sums_of(kind_));
+      group.sums.reset(static_cast<Index>(group.channels.size()), sums);
       for (const std::unique_ptr<QuickSums>& part : group.parts) {
-        if (part) group.work.sums.merge(*part);
+        if (part) group.sums.merge(*part);
       }
-      const std::size_t before = group.work.wanted.size();
-      finalizer_.finalize(group.work.sums, group.work.centres, group.channels, group.work.wanted);
-      add_to(decided, before - group.work.wanted.size());
+      group.finalize(work_, group.channels, decided);
     });
   }
 
-  const LoopNest& nest_;
+  const Work& work_;
   const Partition& partition_;
-  std::span<const TensorView> operands_;
-  PartialSums::Kind kind_;
-  Finalizer& finalizer_;
   std::vector<Group> groups_;
 };
 
@@ -303,15 +274,16 @@ void reduce_groups(const LoopNest& nest, const Partition& partition, std::span<c
                           });
     return;
   }
+  const Work work = {nest, operands, kind, finalizer};
   if (partition.pieces() == 1) {
     parallel_for(partition.groups(), partition.threads(), Order::forwards, [&](Index group, int) {
-      const Box box = partition.box(group, 0);
-      QuickGroup(nest, operands, kind, finalizer).run(box, channels_of(nest, box));
+      const Box box = partition.whole_box(group);
+      reduce_group(work, box, channels_of(nest, box));
       done(group);
     });
     return;
   }
-  QuickPieces(nest, partition, operands, kind, finalizer).run();
+  QuickPieces(work, partition).run();
   for (Index group = 0; group < partition.groups(); ++group) done(group);
 }
 
@@ -339,13 +311,8 @@ void reduce_groups_exactly(const LoopNest& nest, const Partition& partition, std
   for (Index group = 0; group < groups; ++group) channels.push_back(channels_of(nest, partition.box(group, 0)));
   parallel_for(groups * partition.pieces(), partition.threads(), Order::forwards, [&](Index task, int thread) {
     const auto group = static_cast<std::size_t>(task / partition.pieces());
-    std::unique_ptr<ExactSums>& sums = parts[group][static_cast<std::size_t>(thread)];
-    if (!sums) {
-      auto made = std::make_unique<ExactSums>();
-      made->reset(static_cast<Index>(channels[group].size()), kind, range);
-      sums = std::move(made);
-    }
-    sums->add_box(nest, partition.box(task / partition.pieces(), task % partition.pieces()), operands);
+    part_of(parts[group][static_cast<std::size_t>(thread)], static_cast<Index>(channels[group].size()), kind, range)
+        .add_box(nest, partition.box(task / partition.pieces(), task % partition.pieces()), operands);
   });
   parallel_for(groups, partition.threads(), Order::forwards, [&](Index group, int) {
     std::vector<std::unique_ptr<ExactSums>>& part = parts[static_cast<std::size_t>(group)];

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "batch_norm/channel_columns.h"
 #include "combine/accumulator.h"
 #include "combine/short_sums.h"
 #include "solve/solve_short.h"
@@ -18,30 +19,12 @@ bool any_short(const ChannelSums& sums) {
   return false;
 }
 
-// Room for what the fast solvers want and give, kept from call to call by each thread.
-class Room {
- public:
-  static Room& of(std::size_t channels) {
-    thread_local Room room;
-    room.channels_ = channels;
-    room.values_.resize(4 * channels);
-    room.solved.assign(channels, 0);
-    return room;
-  }
-  [[nodiscard]] double* operator[](std::size_t which) { return values_.data() + which * channels_; }
-  std::vector<std::uint8_t> solved;
-
- private:
-  std::size_t channels_ = 0;
-  std::vector<double> values_;
-};
-
 }  // namespace
 
 void solve_channels(ChannelSums& sums, const std::vector<Index>& channels, Index count, const Options& options,
                     Statistics& statistics) {
-  Room& columns = Room::of(channels.size());
-  std::vector<std::uint8_t>& solved = columns.solved;
+  ChannelColumns& columns = ChannelColumns::of(channels.size());
+  std::vector<std::uint8_t>& solved = columns.flags;
   const bool consecutive = std::adjacent_find(channels.begin(), channels.end(),
                                               [](Index a, Index b) { return b != a + 1; }) == channels.end();
   // Into their places at once where these lie side by side.
@@ -64,8 +47,8 @@ void solve_channels(ChannelSums& sums, const std::vector<Index>& channels, Index
 
 std::vector<GradientSums> gradient_sums_of(ChannelSums& sums, const std::vector<Index>& channels,
                                            const Statistics& statistics) {
-  Room& columns = Room::of(channels.size());
-  std::vector<std::uint8_t>& solved = columns.solved;
+  ChannelColumns& columns = ChannelColumns::of(channels.size());
+  std::vector<std::uint8_t>& solved = columns.flags;
   if (any_short(sums)) {
     for (std::size_t at = 0; at < channels.size(); ++at) {
       const auto channel = static_cast<std::size_t>(channels[at]);
@@ -104,7 +87,7 @@ std::vector<std::uint8_t> shorten(const PartialSums& sums, ShortSums& to) {
 void solve_channels(const PartialSums& sums, const Options& options, Statistics& statistics) {
   ShortSums short_sums;
   const std::vector<std::uint8_t> fits = shorten(sums, short_sums);
-  std::vector<std::uint8_t>& solved = Room::of(fits.size()).solved;
+  std::vector<std::uint8_t>& solved = ChannelColumns::of(fits.size()).flags;
   if (sums.count() > 0) {
     (void)solve_short_statistics(short_sums.view(), sums.count(), options,
                                  {statistics.mean.data(), statistics.mean_residual.data(), statistics.variance.data(),
@@ -120,13 +103,13 @@ void solve_channels(const PartialSums& sums, const Options& options, Statistics&
 std::vector<GradientSums> gradient_sums_of(const PartialSums& sums, const Statistics& statistics) {
   ShortSums short_sums;
   const std::vector<std::uint8_t> fits = shorten(sums, short_sums);
-  Room& columns = Room::of(fits.size());
+  ChannelColumns& columns = ChannelColumns::of(fits.size());
   (void)solve_short_gradients(short_sums.view(), statistics.mean.data(), statistics.mean_residual.data(),
-                              {columns[0], columns[1], columns.solved.data()});
+                              {columns[0], columns[1], columns.flags.data()});
   std::vector<GradientSums> result(fits.size());
   for (std::size_t at = 0; at < fits.size(); ++at) {
     const auto channel = static_cast<Index>(at);
-    result[at] = columns.solved[at] != 0 && fits[at] != 0
+    result[at] = columns.flags[at] != 0 && fits[at] != 0
                      ? gradient_sums(columns[0][at], columns[1][at])
                      : gradient_sums(sums, channel, channel_of(statistics, channel));
   }

@@ -34,9 +34,6 @@ class CoefficientTable {
   /// set other channels meanwhile.
   void finish_forward(std::span<const Index> channels) { finish(channels, false); }
   void finish_backward(std::span<const Index> channels) { finish(channels, true); }
-  /// The same of `count` channels from `first` on.
-  void finish_forward(Index first, Index count) { finish(first, count, false); }
-  void finish_backward(Index first, Index count) { finish(first, count, true); }
 
   /// As the kernels take them, from channel 0 on.
   [[nodiscard]] MapCoefficients view() const noexcept;

@@ -12,6 +12,7 @@
 #include <hwy/highway.h>
 
 #include "map/map_arithmetic-inl.h"
+#include "simd/few_lanes-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace exactnorm::HWY_NAMESPACE {
@@ -32,34 +33,12 @@ HWY_INLINE Vector<T> Compute(const T* x, const T* dy, const Arithmetic<kWithGrad
   return arithmetic(hn::LoadU(d, x), kWithGradient ? hn::LoadU(d, dy) : hn::Zero(d));
 }
 
-// Fewer elements than a vector has: nothing beyond them is read or written.
-template <typename T>
-HWY_INLINE Vector<T> LoadFew(const T* from, Index count) {
-  const Tag<T> d;
-#if HWY_MEM_OPS_MIGHT_FAULT
-  HWY_ALIGN T lanes[kMostLanes] = {};
-  std::copy_n(from, count, lanes);
-  return hn::Load(d, lanes);
-#else
-  return hn::MaskedLoad(hn::FirstN(d, static_cast<std::size_t>(count)), d, from);
-#endif
-}
-template <typename T>
-HWY_INLINE void StoreFew(Vector<T> values, Index count, T* to) {
-  const Tag<T> d;
-#if HWY_MEM_OPS_MIGHT_FAULT
-  HWY_ALIGN T lanes[kMostLanes];
-  hn::Store(values, d, lanes);
-  std::copy_n(lanes, count, to);
-#else
-  hn::BlendedStore(values, hn::FirstN(d, static_cast<std::size_t>(count)), d, to);
-#endif
-}
-
 template <bool kWithGradient, typename T>
 HWY_INLINE void MapFew(const MapPointers<T>& at, Index count, const Arithmetic<kWithGradient, T>& arithmetic) {
-  const Vector<T> x = LoadFew(at.x, count);
-  StoreFew(arithmetic(x, kWithGradient ? LoadFew(at.dy, count) : x), count, at.out);
+  const Tag<T> d;
+  const auto few = static_cast<std::size_t>(count);
+  const Vector<T> x = LoadFew(d, at.x, few);
+  StoreFew(arithmetic(x, kWithGradient ? LoadFew(d, at.dy, few) : x), few, d, at.out);
 }
 
 // Elements from `done` on, while there are whole vectors; returns the first element that was left.

@@ -50,16 +50,10 @@ HWY_INLINE V SumOf(const QuickColumns& sums, int which, std::size_t at) {
   return hn::Add(hn::LoadU(D(), sums.high[which] + at), hn::LoadU(D(), sums.low[which] + at));
 }
 
-// Stores the lanes of channels that there are; returns how many are decided.
-HWY_INLINE Index StoreDecided(M decided, std::size_t count, std::uint8_t* to) {
+HWY_INLINE void StoreDecided(M decided, std::size_t count, std::uint8_t* to) {
   HWY_ALIGN double lanes[hn::MaxLanes(D())];
   hn::Store(hn::IfThenElse(decided, Number(1), hn::Zero(D())), D(), lanes);
-  Index total = 0;
-  for (std::size_t i = 0; i < count; ++i) {
-    to[i] = lanes[i] != 0 ? 1 : 0;
-    total += to[i];
-  }
-  return total;
+  for (std::size_t i = 0; i < count; ++i) to[i] = lanes[i] != 0 ? 1 : 0;
 }
 
 HWY_INLINE void StoreLanes(V values, std::size_t count, double* to) {
@@ -70,8 +64,8 @@ HWY_INLINE void StoreLanes(V values, std::size_t count, double* to) {
   }
 }
 
-Index FinalizeStatistics(const QuickColumns& sums, const double* centres, Index channels, Index count,
-                         const Options& options, const QuickStatistics& to) {
+void FinalizeStatistics(const QuickColumns& sums, const double* centres, Index channels, Index count,
+                        const Options& options, const QuickStatistics& to) {
   const V n = Number(static_cast<double>(count));
   const V epsilon = Number(options.epsilon);
   const V infinity = Number(std::numeric_limits<double>::infinity());
@@ -79,7 +73,6 @@ Index FinalizeStatistics(const QuickColumns& sums, const double* centres, Index 
   const bool beside_variance = options.epsilon_placement == EpsilonPlacement::variance;
   const auto size = static_cast<std::size_t>(channels);
   const std::size_t width = hn::Lanes(D());
-  Index total = 0;
   for (std::size_t at = 0; at < size; at += width) {
     const std::size_t few = std::min(width, size - at);
     const V a = hn::Div(SumOf(sums, 1, at), n);
@@ -114,9 +107,8 @@ Index FinalizeStatistics(const QuickColumns& sums, const double* centres, Index 
     StoreLanes(mean, few, to.mean + at);
     StoreLanes(variance, few, to.variance + at);
     StoreLanes(inverse, few, to.inverse_deviation + at);
-    total += StoreDecided(hn::Or(hn::Or(decided, is_constant), hn::Not(is_finite)), few, to.decided + at);
+    StoreDecided(hn::Or(hn::Or(decided, is_constant), hn::Not(is_finite)), few, to.decided + at);
   }
-  return total;
 }
 
 HWY_INLINE V GradientUnit(V n, V squares) {
@@ -132,14 +124,13 @@ HWY_INLINE V GammaUnitFactor(V variance, V inverse_deviation) {
   return hn::IfThenElseZero(hn::Le(share, Number(2)), power);
 }
 
-Index FinalizeGradients(const QuickColumns& sums, const QuickReference& reference, Index channels, Index count,
-                        const QuickGradients& to) {
+void FinalizeGradients(const QuickColumns& sums, const QuickReference& reference, Index channels, Index count,
+                       const QuickGradients& to) {
   const V n = Number(static_cast<double>(count));
   const V largest = Number(std::numeric_limits<double>::max());
   const auto size = static_cast<std::size_t>(channels);
   const std::size_t width = hn::Lanes(D());
   const V factor = Number(48 * 0x1p-53);
-  Index total = 0;
   for (std::size_t at = 0; at < size; at += width) {
     const std::size_t few = std::min(width, size - at);
     const auto load = [few](const double* from)
@@ -170,9 +161,8 @@ Index FinalizeGradients(const QuickColumns& sums, const QuickReference& referenc
 
     StoreLanes(dgamma, few, to.dgamma + at);
     StoreLanes(dbeta, few, to.dbeta + at);
-    total += StoreDecided(decided, few, to.decided + at);
+    StoreDecided(decided, few, to.decided + at);
   }
-  return total;
 }
 
 }  // namespace exactnorm::HWY_NAMESPACE
@@ -184,14 +174,14 @@ namespace exactnorm {
 HWY_EXPORT(FinalizeStatistics);
 HWY_EXPORT(FinalizeGradients);
 
-Index finalize_quick_statistics(const QuickColumns& sums, const double* centres, Index channels, Index count,
-                                const Options& options, const QuickStatistics& to) {
-  return HWY_DISPATCH_TABLE(FinalizeStatistics)[active_target_index()](sums, centres, channels, count, options, to);
+void finalize_quick_statistics(const QuickColumns& sums, const double* centres, Index channels, Index count,
+                               const Options& options, const QuickStatistics& to) {
+  HWY_DISPATCH_TABLE(FinalizeStatistics)[active_target_index()](sums, centres, channels, count, options, to);
 }
 
-Index finalize_quick_gradients(const QuickColumns& sums, const QuickReference& reference, Index channels, Index count,
-                               const QuickGradients& to) {
-  return HWY_DISPATCH_TABLE(FinalizeGradients)[active_target_index()](sums, reference, channels, count, to);
+void finalize_quick_gradients(const QuickColumns& sums, const QuickReference& reference, Index channels, Index count,
+                              const QuickGradients& to) {
+  HWY_DISPATCH_TABLE(FinalizeGradients)[active_target_index()](sums, reference, channels, count, to);
 }
 
 }  // namespace exactnorm

@@ -38,10 +38,9 @@ struct QuickStatistics {
 };
 
 /// The statistics of `channels` channels over `count` elements each, more than 0, from sums about `centres` (null for
-/// zeros). A sum that is not finite decides, too: all of the channel's statistics are NaN. Returns how many channels
-/// are decided.
-Index finalize_quick_statistics(const QuickColumns& sums, const double* centres, Index channels, Index count,
-                                const Options& options, const QuickStatistics& to);
+/// zeros). A sum that is not finite decides, too: all of the channel's statistics are NaN.
+void finalize_quick_statistics(const QuickColumns& sums, const double* centres, Index channels, Index count,
+                               const Options& options, const QuickStatistics& to);
 
 /// Per channel, the statistics of the forward pass that sums of gradients refer to.
 struct QuickReference {
@@ -56,7 +55,7 @@ struct QuickGradients {
   double* dbeta = nullptr;
   std::uint8_t* decided = nullptr;
 };
-Index finalize_quick_gradients(const QuickColumns& sums, const QuickReference& reference, Index channels, Index count,
-                               const QuickGradients& to);
+void finalize_quick_gradients(const QuickColumns& sums, const QuickReference& reference, Index channels, Index count,
+                              const QuickGradients& to);
 
 }  // namespace exactnorm

@@ -4,6 +4,7 @@
 
 #include "simd/prefetch.h"
 #include "simd/target.h"
+#include "traverse/tuning.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "sums/quick_kernels.cpp"
@@ -30,23 +31,13 @@ HWY_INLINE void AddToPair(QuickV value, QuickV& high, QuickV& low) {
   low = hn::Add(low, error);
 }
 
-// From slot `at` on.
-HWY_INLINE QuickColumns ColumnsAt(QuickColumns columns, Index at) {
-  for (std::size_t s = 0; s < gradient_sums_count; ++s) {
-    if (columns.high[s] == nullptr) continue;
-    columns.high[s] += at;
-    columns.low[s] += at;
-  }
-  return columns;
-}
-
 HWY_INLINE QuickV Promoted(const float* from) { return hn::PromoteTo(QuickD(), hn::LoadU(QuickNarrow(), from)); }
 HWY_INLINE QuickV PromotedFew(const float* from, std::size_t count) {
   return hn::PromoteTo(QuickD(), LoadFew(QuickNarrow(), from, count));
 }
 
 // sum + value. Conversions and additions share execution units on some processors (AMD Zen 4), where a multiplication
-// by one that is fused with the addition takes another: the same bits, and 1.3 times as fast.
+// by one that is fused with the addition takes another: the same bits, and 1.1 times as fast.
 class Adder {
  public:
 #if HWY_NATIVE_FMA
@@ -68,17 +59,28 @@ class Adder {
 #endif
 };
 
-// value - centre for vectors in turn: both kinds of units have work.
-HWY_INLINE QuickV Difference(const Adder& add, int turn, QuickV value, QuickV centre) {
-  return turn % 2 == 0 ? hn::Sub(value, centre) : add.Difference(value, centre);
-}
-
-// What one element adds to the sums of its slot.
-template <bool kGradients>
+// What a vector of elements adds to the sums of its slots.
+template <bool kGradients, bool kCentred>
 struct Terms {
   static constexpr int sums = kGradients ? static_cast<int>(gradient_sums_count) : static_cast<int>(moment_sums);
 
-  static HWY_INLINE void Add(const Adder& add, QuickV dy, QuickV d, QuickV* to) {
+  // The centre is subtracted by one kind of units or the other, for vectors in `turn`.
+  static HWY_INLINE void Add(const Adder& add, int turn, const float* x, const float* dy, QuickV centre, QuickV* to) {
+    QuickV d = Promoted(x);
+    if constexpr (kCentred) d = turn % 2 == 0 ? hn::Sub(d, centre) : add.Difference(d, centre);
+    AddTerms(add, kGradients ? Promoted(dy) : d, d, to);
+  }
+
+  // The first `count` elements of a vector; nothing beyond them is read.
+  static HWY_INLINE void AddFew(const Adder& add, const float* x, const float* dy, std::size_t count, QuickV centre,
+                                QuickV* to) {
+    QuickV d = PromotedFew(x, count);
+    if constexpr (kCentred) d = hn::IfThenElseZero(hn::FirstN(QuickD(), count), hn::Sub(d, centre));
+    AddTerms(add, kGradients ? PromotedFew(dy, count) : d, d, to);
+  }
+
+ private:
+  static HWY_INLINE void AddTerms(const Adder& add, QuickV dy, QuickV d, QuickV* to) {
     if constexpr (kGradients) {
       to[0] = add(to[0], dy);
       to[1] = hn::MulAdd(dy, d, to[1]);
@@ -90,6 +92,9 @@ struct Terms {
     }
   }
 };
+
+// dy + by; null where there is no dy.
+HWY_INLINE const float* Later(const float* dy, Index by) { return dy == nullptr ? nullptr : dy + by; }
 
 // ---- runs: all lanes belong to one slot
 
@@ -115,7 +120,7 @@ class RunAdder {
     for (Index i = 0; i < block.rows; ++i) {
       for (Index at = 0; at < block.count; at += part) {
         row.x = block.x + i * block.x_stride + at;
-        if constexpr (kGradients) row.dy = block.dy + i * block.dy_stride + at;
+        row.dy = Later(block.dy, i * block.dy_stride + at);
         row.count = std::min(part, block.count - at);
         AddRows(row);
       }
@@ -128,16 +133,14 @@ class RunAdder {
     for (int s = 0; s < kSums; ++s) {
       const double sum = hn::GetLane(hn::SumOfLanes(QuickD(), high_[s]));
       const double low = has_low ? hn::GetLane(hn::SumOfLanes(QuickD(), low_[s])) : 0.0;
-      const double before = *to.high[s];
-      const double after = before + sum;
-      const double of_sum = after - before;
-      *to.high[s] = after;
-      *to.low[s] += ((before - (after - of_sum)) + (sum - of_sum)) + low;
+      add_to_pair(sum, *to.high[s], *to.low[s]);
+      *to.low[s] += low;
     }
   }
 
  private:
-  static constexpr int kSums = Terms<kGradients>::sums;
+  using Term = Terms<kGradients, kCentred>;
+  static constexpr int kSums = Term::sums;
   static constexpr int kChains = kGradients ? 2 : 4;
   static constexpr Index kLine = 16;  // elements
   // Beside the steps of a chain: joining the chains, and the lanes of their sum.
@@ -176,14 +179,14 @@ class RunAdder {
         Prefetch(x + whole + block.prefetch, Later(dy, whole + block.prefetch), block.count - whole);
       }
       for (int i = 0; i < kVectors; ++i) AddVector(x + whole + i * width, Later(dy, whole + i * width), i);
-      if (few != 0) AddFew(x + whole + kVectors * width, Later(dy, whole + kVectors * width), few);
+      if (few != 0) {
+        Term::AddFew(add_, x + whole + kVectors * width, Later(dy, whole + kVectors * width),
+                     static_cast<std::size_t>(few), centre_, chains_[kChains - 1]);
+      }
       x += block.x_stride;
-      if constexpr (kGradients) dy += block.dy_stride;
+      dy = Later(dy, block.dy_stride);
     }
   }
-
-  // dy + by; null where there is no dy.
-  static HWY_INLINE const float* Later(const float* dy, Index by) { return kGradients ? dy + by : nullptr; }
 
   static HWY_INLINE void Prefetch(const float* x, const float* dy, Index count) {
     for (Index line = 0; line < count; line += kLine) {
@@ -193,24 +196,7 @@ class RunAdder {
   }
 
   HWY_INLINE void AddVector(const float* x, const float* dy, int chain) {
-    QuickV d = Promoted(x);
-    if constexpr (kCentred) d = Difference(add_, chain, d, centre_);
-    if constexpr (kGradients) {
-      Terms<true>::Add(add_, Promoted(dy), d, chains_[chain]);
-    } else {
-      Terms<false>::Add(add_, d, d, chains_[chain]);
-    }
-  }
-
-  HWY_INLINE void AddFew(const float* x, const float* dy, Index few) {
-    const auto count = static_cast<std::size_t>(few);
-    QuickV d = PromotedFew(x, count);
-    if constexpr (kCentred) d = hn::IfThenElseZero(hn::FirstN(QuickD(), count), hn::Sub(d, centre_));
-    if constexpr (kGradients) {
-      Terms<true>::Add(add_, PromotedFew(dy, count), d, chains_[kChains - 1]);
-    } else {
-      Terms<false>::Add(add_, d, d, chains_[kChains - 1]);
-    }
+    Term::Add(add_, chain, x, dy, centre_, chains_[chain]);
   }
 
   HWY_INLINE void Flush() {
@@ -255,14 +241,15 @@ class LaneAdder {
     for (Index row = 0; row < block.rows; row += kMostRows) {
       QuickBlock some = block;
       some.x += row * block.x_stride;
-      if constexpr (kGradients) some.dy += row * block.dy_stride;
+      some.dy = Later(block.dy, row * block.dy_stride);
       some.rows = std::min(kMostRows, block.rows - row);
       AddRows(some, centres, to);
     }
   }
 
  private:
-  static constexpr int kSums = Terms<kGradients>::sums;
+  using Term = Terms<kGradients, kCentred>;
+  static constexpr int kSums = Term::sums;
   static constexpr Index kWidth = static_cast<Index>(hn::MaxLanes(QuickD()));
   // As many as registers hold the sums of.
   static constexpr int kVectors = (HWY_TARGET <= HWY_AVX3 ? 16 : 8) / kSums;
@@ -293,36 +280,17 @@ class LaneAdder {
       for (int s = 0; s < kSums; ++s) sums[i][s] = hn::Zero(QuickD());
     }
     const float* x = block.x + at;
-    const float* dy = kGradients ? block.dy + at : nullptr;
-    if (kCount > 1 || few == kWidth) {
-      for (Index row = 0; row < block.rows; ++row) {
+    const float* dy = Later(block.dy, at);
+    const bool is_whole = kCount > 1 || few == kWidth;
+    for (Index row = 0; row < block.rows; ++row) {
+      if (is_whole) {
         if (block.prefetch != 0) Prefetch(block, kCount * kWidth, prefetched);
-        for (int i = 0; i < kCount; ++i) {
-          QuickV d = Promoted(x + i * kWidth);
-          if constexpr (kCentred) d = Difference(add, i, d, centre[i]);
-          if constexpr (kGradients) {
-            Terms<true>::Add(add, Promoted(dy + i * kWidth), d, sums[i]);
-          } else {
-            Terms<false>::Add(add, d, d, sums[i]);
-          }
-        }
-        x += block.x_stride;
-        if constexpr (kGradients) dy += block.dy_stride;
+        for (int i = 0; i < kCount; ++i) Term::Add(add, i, x + i * kWidth, Later(dy, i * kWidth), centre[i], sums[i]);
+      } else {
+        Term::AddFew(add, x, dy, static_cast<std::size_t>(few), centre[0], sums[0]);
       }
-    } else {
-      const auto count = static_cast<std::size_t>(few);
-      const auto kept = hn::FirstN(QuickD(), count);
-      for (Index row = 0; row < block.rows; ++row) {
-        QuickV d = PromotedFew(x, count);
-        if constexpr (kCentred) d = hn::IfThenElseZero(kept, hn::Sub(d, centre[0]));
-        if constexpr (kGradients) {
-          Terms<true>::Add(add, PromotedFew(dy, count), d, sums[0]);
-        } else {
-          Terms<false>::Add(add, d, d, sums[0]);
-        }
-        x += block.x_stride;
-        if constexpr (kGradients) dy += block.dy_stride;
-      }
+      x += block.x_stride;
+      dy = Later(dy, block.dy_stride);
     }
     for (int i = 0; i < kCount; ++i) {
       for (int s = 0; s < kSums; ++s) {
@@ -356,23 +324,24 @@ class ShortRunAdder {
     if constexpr (kWidth < 4) {  // rows are too long for the chains of narrow vectors
       QuickBlock channel = block;
       for (Index i = 0; i < block.channels; ++i) {
-        AddRuns<kGradients, kCentred>(channel, kCentred ? centres + i : nullptr, ColumnsAt(to, i));
+        AddRuns<kGradients, kCentred>(channel, kCentred ? centres + i : nullptr, to.from(i));
         channel.x += block.x_channel_stride;
-        if constexpr (kGradients) channel.dy += block.dy_channel_stride;
+        channel.dy = Later(channel.dy, block.dy_channel_stride);
       }
       return;
     }
     for (Index first = 0; first < block.channels; first += kChannels) {
       QuickBlock strip = block;
       strip.x += first * block.x_channel_stride;
-      if constexpr (kGradients) strip.dy += first * block.dy_channel_stride;
+      strip.dy = Later(block.dy, first * block.dy_channel_stride);
       strip.channels = std::min(kChannels, block.channels - first);
-      RunStrip(strip, kCentred ? centres + first : nullptr, ColumnsAt(to, first));
+      RunStrip(strip, kCentred ? centres + first : nullptr, to.from(first));
     }
   }
 
  private:
-  static constexpr int kSums = Terms<kGradients>::sums;
+  using Term = Terms<kGradients, kCentred>;
+  static constexpr int kSums = Term::sums;
   // Channels whose sums fit in L1 cache.
   static constexpr Index kChannels = kGradients ? 32 : 64;
   // Additions of a chain, beside the joining of lanes.
@@ -383,12 +352,13 @@ class ShortRunAdder {
   using Sums = double[kSums][kChannels][kWidth];
 
   // How many vectors of a row one chain takes, of which a row has two.
-  static HWY_INLINE Index StepsOf(Index count) {
+  static constexpr Index StepsOf(Index count) {
     const Index vectors = (count + kWidth - 1) / kWidth;
     return vectors / 2 + 1;
   }
 
   static HWY_INLINE void RunStrip(const QuickBlock& block, const double* centres, const QuickColumns& to) {
+    static_assert(kWidth < 4 || StepsOf(longest_short_run) < kMostSteps);
     HWY_ALIGN Sums sums;
     const Index most_rows = kMostSteps - StepsOf(block.count);
     for (Index row = 0; row < block.rows; row += most_rows) {
@@ -400,7 +370,7 @@ class ShortRunAdder {
 
   static HWY_INLINE void AddRow(const QuickBlock& block, Index row, const double* centres, bool is_first, Sums& sums) {
     const float* x = block.x + row * block.x_stride;
-    const float* dy = kGradients ? block.dy + row * block.dy_stride : nullptr;
+    const float* dy = Later(block.dy, row * block.dy_stride);
     const Adder add;
     const auto few = static_cast<std::size_t>(block.count % kWidth);
     const Index whole = block.count - static_cast<Index>(few);
@@ -410,39 +380,26 @@ class ShortRunAdder {
       for (int s = 0; s < kSums; ++s) chains[0][s] = chains[1][s] = hn::Zero(QuickD());
       Index at = 0;
       for (; at + 2 * kWidth <= whole; at += 2 * kWidth) {
-        AddVector(add, Promoted(x + at), kGradients ? Promoted(dy + at) : centre, centre, chains[0]);
-        AddVector(add, Promoted(x + at + kWidth), kGradients ? Promoted(dy + at + kWidth) : centre, centre, chains[1]);
+        Term::Add(add, 0, x + at, Later(dy, at), centre, chains[0]);
+        Term::Add(add, 1, x + at + kWidth, Later(dy, at + kWidth), centre, chains[1]);
       }
-      if (at < whole) AddVector(add, Promoted(x + at), kGradients ? Promoted(dy + at) : centre, centre, chains[0]);
-      if (few != 0) {
-        QuickV d = PromotedFew(x + whole, few);
-        if constexpr (kCentred) d = hn::IfThenElseZero(hn::FirstN(QuickD(), few), hn::Sub(d, centre));
-        Terms<kGradients>::Add(add, kGradients ? PromotedFew(dy + whole, few) : d, d, chains[1]);
-      }
+      if (at < whole) Term::Add(add, 0, x + at, Later(dy, at), centre, chains[0]);
+      if (few != 0) Term::AddFew(add, x + whole, Later(dy, whole), few, centre, chains[1]);
       for (int s = 0; s < kSums; ++s) {
         QuickV sum = add(chains[0][s], chains[1][s]);
         if (!is_first) sum = hn::Add(sum, hn::Load(QuickD(), sums[s][channel]));
         hn::Store(sum, QuickD(), sums[s][channel]);
       }
       x += block.x_channel_stride;
-      if constexpr (kGradients) dy += block.dy_channel_stride;
+      dy = Later(dy, block.dy_channel_stride);
     }
-  }
-
-  static HWY_INLINE void AddVector(const Adder& add, QuickV x, QuickV dy, QuickV centre, QuickV* to) {
-    const QuickV d = kCentred ? hn::Sub(x, centre) : x;
-    Terms<kGradients>::Add(add, kGradients ? dy : d, d, to);
   }
 
   static HWY_INLINE void AddToPairs(const Sums& sums, Index channels, const QuickColumns& to) {
     for (int s = 0; s < kSums; ++s) {
       for (Index channel = 0; channel < channels; ++channel) {
         const double sum = hn::GetLane(hn::SumOfLanes(QuickD(), hn::Load(QuickD(), sums[s][channel])));
-        const double before = to.high[s][channel];
-        const double after = before + sum;
-        const double of_sum = after - before;
-        to.high[s][channel] = after;
-        to.low[s][channel] += (before - (after - of_sum)) + (sum - of_sum);
+        add_to_pair(sum, to.high[s][channel], to.low[s][channel]);
       }
     }
   }

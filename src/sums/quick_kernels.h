@@ -24,7 +24,25 @@ inline constexpr std::size_t gradient_sums_count = 4;
 struct QuickColumns {
   double* high[gradient_sums_count] = {};
   double* low[gradient_sums_count] = {};
+
+  /// The same from slot `at` on.
+  [[nodiscard]] QuickColumns from(Index at) const noexcept {
+    QuickColumns columns;
+    for (std::size_t s = 0; s < gradient_sums_count && high[s] != nullptr; ++s) {
+      columns.high[s] = high[s] + at;
+      columns.low[s] = low[s] + at;
+    }
+    return columns;
+  }
 };
+
+/// high + low += value, where only the sum of the low parts rounds (Knuth's two-sum).
+inline void add_to_pair(double value, double& high, double& low) noexcept {
+  const double sum = high + value;
+  const double of_value = sum - high;
+  low += (high - (sum - of_value)) + (value - of_value);
+  high = sum;
+}
 
 /// `rows` rows of `count` neighbouring elements. dy is null for moments.
 struct QuickBlock {
@@ -45,10 +63,9 @@ struct QuickBlock {
 /// All elements belong to slot 0 of `to`. `centre` is null for 0.
 void add_quick_runs(const QuickBlock& block, const double* centre, const QuickColumns& to);
 
-/// `rows` rows of each of `channels` channels, of at most most_short_run elements: channel i belongs to slot i of `to`,
-/// and has centre i. Rows are taken in the order of memory, all channels' first rows first.
+/// `rows` rows of each of `channels` channels, of at most longest_short_run elements (traverse/tuning.h): channel i
+/// belongs to slot i of `to`, and has centre i. Rows are taken in the order of memory, all channels' first rows first.
 void add_quick_short_runs(const QuickBlock& block, const double* centres, const QuickColumns& to);
-inline constexpr Index most_short_run = 128;
 
 /// Element i of a row belongs to slot i of `to`, and has centre i, in an array with room as QuickColumns have it;
 /// `centres` is null for zeros.

@@ -9,14 +9,6 @@ namespace exactnorm {
 
 namespace {
 
-// high + low += value, where only the sum of the low parts rounds (Knuth's two-sum).
-void add_to_pair(double value, double& high, double& low) {
-  const double sum = high + value;
-  const double of_value = sum - high;
-  low += (high - (sum - of_value)) + (value - of_value);
-  high = sum;
-}
-
 template <std::size_t kOperands>
 QuickBlock quick_block(const Block<float, kOperands>& block) {
   constexpr std::size_t x = kOperands - 1;
@@ -30,15 +22,6 @@ QuickBlock quick_block(const Block<float, kOperands>& block) {
   return quick;
 }
 
-QuickColumns columns_at(QuickColumns columns, Index at) {
-  for (std::size_t s = 0; s < gradient_sums_count; ++s) {
-    if (columns.high[s] == nullptr) continue;
-    columns.high[s] += at;
-    columns.low[s] += at;
-  }
-  return columns;
-}
-
 template <std::size_t kOperands>
 void add_regions(const Traversal& traversal, std::span<const TensorView> operands, const double* centres,
                  const QuickColumns& columns) {
@@ -47,11 +30,11 @@ void add_regions(const Traversal& traversal, std::span<const TensorView> operand
     reader.read(region, [&](const Block<float, kOperands>& block) {
       const double* centre = centres == nullptr ? nullptr : centres + block.slot;
       if (traversal.is_lanes()) {
-        add_quick_lanes(quick_block(block), centre, columns_at(columns, block.slot));
+        add_quick_lanes(quick_block(block), centre, columns.from(block.slot));
       } else if (block.channels > 1) {
-        add_quick_short_runs(quick_block(block), centre, columns_at(columns, block.slot));
+        add_quick_short_runs(quick_block(block), centre, columns.from(block.slot));
       } else {
-        add_quick_runs(quick_block(block), centre, columns_at(columns, block.slot));
+        add_quick_runs(quick_block(block), centre, columns.from(block.slot));
       }
     });
   });
@@ -68,17 +51,17 @@ void QuickSums::reset(Index channels, std::size_t sums) {
   values_.assign(2 * sums * static_cast<std::size_t>(stride_), 0.0);
 }
 
-QuickColumns QuickSums::columns(Index first) noexcept {
+QuickColumns QuickSums::columns() noexcept {
   QuickColumns columns;
   for (std::size_t s = 0; s < sums_; ++s) {
-    columns.high[s] = values_.data() + static_cast<Index>(s) * stride_ + first;
+    columns.high[s] = values_.data() + static_cast<Index>(s) * stride_;
     columns.low[s] = columns.high[s] + static_cast<Index>(sums_) * stride_;
   }
   return columns;
 }
 
 void QuickSums::add_slot(Index channel, const QuickColumns& slots, Index slot) {
-  const QuickColumns to = columns(channel);
+  const QuickColumns to = columns().from(channel);
   for (std::size_t s = 0; s < sums_; ++s) {
     add_to_pair(slots.high[s][slot], *to.high[s], *to.low[s]);
     *to.low[s] += slots.low[s][slot];

@@ -19,8 +19,7 @@ class QuickSums {
 
   [[nodiscard]] Index channels() const noexcept { return channels_; }
   [[nodiscard]] std::size_t sums() const noexcept { return sums_; }
-  /// From channel `first` on.
-  [[nodiscard]] QuickColumns columns(Index first = 0) noexcept;
+  [[nodiscard]] QuickColumns columns() noexcept;
 
   /// Adds one box of a nest over x or over dy and x, whose channels these are, in the order of channels_of. Moments are
   /// about `centres`, one for each channel, with room for a vector beyond the last; empty for zeros. Gradients are

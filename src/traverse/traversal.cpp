@@ -82,9 +82,7 @@ void Traversal::set_lanes(Steps& steps, Index columns, Index places) {
   const Index wanted =
       prefetches ? std::max(fewest_rows_from_memory, lane_elements / first_.count / static_cast<Index>(operands_))
                  : std::max(fewest_lane_rows, lane_elements / first_.count);
-  const Index multiple = std::max(slots_.repeats, fewest_rows_from_memory);
-  rows_at_once_ = (wanted + multiple - 1) / multiple * multiple;
-  if (slots_.repeats > 1) rows_at_once_ = rows_at_once_ / slots_.repeats * slots_.repeats;
+  rows_at_once_ = (wanted + slots_.repeats - 1) / slots_.repeats * slots_.repeats;
   count_at_once_ = first_.count;
   if (prefetches) first_.prefetch = rows_at_once_ * first_.count;
 }

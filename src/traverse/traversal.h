@@ -42,9 +42,9 @@ struct Region {
 /// The way through a box of a nest, whatever its layout: it delivers the box as regions of one kind.
 ///
 /// In runs, all elements of a channel of a region belong to one slot, the next channel's to the next: the neighbours in
-/// memory belong to one channel. In lanes,
-/// element i of a row belongs to slot `slot + i`. Where slots().repeats is more than 1, that many rows make one row of
-/// slots, the first row the first slots of it, and regions have a multiple of that many rows, but for the last one.
+/// memory belong to one channel. In lanes, element i of a row belongs to slot `slot + i`. Where slots().repeats is more
+/// than 1, that many rows make one row of slots, the first row the first slots of it, and regions have a multiple of
+/// that many rows, but for the last one.
 class Traversal {
  public:
   /// The nest has `operands` operands.

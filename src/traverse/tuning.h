@@ -2,7 +2,7 @@
 
 #include "exactnorm/tensor.h"
 
-// The constants of the traversal, each with what it was measured by.
+// The constants of the traversal.
 
 namespace exactnorm {
 
@@ -34,7 +34,7 @@ inline constexpr Index fewest_rows_from_memory = 16;
 /// from it prefetches do no harm.
 inline constexpr Index cached_share = 8;
 
-/// Elements to prefetch ahead in long runs: far enough for memory to answer, near enough to stay in L1 cache.
+/// Elements to prefetch ahead in long runs: far enough for memory to answer, near enough to stay in the caches.
 inline constexpr Index prefetch_distance = 1024;
 
 }  // namespace exactnorm
