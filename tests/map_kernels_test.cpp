@@ -12,8 +12,8 @@
 #include <type_traits>
 #include <vector>
 
+#include "support/compare.h"
 #include "support/random.h"
-#include "support/short_sums.h"
 
 namespace exactnorm::testing {
 namespace {

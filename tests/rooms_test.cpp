@@ -9,9 +9,9 @@
 #include <string>
 #include <vector>
 
-#include "combine/accumulator.h"
 #include "exactnorm/info.h"
-#include "solve/big_integer.h"
+#include "sums/big_integer.h"
+#include "sums/superaccumulator.h"
 #include "support/compare.h"
 #include "support/integer.h"
 #include "support/oracle.h"
@@ -194,13 +194,13 @@ TEST(LoopNest, OfDenseLayoutsIsOuterChannelInner) {
   EXPECT_EQ(form_of(nest_of({nullptr, DType::float32, {2, 3, 20}, {-60, 20, -1}}, {1})), "r2 c3 r20 ");
 }
 
-// Channels that are gathered in tiles share a cache, and pieces are no more than threads can use.
+// The channels of a group share a cache, and pieces are no more than threads can use.
 TEST(Partition, BoundsGroupsAndPieces) {
-  const TensorView bytes = {nullptr, DType::uint8, {32, 64, 2}, {128, 2, 1}};
-  const LoopNest gathered = nest_of(bytes, {1, 0});
-  const Partition groups(gathered, 1, 4);
+  const TensorView bytes = {nullptr, DType::uint8, {32, 4096, 1, 2}, {8192, 2, 2, 1}};
+  const LoopNest short_runs = nest_of(bytes, {1, 0});
+  const Partition groups(short_runs, 1, 4);
   for (Index group = 0; group < groups.groups(); ++group) {
-    EXPECT_LE(channels_of(gathered, groups.box(group, 0)).size(), 64U);
+    EXPECT_LE(channels_of(short_runs, groups.box(group, 0)).size(), 1024U);
   }
   const LoopNest wide = nest_of(dense({4096, 127 * 512}), {1});
   for (const int threads : {1, 2, 63, 64, 200}) {

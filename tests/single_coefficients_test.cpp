@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "map/map.h"
+#include "support/compare.h"
 #include "support/random.h"
-#include "support/short_sums.h"
 
 namespace exactnorm::testing {
 namespace {

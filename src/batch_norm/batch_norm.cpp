@@ -9,9 +9,9 @@
 #include "batch_norm/arguments.h"
 #include "batch_norm/finalizers.h"
 #include "batch_norm/operation.h"
-#include "combine/accumulator.h"
-#include "reduce/reduce.h"
-#include "solve/solve.h"
+#include "sums/exact_finalize.h"
+#include "sums/exact_sums.h"
+#include "sums/superaccumulator.h"
 #include "tensor/checks.h"
 #include "traverse/floating_point.h"
 
@@ -30,7 +30,7 @@ Statistics training(const TensorView& x, const MutableTensorView& y, const Affin
   const std::array operands = {x};
   const MapOperands map = map_operands(x, std::nullopt, y);
   CoefficientTable table(channels);
-  StatisticsFinalizer finalizer(statistics, parameters, range_for(operands), options, table);
+  StatisticsFinalizer finalizer(statistics, parameters, options, table);
   accumulate_finalize_apply(operands, &map, axes, PartialSums::Kind::moments, options.threads, finalizer, table.view());
   return statistics;
 }
@@ -151,7 +151,7 @@ void backward_from_sums(const TensorView& dy, const TensorView& x, const Statist
   }
   Backward backward(arguments, axes, sums.count(), false);
   // Over an empty batch there is nothing to finalize, and gradients are 0.
-  if (sums.count() > 0) backward.finalizer().finalize(sums);
+  if (sums.count() > 0) backward.finalizer().finalize(sums, all_channels(channels));
   if (gradients.dx && element_count(x.shape) > 0) {
     map_all(*map_of(arguments, false), axes, number_channels(axes, x.shape), options.threads, backward.coefficients());
   }

@@ -2,8 +2,7 @@
 
 #include "batch_norm/channel_columns.h"
 #include "batch_norm/operation.h"
-#include "batch_norm/solve_channels.h"
-#include "solve/solve.h"
+#include "sums/exact_finalize.h"
 #include "sums/quick_finalize.h"
 
 namespace exactnorm {
@@ -49,9 +48,11 @@ void StatisticsFinalizer::finalize(QuickSums& sums, std::span<const double> cent
   set_forward(table_, taken, statistics_, parameters_.gamma, parameters_.beta);
 }
 
-void StatisticsFinalizer::finalize(ExactSums& sums, const std::vector<Index>& channels) {
-  solve_channels(sums.sums, channels, statistics_.count, options_, statistics_);
-  if (range_ == PartialSums::Range::single) put_on_grid(statistics_, channels, options_);
+void StatisticsFinalizer::finalize(const PartialSums& sums, std::span<const Index> channels) {
+  for (std::size_t at = 0; at < channels.size(); ++at) {
+    set_channel(statistics_, channels[at],
+                finalize_normalizing_statistics(sums, static_cast<Index>(at), statistics_.count, options_));
+  }
   set_forward(table_, channels, statistics_, parameters_.gamma, parameters_.beta);
 }
 
@@ -80,34 +81,15 @@ void GradientsFinalizer::finalize(QuickSums& sums, std::span<const double> centr
   set_coefficients(taken);
 }
 
-// `squares` are empty where gradients are not rounded to the grid.
-void GradientsFinalizer::set(const std::vector<GradientSums>& sums, const std::vector<double>& squares,
-                             const std::vector<Index>& channels) {
+void GradientsFinalizer::finalize(const PartialSums& sums, std::span<const Index> channels) {
   for (std::size_t at = 0; at < channels.size(); ++at) {
     const auto channel = static_cast<std::size_t>(channels[at]);
-    const ChannelStatistics statistics = channel_of(statistics_, channels[at]);
-    ChannelGradients gradients = gradients_of(sums[at], statistics);
-    if (!squares.empty()) gradients = on_grid(gradients, statistics, count_, squares[at]);
+    const ChannelGradients gradients =
+        finalize_gradients(sums, static_cast<Index>(at), count_, channel_of(statistics_, channels[at]));
     gradients_.dgamma[channel] = gradients.dgamma;
     gradients_.dbeta[channel] = gradients.dbeta;
   }
   set_coefficients(channels);
-}
-
-void GradientsFinalizer::finalize(ExactSums& sums, const std::vector<Index>& channels) {
-  std::vector<double> squares;
-  for (Index slot = 0; sums.has_squares() && slot < sums.sums.channels(); ++slot) {
-    squares.push_back(sum_of_squares(sums.of_dy.long_sums_of(slot), slot));
-  }
-  set(gradient_sums_of(sums.sums, channels, statistics_), squares, channels);
-}
-
-void GradientsFinalizer::finalize(const PartialSums& sums) {
-  std::vector<double> squares;
-  for (Index channel = 0; sums.range() == PartialSums::Range::single && channel < sums.channels(); ++channel) {
-    squares.push_back(sum_of_squares(sums, channel));
-  }
-  set(gradient_sums_of(sums, statistics_), squares, all_channels(sums.channels()));
 }
 
 void GradientsFinalizer::set_coefficients(std::span<const Index> channels) {

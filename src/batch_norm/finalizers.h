@@ -9,26 +9,25 @@
 #include "exactnorm/partial_sums.h"
 #include "exactnorm/statistics.h"
 #include "map/map.h"
-#include "solve/solve.h"
+#include "sums/exact_finalize.h"
 
 namespace exactnorm {
 
 /// Finalizes sums of x to statistics, and to the coefficients of y. Its arguments outlive it.
 class StatisticsFinalizer : public Finalizer {
  public:
-  StatisticsFinalizer(Statistics& statistics, const Parameters& parameters, PartialSums::Range range,
-                      const Options& options, CoefficientTable& table)
-      : statistics_(statistics), parameters_(parameters), range_(range), options_(options), table_(table) {}
+  StatisticsFinalizer(Statistics& statistics, const Parameters& parameters, const Options& options,
+                      CoefficientTable& table)
+      : statistics_(statistics), parameters_(parameters), options_(options), table_(table) {}
 
   void set_centres(std::span<const Index>, std::span<double>) const override {}
   void finalize(QuickSums& sums, std::span<const double> centres, std::span<const Index> channels,
                 std::vector<Index>& wanted) override;
-  void finalize(ExactSums& sums, const std::vector<Index>& channels) override;
+  void finalize(const PartialSums& sums, std::span<const Index> channels) override;
 
  private:
   Statistics& statistics_;
   const Parameters& parameters_;
-  PartialSums::Range range_;
   const Options& options_;
   CoefficientTable& table_;
 };
@@ -57,17 +56,12 @@ class GradientsFinalizer : public Finalizer {
   void set_centres(std::span<const Index> channels, std::span<double> centres) const override;
   void finalize(QuickSums& sums, std::span<const double> centres, std::span<const Index> channels,
                 std::vector<Index>& wanted) override;
-  void finalize(ExactSums& sums, const std::vector<Index>& channels) override;
-  /// The same of all channels.
-  void finalize(const PartialSums& sums);
+  void finalize(const PartialSums& sums, std::span<const Index> channels) override;
 
   /// Sets the coefficients of channels whose gradients are set; frozen ones need none.
   void set_coefficients(std::span<const Index> channels);
 
  private:
-  void set(const std::vector<GradientSums>& sums, const std::vector<double>& squares,
-           const std::vector<Index>& channels);
-
   const Statistics& statistics_;
   Index count_;
   const std::vector<double>& gamma_;

@@ -3,11 +3,10 @@
 #include <algorithm>
 #include <iterator>
 #include <memory>
-#include <numeric>
 #include <vector>
 
 #include "batch_norm/reduction.h"
-#include "reduce/reduce.h"
+#include "sums/superaccumulator.h"
 #include "tensor/checks.h"
 #include "traverse/cache_size.h"
 #include "traverse/parallel.h"
@@ -17,7 +16,7 @@ namespace exactnorm {
 namespace {
 
 Partition partition_of(const LoopNest& nest, std::span<const TensorView> operands, int threads) {
-  return {nest, size_of(operands.front().dtype), resolve_threads(threads), most_channels(nest, operands)};
+  return {nest, size_of(operands.front().dtype), resolve_threads(threads)};
 }
 
 void map_piece(const LoopNest& nest, const Box& box, const MapOperands& operands, const MapCoefficients& coefficients) {
@@ -56,9 +55,9 @@ void reduce_all(std::span<const TensorView> operands, const IndexList& channel_a
   const Partition partition = partition_of(nest, operands, threads);
   // Groups own their channels, so that threads never meet in one.
   reduce_groups_exactly(nest, partition, operands, sums.kind(),
-                        [&](Index, const std::vector<Index>& numbers, ExactSums& group) {
-                          for (std::size_t slot = 0; slot < numbers.size(); ++slot) {
-                            group.add_to(sums, numbers[slot], static_cast<Index>(slot));
+                        [&](Index, std::span<const Index> numbers, const PartialSums& group) {
+                          for (std::size_t at = 0; at < numbers.size(); ++at) {
+                            PartialSumsAccess::add_channel(sums, numbers[at], group, static_cast<Index>(at));
                           }
                         });
 }
@@ -70,17 +69,11 @@ MapOperands map_operands(const TensorView& x, const std::optional<TensorView>& d
   return {x, dy, out, !in_place && all > last_level_cache_size() ? Store::streamed : Store::cached};
 }
 
-std::vector<Index> all_channels(Index count) {
-  std::vector<Index> channels(static_cast<std::size_t>(count));
-  std::iota(channels.begin(), channels.end(), 0);
-  return channels;
-}
-
 void set_forward(CoefficientTable& table, std::span<const Index> channels, const Statistics& statistics,
                  const std::vector<double>& gamma, const std::vector<double>& beta) {
   for (const Index channel : channels) {
     const auto at = static_cast<std::size_t>(channel);
-    table.set(channel, solve_forward(channel_of(statistics, channel), gamma[at], beta[at]));
+    table.set(channel, forward_coefficients(channel_of(statistics, channel), gamma[at], beta[at]));
   }
   table.finish_forward(channels);
 }

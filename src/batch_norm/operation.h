@@ -9,7 +9,7 @@
 #include "exactnorm/partial_sums.h"
 #include "exactnorm/tensor.h"
 #include "map/map.h"
-#include "solve/solve.h"
+#include "sums/exact_finalize.h"
 #include "traverse/loop_nest.h"
 #include "traverse/partition.h"
 
@@ -26,9 +26,6 @@ void reduce_all(std::span<const TensorView> operands, const IndexList& channel_a
 /// an input, whose lines are in cache already.
 [[nodiscard]] MapOperands map_operands(const TensorView& x, const std::optional<TensorView>& dy,
                                        const MutableTensorView& out);
-
-/// 0 to count - 1.
-[[nodiscard]] std::vector<Index> all_channels(Index count);
 
 /// Sets the coefficients of y for `channels`; gamma and beta have one element for each channel of `statistics`.
 void set_forward(CoefficientTable& table, std::span<const Index> channels, const Statistics& statistics,

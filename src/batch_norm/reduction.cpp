@@ -2,13 +2,12 @@
 
 #include <algorithm>
 #include <atomic>
-#include <iterator>
-#include <memory>
 #include <numeric>
+#include <optional>
 #include <utility>
 
-#include "combine/accumulator.h"
-#include "reduce/reduce.h"
+#include "sums/exact_sums.h"
+#include "sums/superaccumulator.h"
 #include "traverse/parallel.h"
 #include "traverse/walk.h"
 
@@ -63,17 +62,6 @@ std::size_t sums_of(PartialSums::Kind kind) {
   return kind == PartialSums::Kind::moments ? moment_sums : gradient_sums_count;
 }
 
-// The sums of the part of a group that a thread has, made when it gets its first piece.
-template <typename Sums, typename... Arguments>
-Sums& part_of(std::unique_ptr<Sums>& part, Arguments... arguments) {
-  if (!part) {
-    auto made = std::make_unique<Sums>();
-    made->reset(arguments...);
-    part = std::move(made);
-  }
-  return *part;
-}
-
 // Sums about 0 whose channel has a mean far beyond its deviation decide little. Sums about the mean that they give do.
 bool gains_from_centre(const QuickColumns& sums, Index at, double count, double& centre) {
   constexpr double far = 8;  // times the variance
@@ -99,10 +87,10 @@ struct Work {
 
   void finalize_exactly(const Box& box, Index position, Index channel) const {
     const ChannelBox one = channel_box(nest, box, position);
-    ExactSums sums;
-    sums.reset(1, kind, range_for(operands));
-    sums.add_box(one.nest, one.box, operands);
-    finalizer.finalize(sums, {channel});
+    PartialSums sums(1, kind, range_for(operands));
+    constexpr Index first = 0;
+    add_exactly(one.nest, one.box, operands, {&first, 1}, sums);
+    finalizer.finalize(sums, {&channel, 1});
   }
 };
 
@@ -197,7 +185,7 @@ class QuickPieces {
  private:
   struct Group : QuickGroup {
     std::vector<Index> channels;
-    std::vector<std::unique_ptr<QuickSums>> parts;  // one for each thread
+    std::vector<std::optional<QuickSums>> parts;  // one for each thread
     bool again = true;
   };
 
@@ -216,13 +204,18 @@ class QuickPieces {
     parallel_for(groups * partition_.pieces(), partition_.threads(), Order::forwards, [&](Index task, int thread) {
       const Index number = tried[static_cast<std::size_t>(task / partition_.pieces())];
       Group& group = groups_[static_cast<std::size_t>(number)];
-      part_of(group.parts[static_cast<std::size_t>(thread)], static_cast<Index>(group.channels.size()), sums)
-          .add_box(work_.nest, partition_.box(number, task % partition_.pieces()), work_.operands, group.centres);
+      std::optional<QuickSums>& part = group.parts[static_cast<std::size_t>(thread)];
+      if (!part) {
+        QuickSums made;
+        made.reset(static_cast<Index>(group.channels.size()), sums);
+        part = std::move(made);
+      }
+      part->add_box(work_.nest, partition_.box(number, task % partition_.pieces()), work_.operands, group.centres);
     });
     parallel_for(groups, partition_.threads(), Order::forwards, [&](Index i, int) {
       Group& group = groups_[static_cast<std::size_t>(tried[static_cast<std::size_t>(i)])];
       group.sums.reset(static_cast<Index>(group.channels.size()), sums);
-      for (const std::unique_ptr<QuickSums>& part : group.parts) {
+      for (std::optional<QuickSums>& part : group.parts) {
         if (part) group.sums.merge(*part);
       }
       group.finalize(work_, group.channels, decided);
@@ -236,28 +229,10 @@ class QuickPieces {
 
 }  // namespace
 
-void ExactSums::reset(Index channels, PartialSums::Kind kind, PartialSums::Range range) {
-  sums.reset(channels, kind, range);
-  const bool with_squares = kind == PartialSums::Kind::gradients && range == PartialSums::Range::single;
-  of_dy.reset(with_squares ? channels : 0, PartialSums::Kind::moments, range);
-}
-
-void ExactSums::add_box(const LoopNest& nest, const Box& box, std::span<const TensorView> operands) {
-  reduce_box(nest, box, operands, sums);
-  if (has_squares()) reduce_box(nest, box, operands.first(1), of_dy);
-}
-
-void ExactSums::merge(const ExactSums& other) {
-  sums.merge(other.sums);
-  if (has_squares()) of_dy.merge(other.of_dy);
-}
-
-void ExactSums::add_to(PartialSums& to, Index to_channel, Index channel) {
-  sums.add_to(to, to_channel, channel);
-  if (!has_squares() || to.range() == PartialSums::Range::extended) return;
-  add_words(PartialSumsAccess::words(to, to_channel, 2),
-            PartialSumsAccess::words(of_dy.long_sums_of(channel), channel, 1),
-            format_of(to.kind(), to.range()).words[2]);
+std::vector<Index> all_channels(Index count) {
+  std::vector<Index> channels(static_cast<std::size_t>(count));
+  std::iota(channels.begin(), channels.end(), 0);
+  return channels;
 }
 
 SumCounts sum_counts() noexcept { return {counts.quick.load(), counts.centred.load(), counts.exact.load()}; }
@@ -268,7 +243,7 @@ void reduce_groups(const LoopNest& nest, const Partition& partition, std::span<c
                    PartialSums::Kind kind, Finalizer& finalizer, FunctionView<void(Index)> done) {
   if (range_for(operands) == PartialSums::Range::extended || !quick_sums_are_used.load(std::memory_order_relaxed)) {
     reduce_groups_exactly(nest, partition, operands, kind,
-                          [&](Index group, const std::vector<Index>& channels, ExactSums& sums) {
+                          [&](Index group, std::span<const Index> channels, const PartialSums& sums) {
                             finalizer.finalize(sums, channels);
                             done(group);
                           });
@@ -289,39 +264,38 @@ void reduce_groups(const LoopNest& nest, const Partition& partition, std::span<c
 
 void reduce_groups_exactly(const LoopNest& nest, const Partition& partition, std::span<const TensorView> operands,
                            PartialSums::Kind kind,
-                           FunctionView<void(Index, const std::vector<Index>&, ExactSums&)> consume) {
+                           FunctionView<void(Index, std::span<const Index>, const PartialSums&)> consume) {
   const PartialSums::Range range = range_for(operands);
+  const Index groups = partition.groups();
+  const auto sums_of_group = [&](Index group) {
+    return PartialSums(static_cast<Index>(channels_of(nest, partition.whole_box(group)).size()), kind, range);
+  };
+  const auto add_piece = [&](Index group, Index piece, PartialSums& sums) {
+    add_exactly(nest, partition.box(group, piece), operands, all_channels(sums.channels()), sums);
+  };
   if (partition.pieces() == 1) {
-    parallel_for(partition.groups(), partition.threads(), Order::forwards, [&](Index group, int) {
-      const Box box = partition.box(group, 0);
-      const std::vector<Index> channels = channels_of(nest, box);
-      // One for each thread, whose memory is kept from call to call.
-      thread_local ExactSums sums;
-      sums.reset(static_cast<Index>(channels.size()), kind, range);
-      sums.add_box(nest, box, operands);
-      consume(group, channels, sums);
+    parallel_for(groups, partition.threads(), Order::forwards, [&](Index group, int) {
+      PartialSums sums = sums_of_group(group);
+      add_piece(group, 0, sums);
+      consume(group, channels_of(nest, partition.whole_box(group)), sums);
     });
     return;
   }
   // Each thread has sums of its own for each group of which it gets a piece, to which it adds all that it gets.
-  const Index groups = partition.groups();
-  std::vector<std::vector<std::unique_ptr<ExactSums>>> parts(static_cast<std::size_t>(groups));
-  for (auto& part : parts) part.resize(static_cast<std::size_t>(partition.threads()));
-  std::vector<std::vector<Index>> channels;
-  for (Index group = 0; group < groups; ++group) channels.push_back(channels_of(nest, partition.box(group, 0)));
+  std::vector<std::vector<std::optional<PartialSums>>> parts(static_cast<std::size_t>(groups));
+  for (auto& of_group : parts) of_group.resize(static_cast<std::size_t>(partition.threads()));
   parallel_for(groups * partition.pieces(), partition.threads(), Order::forwards, [&](Index task, int thread) {
-    const auto group = static_cast<std::size_t>(task / partition.pieces());
-    part_of(parts[group][static_cast<std::size_t>(thread)], static_cast<Index>(channels[group].size()), kind, range)
-        .add_box(nest, partition.box(task / partition.pieces(), task % partition.pieces()), operands);
+    const Index group = task / partition.pieces();
+    std::optional<PartialSums>& part = parts[static_cast<std::size_t>(group)][static_cast<std::size_t>(thread)];
+    if (!part) part = sums_of_group(group);
+    add_piece(group, task % partition.pieces(), *part);
   });
   parallel_for(groups, partition.threads(), Order::forwards, [&](Index group, int) {
-    std::vector<std::unique_ptr<ExactSums>>& part = parts[static_cast<std::size_t>(group)];
-    // Every group has a piece, and so a thread that had one.
-    const auto merged = std::find_if(part.begin(), part.end(), [](const auto& sums) { return sums != nullptr; });
-    for (auto other = std::next(merged); other != part.end(); ++other) {
-      if (*other) (*merged)->merge(**other);
+    PartialSums sums = sums_of_group(group);
+    for (const std::optional<PartialSums>& part : parts[static_cast<std::size_t>(group)]) {
+      if (part) sums.merge(*part);
     }
-    consume(group, channels[static_cast<std::size_t>(group)], **merged);
+    consume(group, channels_of(nest, partition.whole_box(group)), sums);
   });
 }
 

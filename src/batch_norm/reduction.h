@@ -3,7 +3,6 @@
 #include <span>
 #include <vector>
 
-#include "combine/channel_sums.h"
 #include "exactnorm/partial_sums.h"
 #include "exactnorm/tensor.h"
 #include "sums/quick_sums.h"
@@ -17,22 +16,6 @@
 
 namespace exactnorm {
 
-/// Exact sums of some channels; for gradients of what float32 holds with those of dy alone, whose squares say to how
-/// many bits the results are rounded.
-struct ExactSums {
-  ChannelSums sums{0, PartialSums::Kind::moments, PartialSums::Range::single};
-  ChannelSums of_dy{0, PartialSums::Kind::moments, PartialSums::Range::single};
-
-  /// Back to sums of nothing, with the memory kept.
-  void reset(Index channels, PartialSums::Kind kind, PartialSums::Range range);
-  void add_box(const LoopNest& nest, const Box& box, std::span<const TensorView> operands);
-  void merge(const ExactSums& other);
-  /// Adds a channel to one of `to`, of the same kind and the same or a larger range.
-  void add_to(PartialSums& to, Index to_channel, Index channel);
-
-  [[nodiscard]] bool has_squares() const noexcept { return of_dy.channels() > 0; }
-};
-
 /// What makes results of the sums of channels. Calls for different channels may come from several threads at once.
 class Finalizer {
  public:
@@ -45,8 +28,8 @@ class Finalizer {
   /// others are left in `wanted`. `centres` are empty for zeros.
   virtual void finalize(QuickSums& sums, std::span<const double> centres, std::span<const Index> channels,
                         std::vector<Index>& wanted) = 0;
-  /// Finalizes `channels`, whose sums these are.
-  virtual void finalize(ExactSums& sums, const std::vector<Index>& channels) = 0;
+  /// Finalizes `channels`, whose exact sums these are, in that order.
+  virtual void finalize(const PartialSums& sums, std::span<const Index> channels) = 0;
 };
 
 /// Channels finalized by each kind of sums since the program started.
@@ -60,13 +43,16 @@ struct SumCounts {
 /// Whether quick sums are tried at all: true unless a benchmark or a test asks for exact sums throughout.
 void use_quick_sums(bool use) noexcept;
 
+/// 0 to count - 1.
+[[nodiscard]] std::vector<Index> all_channels(Index count);
+
 /// For each group of a partition, accumulates x, or dy and x, finalizes its channels and then calls done(group).
 void reduce_groups(const LoopNest& nest, const Partition& partition, std::span<const TensorView> operands,
                    PartialSums::Kind kind, Finalizer& finalizer, FunctionView<void(Index)> done);
 
-/// Calls consume(group, channels, sums) once for each group of channels, with their exact sums.
+/// Calls consume(group, channels, sums) once for each group of channels, with their exact sums, in that order.
 void reduce_groups_exactly(const LoopNest& nest, const Partition& partition, std::span<const TensorView> operands,
                            PartialSums::Kind kind,
-                           FunctionView<void(Index, const std::vector<Index>&, ExactSums&)> consume);
+                           FunctionView<void(Index, std::span<const Index>, const PartialSums&)> consume);
 
 }  // namespace exactnorm

@@ -8,12 +8,11 @@
 
 #include "batch_norm/accumulate.h"
 #include "batch_norm/operation.h"
-#include "batch_norm/solve_channels.h"
-#include "combine/accumulator.h"
 #include "exactnorm/batch_norm.h"
 #include "exactnorm/partial_sums.h"
-#include "reduce/reduce.h"
-#include "solve/solve.h"
+#include "sums/exact_finalize.h"
+#include "sums/exact_sums.h"
+#include "sums/superaccumulator.h"
 #include "tensor/checks.h"
 #include "traverse/floating_point.h"
 #include "traverse/parallel.h"
@@ -81,20 +80,29 @@ void accumulate(PartialSums& sums, const TensorView& dy, const TensorView& x, co
   accumulate_all(sums, PartialSums::Kind::gradients, operands, options);
 }
 
-Statistics statistics_of(const PartialSums& sums, const Options& options) {
+namespace {
+
+// The statistics that finalize(sums, channel, count, options) gives for each channel.
+template <typename Finalize>
+Statistics finalize_all(const PartialSums& sums, const Options& options, const Finalize& finalize) {
   const DefaultFloatingPoint default_floating_point;
   check_options(options);
   check_kind(sums, PartialSums::Kind::moments);
   Statistics statistics = make_statistics(sums.channels(), sums.count(), options);
-  solve_channels(sums, options, statistics);
+  for (Index channel = 0; channel < sums.channels(); ++channel) {
+    set_channel(statistics, channel, finalize(sums, channel, sums.count(), options));
+  }
   return statistics;
 }
 
+}  // namespace
+
+Statistics statistics_of(const PartialSums& sums, const Options& options) {
+  return finalize_all(sums, options, finalize_statistics);
+}
+
 Statistics normalizing_statistics(const PartialSums& sums, const Options& options) {
-  const DefaultFloatingPoint default_floating_point;
-  Statistics statistics = statistics_of(sums, options);
-  if (sums.range() == PartialSums::Range::single) put_on_grid(statistics, all_channels(sums.channels()), options);
-  return statistics;
+  return finalize_all(sums, options, finalize_normalizing_statistics);
 }
 
 namespace {

@@ -15,7 +15,7 @@ constexpr Index named_channels = 5;
 std::vector<ChannelDeviations> standard_deviations(const PartialSums& sums) {
   std::vector<ChannelDeviations> deviations;
   for (Index channel = 0; channel < sums.channels(); ++channel) {
-    deviations.push_back(solve_deviations(sums, channel, sums.count()));
+    deviations.push_back(finalize_deviations(sums, channel, sums.count()));
   }
   return deviations;
 }

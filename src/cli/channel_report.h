@@ -5,7 +5,7 @@
 
 #include "exactnorm/partial_sums.h"
 #include "exactnorm/tensor.h"
-#include "solve/solve.h"
+#include "sums/exact_finalize.h"
 
 namespace exactnorm::cli {
 

@@ -19,12 +19,12 @@
 #include "cli/normalize_arguments.h"
 #include "cli/ranks.h"
 #include "cli/statistics_file.h"
-#include "combine/accumulator.h"
 #include "exactnorm/exactnorm.h"
 #include "npy/npy_file.h"
 #include "npy/output_file.h"
 #include "npy/system_text.h"
-#include "reduce/reduce.h"
+#include "sums/exact_sums.h"
+#include "sums/superaccumulator.h"
 #include "tensor/checks.h"
 
 namespace exactnorm::cli {

@@ -7,7 +7,7 @@
 
 #include "exactnorm/error.h"
 #include "npy/mapped_file.h"
-#include "solve/solve.h"
+#include "sums/exact_finalize.h"
 #include "tensor/checks.h"
 
 namespace exactnorm::cli {

@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <string>
 
-#include "combine/accumulator.h"
+#include "sums/superaccumulator.h"
 
 namespace exactnorm {
 

@@ -10,12 +10,11 @@
 #include <vector>
 
 #include "batch_norm/arguments.h"
-#include "batch_norm/solve_channels.h"
 #include "distributed/digest.h"
 #include "distributed/synchronized.h"
 #include "exactnorm/partial_sums.h"
-#include "reduce/reduce.h"
-#include "solve/solve.h"
+#include "sums/exact_finalize.h"
+#include "sums/exact_sums.h"
 #include "tensor/checks.h"
 #include "traverse/floating_point.h"
 
@@ -105,15 +104,11 @@ Shares shares_of(const PartialSums& own, const Statistics& statistics) {
   const auto channels = static_cast<std::size_t>(own.channels());
   Shares shares = {std::vector<double>(channels), std::vector<double>(channels)};
   if (own.count() == 0) return shares;
-  const std::vector<GradientSums> sums = gradient_sums_of(own, statistics);
-  for (std::size_t channel = 0; channel < channels; ++channel) {
-    const ChannelStatistics of_channel = channel_of(statistics, static_cast<Index>(channel));
-    ChannelGradients solved = gradients_of(sums[channel], of_channel);
-    if (own.range() == PartialSums::Range::single) {
-      solved = on_grid(solved, of_channel, own.count(), sum_of_squares(own, static_cast<Index>(channel)));
-    }
-    shares.dgamma[channel] = solved.dgamma;
-    shares.dbeta[channel] = solved.dbeta;
+  for (std::size_t at = 0; at < channels; ++at) {
+    const auto channel = static_cast<Index>(at);
+    const ChannelGradients gradients = finalize_gradients(own, channel, own.count(), channel_of(statistics, channel));
+    shares.dgamma[at] = gradients.dgamma;
+    shares.dbeta[at] = gradients.dbeta;
   }
   return shares;
 }

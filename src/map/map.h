@@ -7,7 +7,7 @@
 
 #include "exactnorm/tensor.h"
 #include "map/map_kernels.h"
-#include "solve/solve.h"
+#include "sums/exact_finalize.h"
 #include "traverse/loop_nest.h"
 #include "traverse/partition.h"
 

@@ -90,9 +90,12 @@ class BlockReader {
         Block<T, kOperands> block{{}, {}, {}, 1, some_rows, some_columns, region.slot + (is_lanes_ ? column : 0), 0};
         for (std::size_t j = 0; j < kOperands; ++j) {
           const Index offset = region.offsets[j] + row * region.row_strides[j] + column * region.steps[j];
-          for (Index i = 0; i < some_rows; ++i) {
-            tiles_[j].put(operands_[j], offset + i * region.row_strides[j], some_columns, region.steps[j],
-                          i * some_columns);
+          // Rows without a gap between them are one.
+          const bool joined = some_columns == region.count && region.row_strides[j] == region.count * region.steps[j];
+          const Index parts = joined ? 1 : some_rows;
+          const Index part = some_rows * some_columns / parts;
+          for (Index i = 0; i < parts; ++i) {
+            tiles_[j].put(operands_[j], offset + i * region.row_strides[j], part, region.steps[j], i * part);
           }
           block.data[j] = tiles_[j].data();
         }

@@ -18,6 +18,8 @@ constexpr Index few_rows = 128;
 constexpr Index cached_elements = Index{1} << 21;
 constexpr Index narrowest_part = 64;
 constexpr Index line_columns = 16;
+// Channels of a group whose elements lie in runs: their sums share a cache with what they are sums of.
+constexpr Index most_group_channels = 1024;
 // Elements of a group beside which what it costs to start one is small.
 constexpr Index group_worth = 65536;
 // Work below this many elements is not worth waking another thread for.
@@ -30,7 +32,7 @@ Index ceil_divide(Index a, Index b) { return (a + b - 1) / b; }
 
 }  // namespace
 
-Partition::Partition(const LoopNest& nest, std::size_t element_size, int threads, Index most_channels) {
+Partition::Partition(const LoopNest& nest, std::size_t element_size, int threads) {
   Index elements = 1;
   for (const Loop& loop : nest.loops) {
     sizes_.push_back(loop.size);
@@ -51,7 +53,8 @@ Partition::Partition(const LoopNest& nest, std::size_t element_size, int threads
   for (std::size_t i = sizes_.size(); i-- > 0;) {
     const Loop& loop = nest.loops[i];
     if (loop.is_channel) {
-      const Index most = nest.channels_innermost() ? loop.size : std::max<Index>(most_channels / group_channels, 1);
+      const Index most =
+          nest.channels_innermost() ? loop.size : std::max<Index>(most_group_channels / group_channels, 1);
       // As many as span a page, or as make the group worth its overhead.
       Index wanted = std::max(ceil_divide(group_bytes, span), ceil_divide(worthwhile, group_elements));
       if (i + 1 == sizes_.size() && group_elements > few_rows) wanted = std::max(wanted, longest_row);

@@ -24,8 +24,7 @@ using Box = ShortList<Range>;
 /// are merged. As sums are exact, the cut changes no bit of any result.
 class Partition {
  public:
-  /// `most_channels` bounds those of a group whose elements lie in short runs side by side.
-  Partition(const LoopNest& nest, std::size_t element_size, int threads, Index most_channels = 64);
+  Partition(const LoopNest& nest, std::size_t element_size, int threads);
 
   /// The other way to cut, for walks that need no channel in one piece: into stretches of memory, in its order.
   [[nodiscard]] static Partition in_memory_order(const LoopNest& nest, int threads);

@@ -30,6 +30,14 @@ inline constexpr Index lane_elements = 65536;
 inline constexpr Index fewest_lane_rows = 192;
 inline constexpr Index fewest_rows_from_memory = 16;
 
+/// Elements of the rows whose tiles exact sums take one after the other, and the least rows of a tile: all of them stay
+/// in L2 cache, and what a tile costs by itself is spread over its rows.
+inline constexpr Index tile_block_elements = 16384;
+inline constexpr Index fewest_tile_rows = 64;
+
+/// Elements: exact sums copy shorter runs to a buffer, where several make a tile, which costs less than a tile each.
+inline constexpr Index shortest_run_in_place = 1024;
+
 /// Operands larger than the last level cache divided by this are read with prefetches: others use that cache, too, and
 /// from it prefetches do no harm.
 inline constexpr Index cached_share = 8;

@@ -73,4 +73,15 @@ class TargetRestorer {
   std::string target_ = active_target();
 };
 
+/// Calls check() with each target that the processor supports.
+template <typename Check>
+void on_every_target(const Check& check) {
+  const TargetRestorer restorer;
+  for (const std::string& target : supported_targets()) {
+    SCOPED_TRACE(target);
+    set_target(target);
+    check();
+  }
+}
+
 }  // namespace exactnorm::testing

@@ -22,8 +22,11 @@ struct ChannelStatistics {
 /// Mean and variance of one channel of sums over `count` elements, from the exact sums:
 /// mean = S1 / n, its residual S1 / n - mean, and variance = (n * S2 - S1^2) / n^2, each a ratio of integers that is
 /// rounded once.
-[[nodiscard]] ChannelStatistics solve_statistics(const PartialSums& sums, Index channel, Index count,
-                                                 const Options& options);
+[[nodiscard]] ChannelStatistics finalize_statistics(const PartialSums& sums, Index channel, Index count,
+                                                    const Options& options);
+/// The statistics that normalize: the same, on the grid of sums/grid.h where float32 holds the data.
+[[nodiscard]] ChannelStatistics finalize_normalizing_statistics(const PartialSums& sums, Index channel, Index count,
+                                                                const Options& options);
 
 /// Standard deviations of one channel of sums over `count` elements, each rounded once: sqrt(n * S2 - S1^2) divided by
 /// n, and by sqrt(n * (n - 1)). NaN where there is none: no element, one for the unbiased, a non-finite element.
@@ -31,10 +34,18 @@ struct ChannelDeviations {
   double biased = 0;
   double unbiased = 0;
 };
-[[nodiscard]] ChannelDeviations solve_deviations(const PartialSums& sums, Index channel, Index count);
+[[nodiscard]] ChannelDeviations finalize_deviations(const PartialSums& sums, Index channel, Index count);
 
-/// The same on the grid of sums/grid.h: what normalizes data that float32 holds.
-[[nodiscard]] ChannelStatistics on_grid(const ChannelStatistics& exact, const Options& options) noexcept;
+/// Gradients of one channel of sums over `count` elements: of dbeta, the sum of dy, rounded once; dgamma is
+/// inverse_deviation times the sum of dy * (x - mean), which is S2 - (mean + mean_residual) * S1 in exact arithmetic,
+/// rounded once, with no cancellation. Over data that float32 holds, both are then rounded to the grid of sums/grid.h.
+/// NaN where the data or the statistics are not finite.
+struct ChannelGradients {
+  double dgamma = 0;
+  double dbeta = 0;
+};
+[[nodiscard]] ChannelGradients finalize_gradients(const PartialSums& sums, Index channel, Index count,
+                                                  const ChannelStatistics& statistics);
 
 /// 1 / sqrt(variance + epsilon) or 1 / (sqrt(variance) + epsilon); 0 where that divides by zero.
 [[nodiscard]] double inverse_deviation_of(double variance, const Options& options) noexcept;
@@ -46,8 +57,8 @@ struct ForwardCoefficients {
   double shift = 0;
   double variance = 0;  // of x, or 0: how much of the mean matters is measured by it
 };
-[[nodiscard]] inline ForwardCoefficients solve_forward(const ChannelStatistics& statistics, double gamma,
-                                                       double beta) noexcept {
+[[nodiscard]] inline ForwardCoefficients forward_coefficients(const ChannelStatistics& statistics, double gamma,
+                                                              double beta) noexcept {
   const double scale = gamma * statistics.inverse_deviation;
   // gamma * (x - mean) / deviation + beta as IEEE arithmetic has it: not a number where x is the mean, rounded to
   // float64.
@@ -67,33 +78,6 @@ struct BackwardCoefficients {
   double shift = 0;
   double dy_scale = 0;
 };
-
-/// What a backward pass needs of its exact sums, each rounded once: the sum of dy, and that of dy * (x - mean),
-/// which is centred * 2^exponent with 1 <= |centred| < 2, or 0, so that it may exceed float64's range. The latter is
-/// taken as S2 - (mean + mean_residual) * S1 in exact arithmetic: no cancellation.
-struct GradientSums {
-  double sum_dy = 0;
-  double centred = 0;
-  int exponent = 0;
-};
-/// Of a sum of dy * (x - mean) that is a normal number or 0.
-[[nodiscard]] GradientSums gradient_sums(double sum_dy, double centred) noexcept;
-/// From the exact sums of dy and dy * x; NaN where the data or the statistics are not finite.
-[[nodiscard]] GradientSums gradient_sums(const PartialSums& sums, Index sums_channel,
-                                         const ChannelStatistics& statistics);
-
-struct ChannelGradients {
-  double dgamma = 0;
-  double dbeta = 0;
-};
-/// From exact sums.
-[[nodiscard]] ChannelGradients gradients_of(const GradientSums& sums, const ChannelStatistics& statistics) noexcept;
-/// The same on the grid of sums/grid.h, as gradients over data that float32 holds are: over `count` elements, of whose
-/// dy the squares add up to `squares`, rounded to float64.
-[[nodiscard]] ChannelGradients on_grid(const ChannelGradients& exact, const ChannelStatistics& statistics, Index count,
-                                       double squares) noexcept;
-/// The second sum of a channel (kind moments), or the third (kind gradients, range single), rounded once to float64.
-[[nodiscard]] double sum_of_squares(const PartialSums& sums, Index channel);
 
 /// The coefficients of dx in a backward pass through statistics of x itself, over `count` elements, more than 0.
 [[nodiscard]] BackwardCoefficients backward_coefficients(const ChannelGradients& gradients,

@@ -7,7 +7,7 @@
 #include <limits>
 #include <string>
 
-#include "combine/accumulator.h"
+#include "sums/superaccumulator.h"
 
 namespace exactnorm {
 

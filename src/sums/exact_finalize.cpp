@@ -1,13 +1,12 @@
-#include "solve/solve.h"
+#include "sums/exact_finalize.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <limits>
 
-#include "combine/accumulator.h"
-#include "solve/big_integer.h"
+#include "sums/big_integer.h"
 #include "sums/grid.h"
+#include "sums/superaccumulator.h"
 
 namespace exactnorm {
 
@@ -112,7 +111,7 @@ double inverse_deviation_of(double variance, const Options& options) noexcept {
   return divisor == 0 ? 0.0 : std::min(1.0 / divisor, largest_number);
 }
 
-ChannelStatistics solve_statistics(const PartialSums& sums, Index channel, Index count, const Options& options) {
+ChannelStatistics finalize_statistics(const PartialSums& sums, Index channel, Index count, const Options& options) {
   if (count == 0 || has_nonfinite(sums, channel, 0)) return {not_a_number, not_a_number, not_a_number, not_a_number};
   const auto n = static_cast<std::uint64_t>(count);
   const IntegerTimesPower first = sum_of(sums, channel, 0);
@@ -123,8 +122,11 @@ ChannelStatistics solve_statistics(const PartialSums& sums, Index channel, Index
   return {mean, residual, variance.nearest, inverse_deviation_of_scaled(variance, options)};
 }
 
-ChannelStatistics on_grid(const ChannelStatistics& exact, const Options& options) noexcept {
-  if (!(exact.variance > 0)) return exact;  // constant, or not a number
+ChannelStatistics finalize_normalizing_statistics(const PartialSums& sums, Index channel, Index count,
+                                                  const Options& options) {
+  const ChannelStatistics exact = finalize_statistics(sums, channel, count, options);
+  // A variance of 0 is that of a constant channel.
+  if (sums.range() == PartialSums::Range::extended || !(exact.variance > 0)) return exact;
   ChannelStatistics rounded = exact;
   rounded.variance = variance_on_grid(exact.variance);
   const double unit = mean_unit(rounded.variance);
@@ -136,7 +138,7 @@ ChannelStatistics on_grid(const ChannelStatistics& exact, const Options& options
   return rounded;
 }
 
-ChannelDeviations solve_deviations(const PartialSums& sums, Index channel, Index count) {
+ChannelDeviations finalize_deviations(const PartialSums& sums, Index channel, Index count) {
   if (count == 0 || has_nonfinite(sums, channel, 0)) return {not_a_number, not_a_number};
   const auto n = static_cast<std::uint64_t>(count);
   const IntegerTimesPower first = sum_of(sums, channel, 0);
@@ -146,52 +148,31 @@ ChannelDeviations solve_deviations(const PartialSums& sums, Index channel, Index
   return {root(n), n == 1 ? not_a_number : root(n - 1)};
 }
 
-GradientSums gradient_sums(const PartialSums& sums, Index sums_channel, const ChannelStatistics& statistics) {
-  if (has_nonfinite(sums, sums_channel, 0)) return {not_a_number, not_a_number, 0};
-  const IntegerTimesPower sum_dy = sum_of(sums, sums_channel, 0);
-  const double nearest_sum_dy = divide(sum_dy).nearest;
-  if (has_nonfinite(sums, sums_channel, 1) || !std::isfinite(statistics.mean) ||
-      !std::isfinite(statistics.mean_residual)) {
-    return {nearest_sum_dy, not_a_number, 0};
-  }
-  const IntegerTimesPower sum_dy_x = sum_of(sums, sums_channel, 1);
-  const IntegerTimesPower mean = subtract(split(statistics.mean), split(-statistics.mean_residual));
-  const ScaledNumber centred = divide(subtract(sum_dy_x, multiply(mean, sum_dy)));
-  return {nearest_sum_dy, centred.high, centred.exponent};
-}
-
-GradientSums gradient_sums(double sum_dy, double centred) noexcept {
-  if (centred == 0) return {sum_dy, 0, 0};
-  constexpr std::uint64_t exponent_bits = std::uint64_t{0x7ff} << 52;
-  constexpr std::uint64_t exponent_of_one = std::uint64_t{1023} << 52;
-  const auto bits = std::bit_cast<std::uint64_t>(centred);
-  const auto exponent = static_cast<int>((bits & exponent_bits) >> 52) - 1023;
-  return {sum_dy, std::bit_cast<double>((bits & ~exponent_bits) | exponent_of_one), exponent};
-}
-
 namespace {
 
-// std::ldexp; for ordinary exponents it is a product, which rounds no more often.
-double times_power_of_two(double value, int exponent) noexcept {
-  if (exponent < -1022 || exponent > 1023) return std::ldexp(value, exponent);
-  return value * std::bit_cast<double>(static_cast<std::uint64_t>(exponent + 1023) << 52);
+// Not on the grid.
+ChannelGradients exact_gradients(const PartialSums& sums, Index channel, const ChannelStatistics& statistics) {
+  if (has_nonfinite(sums, channel, 0)) return {not_a_number, not_a_number};
+  const IntegerTimesPower sum_dy = sum_of(sums, channel, 0);
+  const double dbeta = divide(sum_dy).nearest;
+  if (has_nonfinite(sums, channel, 1) || !std::isfinite(statistics.mean) || !std::isfinite(statistics.mean_residual)) {
+    return {not_a_number, dbeta};
+  }
+  const IntegerTimesPower mean = subtract(split(statistics.mean), split(-statistics.mean_residual));
+  // The sum may exceed float64's range where its product with the inverse deviation does not.
+  const ScaledNumber centred = divide(subtract(sum_of(sums, channel, 1), multiply(mean, sum_dy)));
+  return {std::ldexp(centred.high * statistics.inverse_deviation, centred.exponent), dbeta};
 }
 
 }  // namespace
 
-ChannelGradients gradients_of(const GradientSums& sums, const ChannelStatistics& statistics) noexcept {
-  return {times_power_of_two(sums.centred * statistics.inverse_deviation, sums.exponent), sums.sum_dy};
-}
-
-ChannelGradients on_grid(const ChannelGradients& exact, const ChannelStatistics& statistics, Index count,
-                         double squares) noexcept {
-  const double unit = gradient_unit(static_cast<double>(count), squares);
+ChannelGradients finalize_gradients(const PartialSums& sums, Index channel, Index count,
+                                    const ChannelStatistics& statistics) {
+  const ChannelGradients exact = exact_gradients(sums, channel, statistics);
+  if (sums.range() == PartialSums::Range::extended) return exact;
+  const double unit = gradient_unit(static_cast<double>(count), divide(sum_of(sums, channel, 2)).nearest);
   const double factor = gamma_unit_factor(statistics.variance, statistics.inverse_deviation);
   return {on_grid(exact.dgamma, unit * factor), on_grid(exact.dbeta, unit)};
-}
-
-double sum_of_squares(const PartialSums& sums, Index channel) {
-  return divide(sum_of(sums, channel, sums.kind() == PartialSums::Kind::moments ? 1 : 2)).nearest;
 }
 
 BackwardCoefficients backward_coefficients(const ChannelGradients& gradients, const ChannelStatistics& statistics,

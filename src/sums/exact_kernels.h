@@ -7,8 +7,8 @@
 
 // The vector code of exact sums over a small tile of numbers.
 //
-// A tile has `rows` rows of 32 lanes. Whatever the layout, the walk brings data to this form: lanes are
-// neighbouring elements of one channel, or neighbouring channels. Each lane is summed for itself.
+// A tile has `rows` rows of 32 lanes: neighbouring elements of one channel, or of neighbouring channels. Each lane is
+// summed by itself.
 
 namespace exactnorm {
 
@@ -38,9 +38,6 @@ struct Tile {
   const T* data = nullptr;
   Index rows = 0;
   Index stride = tile_lanes;  // elements from one row to the next
-  // What to ask memory for while the tile is read: 32 elements with each row, these being so far apart.
-  const T* next = nullptr;
-  Index next_stride = tile_lanes;
 };
 
 /// Per lane: the largest magnitude that does not exceed `limits`, and the smallest such one that is not zero

@@ -4,9 +4,9 @@
 #include <bit>
 #include <limits>
 
-#include "reduce/tile_kernels.h"
+#include "sums/exact_kernels.h"
 
-// Floating-point numbers by their magnitudes, as tile_kernels.h orders them.
+// Floating-point numbers by their magnitudes, as exact_kernels.h orders them.
 
 namespace exactnorm {
 

@@ -1,15 +1,15 @@
-#include "reduce/tile_kernels.h"
+#include "sums/exact_kernels.h"
 
 #include <limits>
 
 #include "simd/target.h"
 
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "reduce/tile_kernels.cpp"
+#define HWY_TARGET_INCLUDE "sums/exact_kernels.cpp"
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
-#include "reduce/tile_sums-inl.h"
+#include "sums/exact_kernels-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace exactnorm::HWY_NAMESPACE {

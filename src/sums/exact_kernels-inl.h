@@ -1,17 +1,20 @@
-// Per-target code: included once for each instruction set by tile_kernels.cpp.
+// Per-target code: included once for each instruction set by exact_kernels.cpp.
 
-#if defined(EXACTNORM_REDUCE_TILE_SUMS_INL_H_) == defined(HWY_TARGET_TOGGLE)
-#ifdef EXACTNORM_REDUCE_TILE_SUMS_INL_H_
-#undef EXACTNORM_REDUCE_TILE_SUMS_INL_H_
+#if defined(EXACTNORM_SUMS_EXACT_KERNELS_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef EXACTNORM_SUMS_EXACT_KERNELS_INL_H_
+#undef EXACTNORM_SUMS_EXACT_KERNELS_INL_H_
 #else
-#define EXACTNORM_REDUCE_TILE_SUMS_INL_H_
+#define EXACTNORM_SUMS_EXACT_KERNELS_INL_H_
 #endif
 
 #include <hwy/cache_control.h>
 #include <hwy/highway.h>
 
-#include "reduce/tile_kernels.h"
+#include <algorithm>
+#include <limits>
+
 #include "simd/product_error-inl.h"
+#include "sums/exact_kernels.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace exactnorm::HWY_NAMESPACE {
@@ -21,42 +24,53 @@ namespace hn = hwy::HWY_NAMESPACE;
 using D = hn::CappedTag<double, tile_lanes>;
 using V = hn::Vec<D>;
 
-// Rows far apart are strangers to the hardware's prefetchers: this many rows ahead are asked for.
-inline constexpr Index prefetched_rows = 16;
+// The largest and the smallest magnitude of kColumns vectors side by side. kLimited: of those within `limits`.
+template <bool kLimited, std::size_t kColumns, typename T>
+HWY_INLINE void ScanColumns(const Tile<T>& tile, const Lanes<Magnitude<T>>& limits, std::size_t lane,
+                            Extremes<T>& extremes) {
+  const hn::CappedTag<Magnitude<T>, tile_lanes> d;
+  const hn::RebindToUnsigned<decltype(d)> du;
+  using Bits = hn::Vec<decltype(d)>;
+  using UnsignedBits = hn::Vec<decltype(du)>;
+  const std::size_t width = hn::Lanes(d);
+  const Bits all_but_sign = hn::Set(d, std::numeric_limits<Magnitude<T>>::max());
+  const UnsignedBits one = hn::Set(du, 1);
+  Bits limit[kColumns];
+  Bits largest[kColumns];
+  UnsignedBits below_smallest[kColumns];  // less one, so that zero becomes the largest of all numbers
+  for (std::size_t i = 0; i < kColumns; ++i) {
+    limit[i] = hn::LoadU(d, limits.data() + lane + i * width);
+    largest[i] = hn::Zero(d);
+    below_smallest[i] = hn::BitCast(du, all_but_sign);
+  }
+  const auto* row = reinterpret_cast<const Magnitude<T>*>(tile.data) + lane;
+  for (Index r = 0; r < tile.rows; ++r, row += tile.stride) {
+    // The next tile's row, where rows lie apart: a stranger to the hardware's prefetchers.
+    hwy::Prefetch(row + tile_lanes);
+    for (std::size_t i = 0; i < kColumns; ++i) {
+      Bits magnitude = hn::And(hn::LoadU(d, row + i * width), all_but_sign);
+      if constexpr (kLimited) magnitude = hn::IfThenZeroElse(hn::Gt(magnitude, limit[i]), magnitude);
+      largest[i] = hn::Max(largest[i], magnitude);
+      below_smallest[i] = hn::Min(below_smallest[i], hn::Sub(hn::BitCast(du, magnitude), one));
+    }
+  }
+  for (std::size_t i = 0; i < kColumns; ++i) {
+    hn::StoreU(largest[i], d, extremes.largest.data() + lane + i * width);
+    const Bits smallest = hn::BitCast(d, hn::Add(below_smallest[i], one));
+    // Where all are zeros, one more than all bits but the sign is below zero.
+    hn::StoreU(hn::IfThenElse(hn::Lt(smallest, hn::Zero(d)), all_but_sign, smallest), d,
+               extremes.smallest.data() + lane + i * width);
+  }
+}
 
 template <typename T>
 HWY_INLINE void Scan(const Tile<T>& tile, const Lanes<Magnitude<T>>& limits, Extremes<T>& extremes) {
   const hn::CappedTag<Magnitude<T>, tile_lanes> d;
-  using Bits = hn::Vec<decltype(d)>;
-  const std::size_t width = hn::Lanes(d);
-  constexpr std::size_t kColumns = hn::MaxLanes(d) * 2 <= tile_lanes ? 2 : 1;
-  const Bits all_but_sign = hn::Set(d, std::numeric_limits<Magnitude<T>>::max());
-  const auto* bits = reinterpret_cast<const Magnitude<T>*>(tile.data);
-  const Index ahead = prefetched_rows * tile.stride;
-  for (std::size_t lane = 0; lane < tile_lanes; lane += kColumns * width) {
-    Bits limit[kColumns];
-    Bits largest[kColumns];
-    Bits smallest[kColumns];
-    for (std::size_t i = 0; i < kColumns; ++i) {
-      limit[i] = hn::LoadU(d, limits.data() + lane + i * width);
-      largest[i] = hn::Zero(d);
-      smallest[i] = all_but_sign;
-    }
-    const auto* row = bits + lane;
-    for (Index r = 0; r < tile.rows; ++r, row += tile.stride) {
-      if (r + prefetched_rows < tile.rows) hwy::Prefetch(row + ahead);
-      for (std::size_t i = 0; i < kColumns; ++i) {
-        if (i > 0 && r + prefetched_rows < tile.rows) hwy::Prefetch(row + ahead + i * width);
-        const Bits magnitude = hn::And(hn::LoadU(d, row + i * width), all_but_sign);
-        const Bits counted = hn::IfThenZeroElse(hn::Gt(magnitude, limit[i]), magnitude);
-        largest[i] = hn::Max(largest[i], counted);
-        smallest[i] = hn::Min(smallest[i], hn::IfThenElse(hn::Eq(counted, hn::Zero(d)), all_but_sign, counted));
-      }
-    }
-    for (std::size_t i = 0; i < kColumns; ++i) {
-      hn::StoreU(largest[i], d, extremes.largest.data() + lane + i * width);
-      hn::StoreU(smallest[i], d, extremes.smallest.data() + lane + i * width);
-    }
+  constexpr std::size_t kColumns = std::min<std::size_t>(tile_lanes / hn::MaxLanes(d), 4);
+  const bool limited = *std::min_element(limits.begin(), limits.end()) != std::numeric_limits<Magnitude<T>>::max();
+  for (std::size_t lane = 0; lane < tile_lanes; lane += kColumns * hn::Lanes(d)) {
+    limited ? ScanColumns<true, kColumns>(tile, limits, lane, extremes)
+            : ScanColumns<false, kColumns>(tile, limits, lane, extremes);
   }
 }
 
@@ -91,11 +105,11 @@ inline void FillPowers(const Lanes<int>& exponents, int scale, int offset, Lanes
   }
 }
 
-// One rung of a ladder of accumulators (Rump, Ogita and Oishi, 2008: extraction by a large anchor).
+// One level of several accumulators (Rump, Ogita and Oishi, 2008: extraction by a large anchor).
 // The accumulator starts at 1.5 * 2^(52 + unit) and stays in that binade (after the last of 512 rows it may
 // stand at its very end, which is exact still), so it holds a multiple of
-// 2^unit; Add takes that much of a value and returns the rest, both exactly.
-struct Rung {
+// 2^unit; Add takes that much of a value and returns the remainder, both exactly.
+struct Level {
   V sum;
   HWY_INLINE V Add(V value) {
     const V next = hn::Add(sum, value);
@@ -116,8 +130,8 @@ struct Rung {
 //
 // With |a| < 2^(e+1), |b| < 2^(f+1), both multiples of 2^(e-42) and 2^(f-42) by the window, and at most
 // 2^9 rows: the sum of a stays below 2^(e+10), 52 bits above its unit. A product is exact in float64 and
-// below 2^(e+f+2); the first rung, of unit e+f-40, holds the sum of its upper parts, and the rests, at most 2^(e+f-41)
-// each and multiples of 2^(e+f-84), sum to 52 bits.
+// below 2^(e+f+2); the first level, of unit e+f-40, holds the sum of its upper parts, and the remainders, at most
+// 2^(e+f-41) each and multiples of 2^(e+f-84), sum to 52 bits.
 template <bool kSquares>
 struct FloatColumn {
   static constexpr int first_unit = SumTerms<float>::product_units[0];
@@ -133,26 +147,26 @@ struct FloatColumn {
   HWY_INLINE FloatColumn(const Constants& constants, std::size_t lane)
       : anchor(hn::Mul(hn::Set(D(), 1.5), PowersOfTwo(constants.anchors, lane))),
         linear(hn::Zero(D())),
-        rung{anchor},
-        rest(hn::Zero(D())) {}
+        level{anchor},
+        remainder(hn::Zero(D())) {}
   HWY_INLINE void Add(V a, V b) {
     linear = hn::Add(linear, a);
-    rest = hn::Add(rest, rung.AddProduct(a, b));
+    remainder = hn::Add(remainder, level.AddProduct(a, b));
   }
   HWY_INLINE void Store(TileSums<float>& sums, std::size_t lane) const {
     hn::StoreU(linear, D(), sums.linear[0].data() + lane);
-    hn::StoreU(hn::Sub(rung.sum, anchor), D(), sums.products[0].data() + lane);
-    hn::StoreU(rest, D(), sums.products[1].data() + lane);
+    hn::StoreU(hn::Sub(level.sum, anchor), D(), sums.products[0].data() + lane);
+    hn::StoreU(remainder, D(), sums.products[1].data() + lane);
   }
 
   V anchor;
   V linear;
-  Rung rung;
-  V rest;
+  Level level;
+  V remainder;
 };
 
 // The same for float64 values, scaled so that magnitudes are below 2^2 and multiples of 2^-82. Products
-// are below 2^4 and multiples of 2^-164, and are taken apart by three rungs. Units: each rung's sum must stay
+// are below 2^4 and multiples of 2^-164, and are taken apart by three levels. Units: each level's sum must stay
 // below 2^(51 + unit) over 2^9 rows, where the second and third take two numbers per row.
 template <bool kSquares>
 struct DoubleColumn {
@@ -178,34 +192,34 @@ struct DoubleColumn {
       : first_scale(PowersOfTwo(constants.first_scale, lane)),
         second_scale(PowersOfTwo(constants.second_scale, lane)),
         linear{Anchor(linear_unit)},
-        linear_rest(hn::Zero(D())),
-        rungs{{Anchor(product_units[0])}, {Anchor(product_units[1])}, {Anchor(product_units[2])}},
-        product_rest(hn::Zero(D())) {}
+        linear_remainder(hn::Zero(D())),
+        levels{{Anchor(product_units[0])}, {Anchor(product_units[1])}, {Anchor(product_units[2])}},
+        product_remainder(hn::Zero(D())) {}
   HWY_INLINE void Add(V unscaled_a, V unscaled_b) {
     const V a = hn::Mul(unscaled_a, first_scale);
     const V b = kSquares ? a : hn::Mul(unscaled_b, second_scale);
-    linear_rest = hn::Add(linear_rest, linear.Add(a));
+    linear_remainder = hn::Add(linear_remainder, linear.Add(a));
     const V product = hn::Mul(a, b);
     const V error = ProductError(a, b, product);
-    const V upper = rungs[2].Add(rungs[1].Add(rungs[0].Add(product)));
-    const V lower = rungs[2].Add(rungs[1].Add(error));
-    product_rest = hn::Add(product_rest, hn::Add(upper, lower));
+    const V upper = levels[2].Add(levels[1].Add(levels[0].Add(product)));
+    const V lower = levels[2].Add(levels[1].Add(error));
+    product_remainder = hn::Add(product_remainder, hn::Add(upper, lower));
   }
   HWY_INLINE void Store(TileSums<double>& sums, std::size_t lane) const {
     hn::StoreU(hn::Sub(linear.sum, Anchor(linear_unit)), D(), sums.linear[0].data() + lane);
-    hn::StoreU(linear_rest, D(), sums.linear[1].data() + lane);
+    hn::StoreU(linear_remainder, D(), sums.linear[1].data() + lane);
     for (std::size_t i = 0; i < 3; ++i) {
-      hn::StoreU(hn::Sub(rungs[i].sum, Anchor(product_units[i])), D(), sums.products[i].data() + lane);
+      hn::StoreU(hn::Sub(levels[i].sum, Anchor(product_units[i])), D(), sums.products[i].data() + lane);
     }
-    hn::StoreU(product_rest, D(), sums.products[3].data() + lane);
+    hn::StoreU(product_remainder, D(), sums.products[3].data() + lane);
   }
 
   V first_scale;
   V second_scale;
-  Rung linear;
-  V linear_rest;
-  Rung rungs[3];
-  V product_rest;
+  Level linear;
+  V linear_remainder;
+  Level levels[3];
+  V product_remainder;
 };
 
 template <typename T, bool kSquares>
@@ -264,4 +278,4 @@ HWY_INLINE void SumTile(const Tile<T>& first, const Window<T>& first_window, con
 }  // namespace exactnorm::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
-#endif  // EXACTNORM_REDUCE_TILE_SUMS_INL_H_
+#endif  // EXACTNORM_SUMS_EXACT_KERNELS_INL_H_

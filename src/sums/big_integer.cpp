@@ -1,4 +1,4 @@
-#include "solve/big_integer.h"
+#include "sums/big_integer.h"
 
 #include <algorithm>
 #include <bit>
