@@ -184,11 +184,20 @@ Row::Decided parts_of(const SumCounts& before, const SumCounts& after) {
   return {quick / all, centred / all, exact / all};
 }
 
+/// All peers of a run have one layout.
+std::string layout_for(const Peers& peers, const Case& measured, const std::string& peer_layout) {
+  for (const auto& peer : peers) {
+    if (std::string own = peer->own_layout(measured.shape); !own.empty()) return own;
+  }
+  return peer_layout;
+}
+
 template <typename T>
 Outcome run_case_as(const Case& measured, const Peers& peers, const std::string& peer_layout, int threads,
                     const Effort& effort, bool exact_sums) {
   const Placement placement = place(measured.layout, measured.shape);
-  const Placement peer_placement = peer_layout.empty() ? placement : place(peer_layout, measured.shape);
+  const std::string layout = layout_for(peers, measured, peer_layout);
+  const Placement peer_placement = layout.empty() ? placement : place(layout, measured.shape);
   const bool needs_other_tensors = !peers.empty() && peer_placement.layout != placement.layout;
   const std::size_t bytes =
       memory_of(measured, placement) + (needs_other_tensors ? memory_of(measured, peer_placement) : 0);

@@ -120,8 +120,8 @@ SettingsParser::SettingsParser(CLI::App& app) {
       ->check(CLI::Range(1, 1024))
       ->option_text("NUMBER");
   app.add_option("--peer", peer_,
-                 "whom to compare with: none (default), onednn-newest,\nonednn-gomp (built for GNU OpenMP), or onednn, "
-                 "the faster\nof these two in each row")
+                 "whom to compare with: none (default), onednn-newest,\nonednn-gomp (built for GNU OpenMP), onednn, "
+                 "the faster of\nthese two in each row, or libxsmm, in its own layout")
       ->check(one_of(peer_names()))
       ->option_text("PEER");
   app.add_option("--peer-layout", peer_layout_, "the peer's layout (default: the same)")
