@@ -21,7 +21,8 @@ std::unique_ptr<Peer> load_peer(const std::string& name, int threads) {
 }  // namespace
 
 const std::vector<std::string>& peer_names() {
-  static const std::vector<std::string> names = {"none", "onednn", "onednn-newest", "onednn-gomp", "libxsmm"};
+  static const std::vector<std::string> names = {"none",        "onednn",  "onednn-newest",
+                                                 "onednn-gomp", "libxsmm", "baseline"};
   return names;
 }
 

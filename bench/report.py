@@ -33,6 +33,7 @@ TEMPLATE = ROOT / "bench/performance_template.md"
 PLOTS = "performance"
 # Parts of what the programs say of rows that they leave out.
 REMARKABLE = ["is wrong", "wrong answer", "cannot do this", "left out", "does not run here"]
+OPTIONAL_PEERS = frozenset({"libxsmm", "baseline"})
 # Processors that the system itself may use.
 QUIET = 0.05
 
@@ -59,6 +60,7 @@ TABLES = {
     "table:networks": tables.networks,
     "table:kernels": tables.kernels,
     "table:bytes": tables.bytes_moved,
+    "table:baseline": tables.baseline,
 }
 
 
@@ -157,9 +159,8 @@ class Measurement:
 
 
 def measure(arguments: argparse.Namespace) -> Results:
-    # Beside the program, where it could be built.
-    with_libxsmm = (arguments.exactnorm_bench.parent / "exactnorm_bench_libxsmm.so").exists()
-    plan = Plan(arguments.threads, arguments.rounds, arguments.seconds, with_libxsmm)
+    built = {path.stem.removeprefix("exactnorm_bench_") for path in arguments.exactnorm_bench.parent.glob("*.so")}
+    plan = Plan(arguments.threads, arguments.rounds, arguments.seconds, OPTIONAL_PEERS & built)
     if arguments.quick:
         plan = replace(plan, rounds=1, seconds=0, shapes=["4,16,5,5"], dense_shapes=["8,16"])
     start = time.monotonic()

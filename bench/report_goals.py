@@ -115,6 +115,10 @@ def _kernels(results: Results) -> Verdict:
     )
 
 
+def _baseline(subject: str, least: float) -> Callable[[Results], Verdict]:
+    return lambda results: _mean_at_least(results.peer_rows(subject), least)
+
+
 def _copy_in_cache(results: Results) -> Verdict:
     return _at_most(results.rows("networks_warm", is_in_cache, op=TRAINING_STEP), 2.5)
 
@@ -239,6 +243,7 @@ GOALS = [
         "training and backward, layers of networks up to 8 MB, nchw, nhwc, nc", "PyTorch's kernels alone",
         "1.3x, and no row slower", _kernels,
     ),
+    Goal("the same", "the build before", "1.8x", _baseline("baseline", 1.8)),
     Goal("the same", "a copy in cache", "at most 2.5x its time", _copy_in_cache),
     Goal(
         "training, nhwc, ResNet-50 and DenseNet-121", "oneDNN, nhwc", "2.3x with AVX2, 1.5x with AVX-512",
@@ -268,6 +273,7 @@ GOALS = [
     Goal(
         "inference, over 64 MB", "a copy", "at most 1.05x its time", _limit(["inference"], ["nchw", "nhwc"], 1.05)
     ),
+    Goal("training and backward, over 64 MB", "the build before", "not slower", _baseline("baseline_large", 1)),
     Goal("every shape and layout below, warm and cold", "the fastest peer there", "no row slower", _best_peer),
     Goal(
         "`Moments.add` of a mapped file in cache, one thread", "xsum, bitrep, NumPy", "5 GB/s, ahead of all", _moments

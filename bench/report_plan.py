@@ -20,6 +20,8 @@ NETWORKS = {
     "DenseNet-121": ["16,128,28,28", "16,224,14,14", "16,480,14,14", "16,800,7,7"],
 }
 NETWORK_DENSE_SHAPES = ["256,1024", "1024,512", "64,64"]
+# 98 MB each.
+LARGE_SHAPES = ["32,64,112,112", "32,256,56,56"]
 # 8 MB: one channel, and 64. The peer that takes numbers one by one needs a second for it.
 MOMENTS_SHAPES = ["2097152,1", "32768,64"]
 # From 1 KB to 256 MB of float32.
@@ -53,7 +55,8 @@ class Plan:
     threads: int
     rounds: int
     seconds: float
-    with_libxsmm: bool
+    # Of the peers that a build may lack, those that it has.
+    optional_peers: frozenset[str]
     shapes: list[str] | None = None
     dense_shapes: list[str] | None = None
 
@@ -65,6 +68,7 @@ class Plan:
             *self._alone(images),
             *self._python(images, dense),
             *self._networks(),
+            *(self._baseline() if "baseline" in self.optional_peers else ()),
             self._moments(),
         ]
 
@@ -76,7 +80,7 @@ class Plan:
         yield self._bench("onednn", [*images, *plain, "--op", OPERATIONS, *peer])
         yield self._bench("dense", [*dense, "--layout", "nc", "--op", OPERATIONS, *peer])
         yield self._bench("blocked", [*images, *plain, *step, *peer, "--peer-layout", "nChw16c"])
-        if self.with_libxsmm:
+        if "libxsmm" in self.optional_peers:
             yield self._bench("libxsmm", [*images, *plain, *step, "--peer", "libxsmm"])
         yield self._bench("avx2", [*images, *plain, *step, *peer], environment=FORCED_AVX2)
         for data in ("relu", "wide"):
@@ -120,6 +124,14 @@ class Plan:
             yield self._bench(f"networks_{state}", [*arguments, "--peer", "onednn", *options])
             kernels = [*arguments, "--peer", "kernels", *options, *self._effort(self.threads)]
             yield Run(f"kernels_{state}", "python_peers", kernels)
+
+    def _baseline(self) -> Iterator[Run]:
+        """Beside an older build of the library."""
+        networks = self.shapes or [shape for shapes in NETWORKS.values() for shape in shapes]
+        dense = self.dense_shapes or NETWORK_DENSE_SHAPES
+        step = ["--op", "training,backward", "--peer", "baseline"]
+        yield self._bench("baseline", [*_shapes([*networks, *dense]), "--layout", "nchw,nhwc,nc", *step])
+        yield self._bench("baseline_large", [*_shapes(self.shapes or LARGE_SHAPES), "--layout", "nchw,nhwc", *step])
 
     def _moments(self) -> Run:
         """One thread, as the peers have no more."""

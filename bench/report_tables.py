@@ -99,6 +99,11 @@ def kernels(results: Results) -> str:
     return _warm_and_cold(results.peer_rows("kernels_warm"), results.peer_rows("kernels_cold"))
 
 
+def baseline(results: Results) -> str:
+    rows = results.peer_rows("baseline") + results.peer_rows("baseline_large")
+    return _by_shape(rows, _operation_and_layout, _ratio_and_time)
+
+
 def bytes_moved(results: Results) -> str:
     """Speeds in cache and out of it, which no mean should mix."""
     rows = [

@@ -121,7 +121,8 @@ SettingsParser::SettingsParser(CLI::App& app) {
       ->option_text("NUMBER");
   app.add_option("--peer", peer_,
                  "whom to compare with: none (default), onednn-newest,\nonednn-gomp (built for GNU OpenMP), onednn, "
-                 "the faster of\nthese two in each row, or libxsmm, in its own layout")
+                 "the faster of\nthese two in each row, libxsmm, in its own layout, or\nbaseline, another build of "
+                 "this library")
       ->check(one_of(peer_names()))
       ->option_text("PEER");
   app.add_option("--peer-layout", manner_.peer_layout, "the peer's layout (default: the same)")
