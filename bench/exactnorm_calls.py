@@ -91,6 +91,8 @@ class Library:
         command = [str(path.parent / "exactnorm"), "info", "--json"]
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         self.information: dict[str, Any] = json.loads(output)
+        # What makes tensors cold.
+        self.cold_module = path.parent / "exactnorm_bench_cold.so"
 
     def view(self, address: int, shape: tuple[int, ...], dtype: str) -> ctypes.Structure:
         """A row-major view."""

@@ -29,14 +29,13 @@ int fail(const std::string& message, int status) {
 
 int run(const Settings& settings) {
   // Before anything starts threads: a peer may choose the processors that they run on.
-  const Peers peers = load_peers(settings.peer, settings.threads);
-  const Circumstances circumstances = find_circumstances(settings.threads, peers);
+  const Peers peers = load_peers(settings.peer, settings.manner.threads);
+  const Circumstances circumstances = find_circumstances(settings.manner, peers);
   exactnorm::cli::Json json = {{"header", to_json(circumstances)}, {"rows", exactnorm::cli::Json::array()}};
-  if (!settings.json) print_header(circumstances, settings.exact_sums);
+  if (!settings.json) print_header(circumstances);
   bool is_wrong = false;
   for (const Case& measured : settings.cases) {
-    const Outcome outcome =
-        run_case(measured, peers, settings.peer_layout, settings.threads, settings.effort, settings.exact_sums);
+    const Outcome outcome = run_case(measured, peers, settings.manner);
     for (const std::string& remark : outcome.remarks) {
       fmt::print(stderr, "exactnorm_bench: {} {} {}: {}\n", name_of(measured.operation), measured.layout,
                  exactnorm::to_string(measured.shape), remark);

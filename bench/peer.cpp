@@ -21,7 +21,8 @@ std::unique_ptr<Peer> load_peer(const std::string& name, int threads) {
 }  // namespace
 
 const std::vector<std::string>& peer_names() {
-  static const std::vector<std::string> names = {"none", "onednn", "onednn-newest", "onednn-gomp"};
+  static const std::vector<std::string> names = {"none",        "onednn",  "onednn-newest",
+                                                 "onednn-gomp", "libxsmm", "baseline"};
   return names;
 }
 
@@ -40,7 +41,7 @@ std::vector<std::unique_ptr<Peer>> load_peers(const std::string& name, int threa
   }
   if (peers.empty()) {
     throw std::runtime_error(
-        fmt::format("--peer {}: cannot be had; \"make bench\" gets oneDNN and builds what uses it{}", name, problems));
+        fmt::format("--peer {}: cannot be had; \"make bench\" gets peers and builds what uses them{}", name, problems));
   }
   if (!problems.empty()) fmt::print(stderr, "exactnorm_bench: warning: not all of {} can be had{}\n", name, problems);
   return peers;

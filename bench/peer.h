@@ -46,6 +46,11 @@ class Peer {
  public:
   virtual ~Peer() = default;
   [[nodiscard]] virtual PeerDescription description() const = 0;
+  /// The layout without which the peer cannot do a case of this shape; empty where it takes that of the case.
+  [[nodiscard]] virtual std::string own_layout(const IndexList& shape) const {
+    static_cast<void>(shape);
+    return "";
+  }
   /// Throws std::exception, whose text says why, where the peer cannot do this.
   [[nodiscard]] virtual std::unique_ptr<PeerCall> prepare(const PeerProblem& problem) = 0;
 };

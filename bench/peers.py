@@ -32,7 +32,7 @@ class TorchMemory:
         return tensor.data_ptr()
 
     def as_array(self, tensor: Any) -> np.ndarray:
-        return tensor.numpy()
+        return tensor.detach().numpy()
 
 
 class PyTorch:
@@ -135,6 +135,54 @@ class CompiledPyTorch(PyTorch):
         # Without this, a second shape would be compiled for any shape, and be slower.
         self._torch.compiler.reset()
         return self._torch.compile(module, dynamic=False)
+
+
+class PyTorchKernels(PyTorch):
+    """The operators that those modules end in, without modules and without autograd; the forward one writes to an
+    output that exists."""
+
+    variant = "kernels alone"
+
+    def supports(self, case: Case) -> bool:
+        return case.operation != "training+backward"
+
+    def prepare(self, problem: Problem, tensors: Tensors) -> Prepared:
+        case = problem.case
+        torch = self._torch
+        torch.set_num_threads(case.threads)
+        torch.set_grad_enabled(False)
+        module = self._module(problem)
+        parameters = (module.weight, module.bias, module.running_mean, module.running_var)
+        x, dy, y = (
+            tensor.permute(case.axes_as_shape)
+            # Not the tensors' own output, where Exactnorm writes: what one of the two left out would be the other's.
+            for tensor in (tensors.inputs["x"], tensors.inputs["dy"], tensors.fresh("y").zero_())
+        )
+        mean, inverse_deviation = torch.empty(case.channels), torch.empty(case.channels)
+        saved = {"out": y, "save_mean": mean, "save_invstd": inverse_deviation}
+        is_training = case.operation != "inference"
+
+        def forward() -> Any:
+            torch.ops.aten.native_batch_norm.out(
+                x, *parameters, is_training, module.momentum, self.epsilon.value, **saved
+            )
+            return y
+
+        if case.operation != "backward":
+            return Prepared(forward, lambda: {"y": self._in_memory_order(case, forward())})
+        forward()
+        backward = torch.ops.aten.native_batch_norm_backward.default
+        weight, _, *running = parameters
+        wanted = [True, True, True]
+
+        def call() -> tuple[Any, ...]:
+            return backward(dy, x, weight, *running, mean, inverse_deviation, True, self.epsilon.value, wanted)
+
+        def results() -> dict[str, np.ndarray]:
+            dx, dgamma, dbeta = call()
+            return {"dx": self._in_memory_order(case, dx), "dgamma": dgamma.numpy(), "dbeta": dbeta.numpy()}
+
+        return Prepared(call, results)
 
 
 class NotebookNumpy:
@@ -242,6 +290,7 @@ def description(peer: Any) -> dict[str, Any]:
 PEERS: dict[str, Callable[[], Any]] = {
     "pytorch": PyTorch,
     "compile": CompiledPyTorch,
+    "kernels": PyTorchKernels,
     "numpy": NotebookNumpy,
     "onnxruntime": OnnxRuntime,
 }

@@ -1,5 +1,7 @@
 #include "placement.h"
 
+#include <charconv>
+
 #include "exactnorm/error.h"
 
 namespace exactnorm::bench {
@@ -7,7 +9,6 @@ namespace {
 
 // What a slice leaves out at the end of every row.
 constexpr Index slice_gap = 3;
-constexpr Index channel_block = 16;
 
 Index& size_at(Placement& placement, char letter) {
   switch (letter) {
@@ -44,10 +45,18 @@ void place_densely(Placement& placement, std::string_view order) {
   placement.span = stride;
 }
 
+// The channels of a block of a layout such as nChw16c; 1 for all others.
+Index block_of(std::string_view layout) {
+  Index block = 1;
+  constexpr std::string_view outer = "nChw";
+  if (layout.starts_with(outer)) std::from_chars(layout.data() + outer.size(), layout.data() + layout.size(), block);
+  return block;
+}
+
 // The axes of a layout's name, slowest first.
 std::string axes_of(std::string_view layout) {
   if (layout == "sliced") return "nchw";
-  if (layout == "nChw16c") return "nchw";
+  if (block_of(layout) > 1) return "nchw";
   return std::string(layout);
 }
 
@@ -74,11 +83,10 @@ Placement place(const std::string& layout, const IndexList& shape) {
     placement.height = shape[2];
     placement.width = shape[3];
   }
-  if (layout == "nChw16c") {
-    placement.block = channel_block;
-    if (placement.channels % channel_block != 0) {
-      throw Error("--shape", "is " + to_string(shape) + "; expected channels in multiples of 16 with layout nChw16c");
-    }
+  placement.block = block_of(layout);
+  if (placement.channels % placement.block != 0) {
+    throw Error("--shape", "is " + to_string(shape) + "; expected channels in multiples of " +
+                               std::to_string(placement.block) + " with layout " + layout);
   }
   if (layout == "sliced") {
     Placement whole = placement;

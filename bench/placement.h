@@ -38,7 +38,7 @@ struct Placement {
   [[nodiscard]] bool has_gaps() const noexcept { return span != elements(); }
 };
 
-/// The names that `place` knows.
+/// The names that a case may have. `place` knows blocks of other sizes, too: nChw32c and so on.
 [[nodiscard]] const std::vector<std::string>& layout_names();
 
 /// Dimensions of the shapes that go with a layout: 2 for "nc" and "cn", 4 for all others.

@@ -9,6 +9,9 @@ input. Printed are medians; a ratio is the median over rounds of peer / exactnor
 faster. Exactnorm is called in the same process through its C interface, once into outputs that exist, and
 once ("allocating") into a fresh array at each call from the peer's allocator, as PyTorch does it.
 
+With --cold, all tensors are evicted from the caches before each call, and x, or dy of a backward pass, is written by
+other processors; times hold a pass over the output.
+
 training updates running statistics on both sides where the peer keeps any. training+backward of PyTorch is
 y = module(x); y.backward(dy), then the gradients are dropped.
 """
@@ -22,12 +25,13 @@ import platform
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from cold import ColdTensors, layer_before
 from exactnorm_calls import OUTPUTS, ROOT, ExactnormCalls, Library, Tensors
 from peers import PEERS, description
 from problems import LAYOUTS, OPERATIONS, SETS, TOLERANCES, Case, Problem, largest_error
-from turns import median_ratio, time_in_turn
+from turns import Call, ColdCompetitor, Times, median_ratio, time_cold_in_turn, time_in_turn
 
 
 class WrongAnswer(Exception):
@@ -70,11 +74,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--peer", type=list_of(PEERS), help=f"only these of {', '.join(PEERS)}", **only)
     parser.add_argument("--rounds", type=int, default=5, help="at least (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=0.5, help="at least, for each row (default: %(default)s)")
+    parser.add_argument("--cold", action="store_true", help="tensors as they are met in a network")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--library", type=Path, default=ROOT / "build/release/exactnorm_driver.so")
     arguments = parser.parse_args()
     if arguments.rounds < 1 or arguments.threads < 1:
         parser.error("--rounds and --threads must be at least 1")
+    if arguments.cold and "training+backward" in (arguments.op or OPERATIONS):
+        parser.error("--cold: no single call is training+backward; expected --op training,inference,backward")
     return arguments
 
 
@@ -114,31 +121,57 @@ def prepare_peer(peer: Any, problem: Problem, tensors: Tensors) -> tuple[Any, di
         raise Unavailable(f"{type(exception).__name__}: {str(exception).splitlines()[0]}") from exception
 
 
-def measure(library: Library, peer: Any, problem: Problem, rounds: int, seconds: float) -> dict[str, Any]:
+class Competition:
+    """Exactnorm and a peer, ready for one case."""
+
+    def __init__(self, library: Library, peer: Any, problem: Problem) -> None:
+        self.tensors = Tensors(problem, peer.memory)
+        self._problem = problem
+        self._peer = peer
+        self._prepared, self._peer_results = prepare_peer(peer, problem, self.tensors)
+        ours, ours_allocating = (
+            ExactnormCalls(library, problem, self.tensors, peer.epsilon, peer.tracks_running_statistics)
+            for _ in range(2)
+        )
+        self.calls: dict[str, Call] = {
+            "exactnorm": ours.into_outputs(),
+            "exactnorm_allocating": ours_allocating.into_fresh_outputs(),
+            "peer": self._prepared.call,
+        }
+
+    def check(self) -> dict[str, float]:
+        """The largest errors."""
+        case = self._problem.case
+        answers = self._problem.answers(case.operation, self._peer.epsilon)
+        errors = {"peer": check(self._peer.name, case, answers, self._peer_results)}
+        del self._peer_results
+        self.calls["exactnorm"]()
+        errors["exactnorm"] = check("Exactnorm", case, answers, self.tensors.results())
+        fresh = map(self._peer.memory.as_array, cast(list[Any], self.calls["exactnorm_allocating"]()))
+        check("Exactnorm into fresh outputs", case, answers, dict(zip(OUTPUTS[case.operation], fresh, strict=True)))
+        return errors
+
+    def times(self, rounds: int, seconds: float) -> dict[str, Times]:
+        return time_in_turn(self.calls, rounds, seconds)
+
+    def cold_times(
+        self, before: Competition, module: Path, rounds: int, seconds: float
+    ) -> tuple[dict[str, Times], dict[str, Times]]:
+        cold = ColdTensors(module, self.tensors)
+        competitors = {name: ColdCompetitor(call, before.calls[name]) for name, call in self.calls.items()}
+        return time_cold_in_turn(competitors, cold.prepare, cold.read, rounds, seconds)
+
+
+def measure(library: Library, peer: Any, problem: Problem, effort: tuple[int, float], is_cold: bool) -> dict[str, Any]:
     case = problem.case
-    tensors = Tensors(problem, peer.memory)
-    answers = problem.answers(case.operation, peer.epsilon)
-    prepared, peer_results = prepare_peer(peer, problem, tensors)
-    errors = {"peer": check(peer.name, case, answers, peer_results)}
-    del peer_results
-
-    ours, ours_allocating = (
-        ExactnormCalls(library, problem, tensors, peer.epsilon, peer.tracks_running_statistics) for _ in range(2)
-    )
-    into_outputs = ours.into_outputs()
-    into_fresh_outputs = ours_allocating.into_fresh_outputs()
-    into_outputs()
-    errors["exactnorm"] = check("Exactnorm", case, answers, tensors.results())
-    fresh = map(peer.memory.as_array, into_fresh_outputs())
-    check("Exactnorm into fresh outputs", case, answers, dict(zip(OUTPUTS[case.operation], fresh, strict=True)))
-    del answers, fresh
-
-    competitors = {
-        "exactnorm": into_outputs,
-        "exactnorm_allocating": into_fresh_outputs,
-        "peer": prepared.call,
-    }
-    times = time_in_turn(competitors, rounds, seconds)
+    competition = Competition(library, peer, problem)
+    errors = competition.check()
+    readings: dict[str, Times] = {}
+    if is_cold:
+        layer = Competition(library, peer, Problem(layer_before(case)))
+        times, readings = competition.cold_times(layer, library.cold_module, *effort)
+    else:
+        times = competition.times(*effort)
     return {
         "op": case.operation,
         "layout": case.layout,
@@ -146,11 +179,13 @@ def measure(library: Library, peer: Any, problem: Problem, rounds: int, seconds:
         "dtype": case.dtype,
         "bytes_per_tensor": case.bytes_per_tensor,
         "threads": case.threads,
+        "cold": is_cold,
         "target": library.information["targets"]["active"],
         "exactnorm_version": library.information["version"],
         "rounds": len(times["peer"].milliseconds),
         "peer": description(peer),
         "milliseconds": {name: of.median for name, of in times.items()},
+        "milliseconds_reading": {name: of.median for name, of in readings.items()},
         "quartiles": {name: of.quartiles for name, of in times.items()},
         "ratio_to_peer": median_ratio(times["peer"], times["exactnorm"]),
         "ratio_to_peer_allocating": median_ratio(times["peer"], times["exactnorm_allocating"]),
@@ -208,13 +243,15 @@ class Benchmark:
             "threads": self._arguments.threads,
             "least_rounds": self._arguments.rounds,
             "least_seconds_per_row": self._arguments.seconds,
+            "cold": self._arguments.cold,
             "peers": [description(peer) for peer in self._peers.values()],
             "unavailable": self._unavailable,
         }
 
     def _row(self, name: str, problem: Problem) -> Iterator[dict[str, Any]]:
         try:
-            yield measure(self._library, self._peers[name], problem, self._arguments.rounds, self._arguments.seconds)
+            effort = (self._arguments.rounds, self._arguments.seconds)
+            yield measure(self._library, self._peers[name], problem, effort, self._arguments.cold)
         except WrongAnswer as wrong:
             print(f"wrong answer: {wrong}", file=sys.stderr)
             self.found_wrong_answers = True

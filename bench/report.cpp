@@ -22,6 +22,20 @@ std::string processor_name() {
   return "unknown processor";
 }
 
+// Not from sysconf, which is wrong on some processors of AMD.
+Index last_level_cache() {
+  Index kilobytes = 0;
+  int highest = 0;
+  for (int index = 0;; ++index) {
+    const std::string cache = fmt::format("/sys/devices/system/cpu/cpu0/cache/index{}/", index);
+    std::ifstream level_file(cache + "level");
+    int level = 0;
+    if (!(level_file >> level)) return kilobytes * 1024;
+    // As in 32768K, whatever the size.
+    if (level > highest && std::ifstream(cache + "size") >> kilobytes) highest = level;
+  }
+}
+
 std::string shape_text(const IndexList& shape) { return fmt::format("{}", fmt::join(shape, ",")); }
 
 // Four digits at least, whatever the size.
@@ -37,23 +51,26 @@ cli::Json quartiles(const std::vector<double>& values) { return {quantile(values
 
 }  // namespace
 
-Circumstances find_circumstances(int threads, const Peers& peers) {
-  Circumstances result = {std::string(version()), active_target(), processor_name(), threads, {}};
+Circumstances find_circumstances(const Manner& manner, const Peers& peers) {
+  Circumstances result = {std::string(version()), active_target(),   processor_name(), manner.threads,
+                          last_level_cache(),     manner.exact_sums, manner.cold,      {}};
   for (const auto& peer : peers) result.peers.push_back(peer->description());
   return result;
 }
 
-void print_header(const Circumstances& circumstances, bool exact_sums) {
+void print_header(const Circumstances& circumstances) {
   fmt::print("exactnorm {}, target {}, {} thread{}, {}\n", circumstances.version, circumstances.target,
              circumstances.threads, circumstances.threads == 1 ? "" : "s", circumstances.processor);
   for (const PeerDescription& peer : circumstances.peers) {
     fmt::print("{} {}, {}, {}\n", peer.name, peer.version, peer.runtime, peer.isa);
   }
   fmt::print("Medians; limit: the faster of two ways to move the least bytes that the operation has to.\n\n");
-  if (exact_sums) fmt::print("Undecided: channels that quick sums leave to exact ones.\n\n");
+  if (circumstances.cold) fmt::print("Tensors are cold; times are of a call and of a pass over its output.\n\n");
+  if (circumstances.exact_sums) fmt::print("Undecided: channels that quick sums leave to exact ones.\n\n");
   fmt::print("{:<9} {:<7} {:<16} {:<7} {:>9} {:>9} {:>9} {:>9} {:>9} {:>10} {:>6}{}  {}\n", "op", "layout", "shape",
              "dtype", "MB", "ours ms", "peer ms", "peer/ours", "limit ms", "ours/limit", "GB/s",
-             exact_sums ? fmt::format(" {:>9} {:>10} {:>9}", "exact ms", "exact/ours", "undecided") : "", "peer");
+             circumstances.exact_sums ? fmt::format(" {:>9} {:>10} {:>9}", "exact ms", "exact/ours", "undecided") : "",
+             "peer");
   std::fflush(stdout);
 }
 
@@ -82,6 +99,7 @@ cli::Json to_json(const Circumstances& circumstances) {
                     {"target", circumstances.target},
                     {"cpu", circumstances.processor},
                     {"threads", circumstances.threads},
+                    {"cache_bytes", circumstances.cache_bytes},
                     {"peers", cli::Json::array()}};
   for (const PeerDescription& peer : circumstances.peers) json["peers"].push_back(to_json(peer));
   return json;
@@ -102,6 +120,9 @@ cli::Json to_json(const Row& row, const Circumstances& circumstances) {
                     {"cpu", circumstances.processor},
                     {"rounds", row.ours.size()},
                     {"other_load", row.other_load},
+                    {"cold", circumstances.cold},
+                    {"bytes_moved", row.bytes_moved()},
+                    {"cache_bytes", circumstances.cache_bytes},
                     {"milliseconds",
                      {{"exactnorm", ours},
                       {"peer", nullptr},
@@ -122,6 +143,7 @@ cli::Json to_json(const Row& row, const Circumstances& circumstances) {
     json["milliseconds"]["exact_sums"] = median(row.exact);
     json["ratio_to_exact_sums"] = median_ratio(row.exact, row.ours);
   }
+  if (circumstances.cold) json["milliseconds_reading"] = {{"exactnorm", median(row.our_reading)}};
   for (const Row::PeerRow& peer : row.peers) {
     cli::Json peer_json = to_json(peer.description);
     peer_json["layout"] = peer.layout;
@@ -134,6 +156,7 @@ cli::Json to_json(const Row& row, const Circumstances& circumstances) {
     json["milliseconds"]["peer"] = median(peer->milliseconds);
     json["quartiles"]["peer"] = quartiles(peer->milliseconds);
     json["ratio_to_peer"] = median_ratio(peer->milliseconds, row.ours);
+    if (circumstances.cold) json["milliseconds_reading"]["peer"] = median(peer->reading);
   }
   return json;
 }

@@ -15,12 +15,16 @@ struct Circumstances {
   std::string target;
   std::string processor;
   int threads = 0;
+  /// Of the last level of cache; 0 where the system does not tell.
+  Index cache_bytes = 0;
+  bool exact_sums = false;
+  bool cold = false;
   std::vector<PeerDescription> peers;
 };
 
-[[nodiscard]] Circumstances find_circumstances(int threads, const Peers& peers);
+[[nodiscard]] Circumstances find_circumstances(const Manner& manner, const Peers& peers);
 
-void print_header(const Circumstances& circumstances, bool exact_sums);
+void print_header(const Circumstances& circumstances);
 void print_row(const Row& row);
 
 [[nodiscard]] cli::Json to_json(const Circumstances& circumstances);

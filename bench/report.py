@@ -19,19 +19,21 @@ import resource
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import report_tables as tables
 from report_plan import Plan, Run
 from report_plots import draw_all
-from report_results import Results
+from report_results import Results, bytes_text
 
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATE = ROOT / "bench/performance_template.md"
 PLOTS = "performance"
 # Parts of what the programs say of rows that they leave out.
 REMARKABLE = ["is wrong", "wrong answer", "cannot do this", "left out", "does not run here"]
+OPTIONAL_PEERS = frozenset({"libxsmm", "baseline"})
 # Processors that the system itself may use.
 QUIET = 0.05
 
@@ -45,14 +47,20 @@ TABLES = {
     "table:dense": tables.dense,
     "table:data": tables.data,
     "table:blocked": tables.blocked,
+    "table:libxsmm": tables.libxsmm,
     "table:pytorch": tables.pytorch,
     "table:compile": tables.compiled,
     "table:dense_python": tables.dense_python,
     "table:notebook": tables.notebook,
     "table:onnxruntime": tables.onnxruntime,
+    "table:moments": tables.moments,
     "table:limits": tables.limits,
     "table:other_limits": tables.limits_of_other_layouts,
     "table:growth": tables.growth,
+    "table:networks": tables.networks,
+    "table:kernels": tables.kernels,
+    "table:bytes": tables.bytes_moved,
+    "table:baseline": tables.baseline,
 }
 
 
@@ -97,6 +105,7 @@ class Measurement:
             "python_peers": [
                 sys.executable, str(ROOT / "bench/python_peers.py"), "--library", str(arguments.library),
             ],
+            "moments": [sys.executable, str(ROOT / "bench/moments.py")],
         }  # fmt: skip
 
     def run(self, run: Run) -> dict[str, Any]:
@@ -113,6 +122,7 @@ class Measurement:
             "subject": run.subject,
             "program": run.program,
             "command": run.text,
+            "environment": run.environment,
             "exit_status": done.returncode,
             "remarks": self._remarks(run, done),
             "seconds": seconds,
@@ -149,9 +159,10 @@ class Measurement:
 
 
 def measure(arguments: argparse.Namespace) -> Results:
-    plan = Plan(arguments.threads, arguments.rounds, arguments.seconds)
+    built = {path.stem.removeprefix("exactnorm_bench_") for path in arguments.exactnorm_bench.parent.glob("*.so")}
+    plan = Plan(arguments.threads, arguments.rounds, arguments.seconds, OPTIONAL_PEERS & built)
     if arguments.quick:
-        plan = Plan(arguments.threads, rounds=1, seconds=0, shapes=["4,16,5,5"], dense_shapes=["8,16"])
+        plan = replace(plan, rounds=1, seconds=0, shapes=["4,16,5,5"], dense_shapes=["8,16"])
     start = time.monotonic()
     measurement = Measurement(arguments)
     runs = [measurement.run(run) for run in plan.runs()]
@@ -167,7 +178,9 @@ def machine(results: Results) -> str:
         "measured on": results.date,
         "processor": header.get("cpu"),
         "threads": results.all_threads,
-        "Exactnorm": f"{header.get('exactnorm_version')}: {header.get('target')}",
+        "instruction set": f"{results.instruction_set} (Highway's {header.get('target')})",
+        "last level of cache": bytes_text(header.get("cache_bytes", 0)),
+        "Exactnorm": header.get("exactnorm_version"),
         "processors that other programs used meanwhile": (
             f"{max(others):.2f} at most; more than {QUIET} during {disturbed} of {len(others)} runs"
         ),

@@ -1,4 +1,4 @@
-"""What a report measures: runs of the two programs, each about one subject."""
+"""What a report measures: runs of the programs, each about one subject."""
 
 from __future__ import annotations
 
@@ -13,6 +13,17 @@ COMPILED_SHAPES = ["32,256,56,56", "32,256,14,14", "32,512,7,7"]
 NOTEBOOK_SHAPES = ["32,64,112,112", "32,64,56,56", "32,128,28,28", "32,256,14,14", "32,512,7,7"]
 NOTEBOOK_DENSE_SHAPES = ["8192,512", "1024,256"]
 DATA_SHAPES = ["32,64,56,56", "32,256,14,14"]
+# Layers of three networks at batch 16 and 112 pixels: a selection of those up to 8 MB.
+NETWORKS = {
+    "ResNet-18": ["16,64,28,28", "16,128,14,14", "16,256,7,7", "16,512,4,4"],
+    "MobileNetV2": ["16,32,56,56", "16,144,28,28", "16,192,14,14", "16,576,7,7"],
+    "DenseNet-121": ["16,128,28,28", "16,224,14,14", "16,480,14,14", "16,800,7,7"],
+}
+NETWORK_DENSE_SHAPES = ["256,1024", "1024,512", "64,64"]
+# 98 MB each.
+LARGE_SHAPES = ["32,64,112,112", "32,256,56,56"]
+# 8 MB: one channel, and 64. The peer that takes numbers one by one needs a second for it.
+MOMENTS_SHAPES = ["2097152,1", "32768,64"]
 # From 1 KB to 256 MB of float32.
 SIZES = [
     "2,64,1,2", "8,64,1,2", "32,64,1,2", "32,64,2,4", "32,64,4,8", "32,64,8,16",
@@ -44,13 +55,22 @@ class Plan:
     threads: int
     rounds: int
     seconds: float
+    # Of the peers that a build may lack, those that it has.
+    optional_peers: frozenset[str]
     shapes: list[str] | None = None
     dense_shapes: list[str] | None = None
 
     def runs(self) -> list[Run]:
         images = _shapes(self.shapes) if self.shapes else ["--set", "resnet50"]
         dense = _shapes(self.dense_shapes) if self.dense_shapes else ["--set", "dense"]
-        return [*self._onednn(images, dense), *self._alone(images), *self._python(images, dense)]
+        return [
+            *self._onednn(images, dense),
+            *self._alone(images),
+            *self._python(images, dense),
+            *self._networks(),
+            *(self._baseline() if "baseline" in self.optional_peers else ()),
+            self._moments(),
+        ]
 
     def _onednn(self, images: list[str], dense: list[str]) -> Iterator[Run]:
         plain = ["--layout", "nchw,nhwc"]
@@ -60,6 +80,8 @@ class Plan:
         yield self._bench("onednn", [*images, *plain, "--op", OPERATIONS, *peer])
         yield self._bench("dense", [*dense, "--layout", "nc", "--op", OPERATIONS, *peer])
         yield self._bench("blocked", [*images, *plain, *step, *peer, "--peer-layout", "nChw16c"])
+        if "libxsmm" in self.optional_peers:
+            yield self._bench("libxsmm", [*images, *plain, *step, "--peer", "libxsmm"])
         yield self._bench("avx2", [*images, *plain, *step, *peer], environment=FORCED_AVX2)
         for data in ("relu", "wide"):
             shapes = _shapes(self.shapes or DATA_SHAPES)
@@ -92,6 +114,29 @@ class Plan:
             "compile": [*compiled, *plain, "--op", "inference,training+backward", "--peer", "compile"],
         }.items():  # fmt: skip
             yield Run(subject, "python_peers", [*arguments, *self._effort(self.threads)])
+
+    def _networks(self) -> Iterator[Run]:
+        """Warm, as everything else, and as it is met in a network."""
+        images = self.shapes or [shape for shapes in NETWORKS.values() for shape in shapes]
+        shapes = _shapes([*images, *(self.dense_shapes or NETWORK_DENSE_SHAPES)])
+        arguments = [*shapes, "--layout", "nchw,nhwc,nc", "--op", OPERATIONS]
+        for state, options in {"warm": [], "cold": ["--cold"]}.items():
+            yield self._bench(f"networks_{state}", [*arguments, "--peer", "onednn", *options])
+            kernels = [*arguments, "--peer", "kernels", *options, *self._effort(self.threads)]
+            yield Run(f"kernels_{state}", "python_peers", kernels)
+
+    def _baseline(self) -> Iterator[Run]:
+        """Beside an older build of the library."""
+        networks = self.shapes or [shape for shapes in NETWORKS.values() for shape in shapes]
+        dense = self.dense_shapes or NETWORK_DENSE_SHAPES
+        step = ["--op", "training,backward", "--peer", "baseline"]
+        yield self._bench("baseline", [*_shapes([*networks, *dense]), "--layout", "nchw,nhwc,nc", *step])
+        yield self._bench("baseline_large", [*_shapes(self.shapes or LARGE_SHAPES), "--layout", "nchw,nhwc", *step])
+
+    def _moments(self) -> Run:
+        """One thread, as the peers have no more."""
+        effort = ["--rounds", str(self.rounds), "--seconds", str(self.seconds), "--json"]
+        return Run("moments", "moments", [*_shapes(self.dense_shapes or MOMENTS_SHAPES), *effort])
 
     def _bench(
         self, subject: str, arguments: list[str], threads: int | None = None, environment: dict[str, str] | None = None

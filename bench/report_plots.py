@@ -42,6 +42,7 @@ def draw_all(results: Results, folder: Path) -> None:
         _save(_limit(results), folder / "limit.svg")
         _save(_peers(results), folder / "peers.svg")
         _save(_growth(results), folder / "growth.svg")
+        _save(_networks(results), folder / "networks.svg")
 
 
 def _save(figure: Any, path: Path) -> None:
@@ -159,6 +160,43 @@ def _peers(results: Results) -> Any:
         "hollow: Exactnorm allocates its outputs, as PyTorch does",
         fontsize=9,
     )
+    return figure
+
+
+def _networks(results: Results) -> Any:
+    """Layers of networks, warm and cold, beside the peers that are measured in both states."""
+    states = {"warm": "full", "cold": "none"}
+    rows = {
+        state: onednn_rows(results, f"networks_{state}") + results.peer_rows(f"kernels_{state}") for state in states
+    }
+    all_rows = [row for of_state in rows.values() for row in of_state if row["layout"] in LAYOUT_STYLES]
+    shapes = list(dict.fromkeys(tuple(row["shape"]) for row in all_rows))
+    names = _series_names(all_rows)
+    series = list(dict.fromkeys(names.values()))
+    figure, grid = pyplot.subplots(2, 3, figsize=(10, 7), sharex=True, sharey=True, layout="constrained")
+    panels = [(layout, operation) for layout in LAYOUT_STYLES for operation in OPERATION_COLOURS]
+    for axes, (layout, operation) in zip(grid.flat, panels, strict=True):
+        for index, (name, (colour, marker)) in enumerate(zip(series, PEER_MARKS, strict=False)):
+            offset = 0.2 * (index - (len(series) - 1) / 2)
+            for state, fill in states.items():
+                mine = [
+                    row
+                    for row in rows[state]
+                    if (row["layout"], row["op"]) == (layout, operation) and names[peer_text(row)] == name
+                ]
+                heights = [shapes.index(tuple(row["shape"])) + offset for row in mine]
+                label = f"{name}, {state}"
+                axes.plot(ratios(mine), heights, marker, color=colour, fillstyle=fill, markersize=4.5, label=label)
+        axes.axvline(1, color="black", linewidth=0.8)
+        axes.set_title(f"{layout}: {operation}", fontsize=9)
+        axes.set_xscale("log")
+        _logarithmic_ticks(axes.xaxis, ratios(all_rows), "x")
+        axes.set_yticks(range(len(shapes)), [shape_text(list(shape)) for shape in shapes])
+    if shapes:
+        grid[0, 0].set_ylim(len(shapes) - 0.5, -0.5)
+    for axes in grid[1]:
+        axes.set_xlabel("peer's time / Exactnorm's time")
+    _legend_below(figure, grid.flat, columns=len(states))
     return figure
 
 

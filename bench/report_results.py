@@ -12,11 +12,13 @@ from typing import Any
 Row = dict[str, Any]
 
 LARGE_BYTES = 64 * 2**20
+# What tells peers of one name and version apart.
+TELLING_VARIANTS = ["torch.compile", "kernels alone", "mean and var", "mean and var, dtype=float64"]
 
 
 @dataclass(frozen=True)
 class Results:
-    """What was measured: runs of the two programs, each with the header and the rows that it printed."""
+    """What was measured: runs of the programs, each with the header and the rows that it printed."""
 
     date: str
     runs: list[dict[str, Any]]
@@ -48,8 +50,19 @@ class Results:
         return [run["header"] for run in self.runs if run["program"] == program]
 
     @property
+    def instruction_set(self) -> str:
+        """The one that Exactnorm uses by itself here, as processors' makers call it."""
+        targets = [run["header"].get("target") for run in self.runs if not run["environment"]]
+        return instruction_set(next((target for target in targets if target), "unknown"))
+
+    @property
     def all_threads(self) -> int:
         return max((row["threads"] for run in self.runs for row in run["rows"]), default=0)
+
+
+def instruction_set(target: str) -> str:
+    """Of a target's name in Highway."""
+    return "AVX-512" if target.startswith(("AVX3", "AVX10")) else target
 
 
 def _has(value: Any, wanted: Any) -> bool:
@@ -69,14 +82,22 @@ def is_large(row: Row) -> bool:
     return row["bytes_per_tensor"] > LARGE_BYTES
 
 
-def key_of(row: Row) -> tuple[str, str, tuple[int, ...]]:
+def is_in_cache(row: Row) -> bool:
+    """True where all that the operation moves fits in the last level of cache."""
+    return row["bytes_moved"] <= row["cache_bytes"]
+
+
+Key = tuple[str, str, tuple[int, ...], bool]
+
+
+def key_of(row: Row) -> Key:
     """What a row is about, whoever the peer is."""
-    return row["op"], row["layout"], tuple(row["shape"])
+    return row["op"], row["layout"], tuple(row["shape"]), row.get("cold", False)
 
 
 def beside_fastest(rows: Iterable[Row]) -> list[Row]:
     """Of rows about the same, the one whose peer is fastest."""
-    fastest: dict[tuple[str, str, tuple[int, ...]], Row] = {}
+    fastest: dict[Key, Row] = {}
     for row in rows:
         key = key_of(row)
         if key not in fastest or row["ratio_to_peer"] < fastest[key]["ratio_to_peer"]:
@@ -97,7 +118,7 @@ def peer_text(row: Row) -> str:
     peer = row["peer"]
     if is_onednn(row):
         return f"oneDNN {peer['version']} ({peer['runtime']})"
-    variant = " (torch.compile)" if peer["variant"] == "torch.compile" else ""
+    variant = f" ({peer['variant']})" if peer.get("variant") in TELLING_VARIANTS else ""
     return f"{peer['name']} {peer['version']}{variant}"
 
 

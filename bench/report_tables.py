@@ -10,6 +10,7 @@ from report_results import (
     Row,
     bytes_text,
     geometric_mean,
+    is_in_cache,
     number,
     peer_allocates,
     peer_text,
@@ -19,7 +20,10 @@ from report_results import (
 )
 
 NOTHING = "Not measured."
-PEER_SUBJECTS = ["onednn", "dense", "blocked", "pytorch", "compile", "dense_python", "notebook", "onnxruntime"]
+PEER_SUBJECTS = [
+    "onednn", "dense", "blocked", "libxsmm", "pytorch", "compile", "dense_python", "notebook", "onnxruntime",
+    "networks_warm", "networks_cold", "kernels_warm", "kernels_cold", "moments",
+]  # fmt: skip
 
 
 def table(heads: list[str], lines: Iterable[list[str]]) -> str:
@@ -30,8 +34,19 @@ def table(heads: list[str], lines: Iterable[list[str]]) -> str:
     return "\n".join([texts[0], "|" + "---|" * len(heads), *texts[1:]])
 
 
+ALL_ROWS: dict[str, Callable[[Row], bool]] = {"geometric mean": lambda row: True}
+BY_CACHE: dict[str, Callable[[Row], bool]] = {
+    "geometric mean in cache": is_in_cache,
+    "geometric mean out of cache": lambda row: not is_in_cache(row),
+}
+
+
 def _by_shape(
-    rows: list[Row], column: Callable[[Row], str], cell: Callable[[Row], str], field: str = "ratio_to_peer"
+    rows: list[Row],
+    column: Callable[[Row], str],
+    cell: Callable[[Row], str],
+    field: str = "ratio_to_peer",
+    means: dict[str, Callable[[Row], bool]] = ALL_ROWS,
 ) -> str:
     """A line for each shape, in the order of the rows, and the columns' geometric means below."""
     columns: dict[str, dict[tuple[int, ...], Row]] = {}
@@ -43,9 +58,78 @@ def _by_shape(
         for shape in shapes
     ]
     if len(shapes) > 1:
-        means = (geometric_mean(ratios(found.values(), field)) for found in columns.values())
-        lines.append(["geometric mean", *map(ratio_text, means)])
+        for name, belongs in means.items():
+            groups = [ratios(filter(belongs, found.values()), field) for found in columns.values()]
+            if any(groups):
+                lines.append([name, *(ratio_text(geometric_mean(group)) if group else "" for group in groups)])
     return table(["shape", *columns], lines)
+
+
+def _warm_and_cold(warm: list[Row], cold: list[Row]) -> str:
+    """A line for each shape, with the ratios of both states of its tensors."""
+    states: list[dict[tuple[str, ...], Row]] = []
+    for rows in (warm, cold):
+        states.append({(shape_text(row["shape"]), _operation_and_layout(row)): row for row in rows})
+    keys = list(dict.fromkeys([*states[0], *states[1]]))
+    shapes, columns = (list(dict.fromkeys(key[part] for key in keys)) for part in (0, 1))
+
+    def cell(shape: str, column: str) -> str:
+        found = [state.get((shape, column)) for state in states]
+        texts = [ratio_text(row["ratio_to_peer"]) if row else "-" for row in found]
+        return " / ".join(texts) if any(found) else ""
+
+    def mean(column: str) -> str:
+        means = []
+        for state in states:
+            of_column = ratios(row for key, row in state.items() if key[1] == column)
+            means.append(ratio_text(geometric_mean(of_column)) if of_column else "-")
+        return " / ".join(means)
+
+    lines = [[shape, *(cell(shape, column) for column in columns)] for shape in shapes]
+    if lines:
+        lines.append(["geometric mean", *map(mean, columns)])
+    return table(["shape", *columns], lines)
+
+
+def networks(results: Results) -> str:
+    return _warm_and_cold(onednn_rows(results, "networks_warm"), onednn_rows(results, "networks_cold"))
+
+
+def kernels(results: Results) -> str:
+    return _warm_and_cold(results.peer_rows("kernels_warm"), results.peer_rows("kernels_cold"))
+
+
+def baseline(results: Results) -> str:
+    rows = results.peer_rows("baseline") + results.peer_rows("baseline_large")
+    return _by_shape(rows, _operation_and_layout, _ratio_and_time)
+
+
+def bytes_moved(results: Results) -> str:
+    """Speeds in cache and out of it, which no mean should mix."""
+    rows = [
+        row
+        for subject in ("onednn", "networks_warm", "sizes")
+        for row in results.rows(subject, threads=results.all_threads, layout=["nchw", "nhwc"])
+    ]
+
+    def cells(rows: list[Row]) -> list[str]:
+        if not rows:
+            return ["", "", ""]
+        means = [
+            geometric_mean(row["bytes_moved"] / row["milliseconds"][who] / 1e6 for row in rows)
+            for who in ("exactnorm", "limit")
+        ]
+        return [*map(number, means), ratio_text(geometric_mean(ratios(rows, "ratio_to_limit")))]
+
+    lines = []
+    for column in dict.fromkeys(map(_operation_and_layout, rows)):
+        of_column = [row for row in rows if _operation_and_layout(row) == column]
+        groups = ([row for row in of_column if is_in_cache(row) is inside] for inside in (True, False))
+        lines.append([column, *(cell for group in groups for cell in cells(group))])
+    heads = [
+        f"{what}, {where} cache" for where in ("in", "out of") for what in ("GB/s", "limit's GB/s", "time / limit")
+    ]
+    return table(["", *heads], lines)
 
 
 def _operation_and_layout(row: Row) -> str:
@@ -77,8 +161,16 @@ def dense(results: Results) -> str:
 
 
 def blocked(results: Results) -> str:
+    return _beside_blocked(blocked_rows(results))
+
+
+def libxsmm(results: Results) -> str:
+    return _beside_blocked(blocked_rows(results, "libxsmm"))
+
+
+def _beside_blocked(rows: list[Row]) -> str:
     return _by_shape(
-        blocked_rows(results),
+        rows,
         lambda row: row["op"],
         lambda row: f"{ratio_text(row['ratio_to_peer'])}, {row['layout']}",
     )
@@ -107,8 +199,20 @@ def onnxruntime(results: Results) -> str:
     return _by_shape(results.peer_rows("onnxruntime"), _operation_and_layout, _ratio_and_time)
 
 
+def moments(results: Results) -> str:
+    def line(row: Row) -> list[str]:
+        speeds = row["gigabytes_per_second"]
+        cells = [number(speeds["exactnorm"]), number(speeds["peer"]), ratio_text(row["ratio_to_peer"])]
+        return [shape_text(row["shape"]), peer_text(row), *cells]
+
+    heads = ["file (N, C)", "peer", "Exactnorm, GB/s", "peer, GB/s", "ratio"]
+    return table(heads, map(line, results.rows("moments")))
+
+
 def _limits(rows: list[Row]) -> str:
-    return _by_shape(rows, _operation_and_layout, lambda row: ratio_text(row["ratio_to_limit"]), "ratio_to_limit")
+    return _by_shape(
+        rows, _operation_and_layout, lambda row: ratio_text(row["ratio_to_limit"]), "ratio_to_limit", BY_CACHE
+    )
 
 
 def limits(results: Results) -> str:
@@ -158,7 +262,8 @@ def best_and_worst(results: Results) -> str:
             by_peer.setdefault(peer_text(row) + blocked_peer, []).append(row)
 
     def extreme(row: Row) -> str:
-        return f"{ratio_text(row['ratio_to_peer'])}: {row['op']}, {row['layout']}, {shape_text(row['shape'])}"
+        state = ", cold" if row.get("cold") else ""
+        return f"{ratio_text(row['ratio_to_peer'])}: {row['op']}, {row['layout']}, {shape_text(row['shape'])}{state}"
 
     def line(peer: str, rows: list[Row]) -> list[str]:
         ordered = sorted(rows, key=lambda row: row["ratio_to_peer"])

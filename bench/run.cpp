@@ -8,7 +8,8 @@
 #include <functional>
 
 #include "batch_norm/reduction.h"
-#include "exactnorm/exactnorm.h"
+#include "calls.h"
+#include "cold_case.h"
 #include "other_load.h"
 #include "reference.h"
 #include "stream_limits.h"
@@ -21,81 +22,6 @@ constexpr double usable_share = 0.8;
 constexpr int most_attempts = 3;
 // In processors.
 constexpr double bearable_load = 0.1;
-
-/// The library's call on the tensors of a case, with all that it needs.
-template <typename T>
-class OurCall {
- public:
-  OurCall(const Case& measured, Tensors<T>& tensors, const Parameters<T>& parameters, int threads)
-      : operation_(measured.operation) {
-    const MutableLayoutView x = library_view(tensors.placement, tensors.x.template as<T>(), dtype_of<T>());
-    options_.channel_axes = x.channel_axes;
-    options_.epsilon = epsilon;
-    options_.threads = threads;
-    x_ = x.view;
-    output_ = library_view(tensors.placement, tensors.output.template as<T>(), dtype_of<T>()).view;
-    const IndexList channels = {tensors.placement.channels};
-    affine_ = {view(parameters.gamma, channels), view(parameters.beta, channels)};
-    if (operation_ == Operation::inference) {
-      statistics_ = given_statistics(view(parameters.mean, channels), view(parameters.variance, channels), options_);
-    }
-    if (operation_ == Operation::backward) {
-      dy_ = library_view(tensors.placement, tensors.dy.template as<T>(), dtype_of<T>()).view;
-      gradients_ = {output_, mutable_view(tensors.dgamma, channels), mutable_view(tensors.dbeta, channels)};
-      statistics_ = training(x_, output_, affine_, options_);
-    }
-  }
-
-  void run() {
-    switch (operation_) {
-      case Operation::training:
-        statistics_ = training(x_, output_, affine_, options_);
-        break;
-      case Operation::inference:
-        inference(x_, statistics_, output_, affine_, options_);
-        break;
-      case Operation::backward:
-        backward(dy_, x_, statistics_, affine_.gamma, gradients_, options_);
-        break;
-    }
-  }
-
-  [[nodiscard]] const Statistics& statistics() const noexcept { return statistics_; }
-
- private:
-  Operation operation_;
-  Options options_;
-  TensorView x_;
-  TensorView dy_;
-  MutableTensorView output_;
-  Affine affine_;
-  Gradients gradients_;
-  Statistics statistics_;
-};
-
-/// The peer's call, likewise.
-class TheirCall {
- public:
-  TheirCall(const Case& measured, Tensors<float>& tensors, const Parameters<float>& parameters,
-            const Statistics& statistics, Peer& peer)
-      : parameters_(parameters) {
-    if (measured.operation == Operation::backward) {
-      parameters_.mean.assign(statistics.mean.begin(), statistics.mean.end());
-      parameters_.variance.assign(statistics.variance.begin(), statistics.variance.end());
-    }
-    call_ = peer.prepare({measured.operation, tensors.placement, tensors.x.as<float>(), tensors.dy.as<float>(),
-                          tensors.output.as<float>(), parameters_.gamma.data(), parameters_.beta.data(),
-                          parameters_.mean.data(), parameters_.variance.data(), tensors.dgamma.data(),
-                          tensors.dbeta.data()});
-  }
-
-  void run() { call_->run(); }
-  [[nodiscard]] std::string implementation() const { return call_->implementation(); }
-
- private:
-  Parameters<float> parameters_;
-  std::unique_ptr<PeerCall> call_;
-};
 
 /// The least that the operation has to move, dense whatever the layout.
 void move_bytes(Operation operation, const Memory& x, const Memory& dy, const Memory& output, std::size_t bytes,
@@ -120,9 +46,11 @@ std::string label_of(const Peer& peer) {
   return description.name + " " + description.version;
 }
 
-/// Those peers' calls that work, each with its row, which has no times yet. What does not work is a remark.
+/// Those peers' calls that work, each with its peer and its row, which has no times yet. What does not work is a
+/// remark.
 struct TheirCalls {
   std::vector<std::unique_ptr<TheirCall>> calls;
+  std::vector<Peer*> peers;
   std::vector<Row::PeerRow> rows;
   std::vector<std::string> remarks;
   bool is_wrong = false;
@@ -140,8 +68,9 @@ TheirCalls prepare_peers(const Case& measured, const Peers& peers, Tensors<float
         result.is_wrong = true;
         continue;
       }
-      result.rows.push_back({peer->description(), tensors.placement.layout, call->implementation(), {}});
+      result.rows.push_back({peer->description(), tensors.placement.layout, call->implementation(), {}, {}});
       result.calls.push_back(std::move(call));
+      result.peers.push_back(peer.get());
     } catch (const std::exception& error) {
       result.remarks.push_back(fmt::format("{} cannot do this: {}", label_of(*peer), error.what()));
     }
@@ -184,10 +113,92 @@ Row::Decided parts_of(const SumCounts& before, const SumCounts& after) {
   return {quick / all, centred / all, exact / all};
 }
 
+/// Milliseconds of each contender in each round; what is read after cold calls is in them, and apart.
+struct Samples {
+  std::vector<std::vector<double>> all;
+  std::vector<std::vector<double>> readings;
+  double other_load = 0;
+};
+
+/// Once more, and again, where others were in the way.
+Samples measure_undisturbed(const std::function<Samples()>& measure) {
+  Samples samples;
+  for (int attempt = 0; attempt < most_attempts; ++attempt) {
+    const OtherLoad others;
+    samples = measure();
+    samples.other_load = others.processors();
+    if (samples.other_load <= bearable_load) break;
+  }
+  return samples;
+}
+
+/// Those who take turns: this library, two ways to move bytes, this library with exact sums alone where that is asked
+/// for, and the peers.
+constexpr std::size_t ours_at = 0;
+constexpr std::size_t copy_at = 1;
+constexpr std::size_t copy_nontemporal_at = 2;
+constexpr std::size_t exact_at = 3;
+
 template <typename T>
-Outcome run_case_as(const Case& measured, const Peers& peers, const std::string& peer_layout, int threads,
-                    const Effort& effort, bool exact_sums) {
+class Contest {
+ public:
+  Contest(const Case& measured, const Manner& manner, Tensors<T>& tensors, OurCall<T>& ours, TheirCalls& theirs)
+      : measured_(measured), manner_(manner), tensors_(tensors), ours_(ours), theirs_(theirs) {}
+
+  [[nodiscard]] Samples warm() {
+    std::vector<std::function<void()>> calls = {[&] { ours_.run(); }, [&] { move(tensors_, Store::ordinary); },
+                                                [&] { move(tensors_, Store::nontemporal); }};
+    if (manner_.exact_sums) calls.emplace_back([&] { run_exactly(ours_); });
+    for (const auto& call : theirs_.calls) calls.emplace_back([&call] { call->run(); });
+    return {measure_in_turn(calls, manner_.effort), {}};
+  }
+
+  [[nodiscard]] Samples cold() {
+    ColdCase<T> cold(measured_, tensors_, manner_.threads);
+    std::vector<ColdContender> contenders = {{[&] { ours_.run(); }, cold.our_layer()}};
+    for (const Store store : {Store::ordinary, Store::nontemporal}) {
+      contenders.push_back(
+          {[this, store] { move(tensors_, store); }, [this, store, &cold] { move(cold.layer_tensors(), store); }});
+    }
+    if (manner_.exact_sums) contenders.push_back({[&] { run_exactly(ours_); }, cold.our_layer()});
+    for (std::size_t i = 0; i < theirs_.calls.size(); ++i) {
+      contenders.push_back({[this, i] { theirs_.calls[i]->run(); }, cold.layer_of(*theirs_.peers[i])});
+    }
+    Samples samples;
+    for (ColdSamples& of : measure_cold_in_turn(
+             contenders, [&] { cold.prepare(); }, [&] { cold.read_output(); }, manner_.effort)) {
+      samples.all.push_back(std::move(of.all));
+      samples.readings.push_back(std::move(of.readings));
+    }
+    return samples;
+  }
+
+ private:
+  void move(Tensors<T>& tensors, Store store) {
+    const std::size_t bytes = static_cast<std::size_t>(tensors.placement.elements()) * sizeof(T);
+    move_bytes(measured_.operation, tensors.x, tensors.dy, tensors.output, bytes, store, manner_.threads);
+  }
+
+  const Case& measured_;
+  const Manner& manner_;
+  Tensors<T>& tensors_;
+  OurCall<T>& ours_;
+  TheirCalls& theirs_;
+};
+
+/// All peers of a run have one layout.
+std::string layout_for(const Peers& peers, const Case& measured, const Manner& manner) {
+  for (const auto& peer : peers) {
+    if (std::string own = peer->own_layout(measured.shape); !own.empty()) return own;
+  }
+  return manner.peer_layout;
+}
+
+template <typename T>
+Outcome run_case_as(const Case& measured, const Peers& peers, const Manner& manner) {
+  const int threads = manner.threads;
   const Placement placement = place(measured.layout, measured.shape);
+  const std::string peer_layout = layout_for(peers, measured, manner);
   const Placement peer_placement = peer_layout.empty() ? placement : place(peer_layout, measured.shape);
   const bool needs_other_tensors = !peers.empty() && peer_placement.layout != placement.layout;
   const std::size_t bytes =
@@ -203,7 +214,7 @@ Outcome run_case_as(const Case& measured, const Peers& peers, const std::string&
   if (const std::string problem = problem_with(ours, tensors, reference, Standard::promised); !problem.empty()) {
     return {{}, {"exactnorm is wrong: " + problem}, true};
   }
-  if (exact_sums && !has_same_bits(ours, tensors, placement)) {
+  if (manner.exact_sums && !has_same_bits(ours, tensors, placement)) {
     return {{}, {"exactnorm is wrong: quick sums and exact sums give different bits"}, true};
   }
   std::optional<Tensors<T>> other_tensors;
@@ -217,35 +228,30 @@ Outcome run_case_as(const Case& measured, const Peers& peers, const std::string&
   }
   if (theirs.is_wrong) return {{}, theirs.remarks, true};
 
-  const Index tensor_bytes = placement.elements() * static_cast<Index>(sizeof(T));
-  const auto move = [&](Store store) {
-    move_bytes(measured.operation, tensors.x, tensors.dy, tensors.output, static_cast<std::size_t>(tensor_bytes), store,
-               threads);
-  };
-  std::vector<std::function<void()>> contenders = {[&] { ours.run(); }, [&] { move(Store::ordinary); },
-                                                   [&] { move(Store::nontemporal); }};
-  if (exact_sums) contenders.emplace_back([&] { run_exactly(ours); });
-  const std::size_t first_peer = contenders.size();
-  for (const auto& call : theirs.calls) contenders.emplace_back([&call] { call->run(); });
+  Contest<T> contest(measured, manner, tensors, ours, theirs);
   const SumCounts before = sum_counts();
-  // Once more, and again, where others were in the way.
-  std::vector<std::vector<double>> samples;
-  double other_load = 0;
-  for (int attempt = 0; attempt < most_attempts; ++attempt) {
-    const OtherLoad others;
-    samples = measure_in_turn(contenders, effort);
-    other_load = others.processors();
-    if (other_load <= bearable_load) break;
-  }
-  if (other_load > bearable_load) {
+  Samples samples = measure_undisturbed([&] { return manner.cold ? contest.cold() : contest.warm(); });
+  if (samples.other_load > bearable_load) {
     theirs.remarks.push_back(
-        fmt::format("times may be too long: other programs used {:.1f} processors meanwhile", other_load));
+        fmt::format("times may be too long: other programs used {:.1f} processors meanwhile", samples.other_load));
   }
-  for (std::size_t i = 0; i < theirs.rows.size(); ++i) theirs.rows[i].milliseconds = samples[first_peer + i];
-  return {
-      Row{measured, tensor_bytes, samples[0], samples[1], samples[2], exact_sums ? samples[3] : std::vector<double>{},
-          parts_of(before, sum_counts()), other_load, std::move(theirs.rows)},
-      theirs.remarks};
+  const std::size_t first_peer = manner.exact_sums ? exact_at + 1 : exact_at;
+  for (std::size_t i = 0; i < theirs.rows.size(); ++i) {
+    theirs.rows[i].milliseconds = samples.all[first_peer + i];
+    if (manner.cold) theirs.rows[i].reading = samples.readings[first_peer + i];
+  }
+  Row row;
+  row.measured = measured;
+  row.bytes_per_tensor = placement.elements() * static_cast<Index>(sizeof(T));
+  row.ours = samples.all[ours_at];
+  row.copy = samples.all[copy_at];
+  row.copy_nontemporal = samples.all[copy_nontemporal_at];
+  if (manner.exact_sums) row.exact = samples.all[exact_at];
+  if (manner.cold) row.our_reading = samples.readings[ours_at];
+  row.decided = parts_of(before, sum_counts());
+  row.other_load = samples.other_load;
+  row.peers = std::move(theirs.rows);
+  return {std::move(row), theirs.remarks};
 }
 
 }  // namespace
@@ -265,11 +271,9 @@ double Row::bytes_moved() const {
   return static_cast<double>(bytes_per_tensor) * (measured.operation == Operation::backward ? 3 : 2);
 }
 
-Outcome run_case(const Case& measured, const Peers& peers, const std::string& peer_layout, int threads,
-                 const Effort& effort, bool exact_sums) {
-  return measured.dtype == DType::float32
-             ? run_case_as<float>(measured, peers, peer_layout, threads, effort, exact_sums)
-             : run_case_as<double>(measured, peers, peer_layout, threads, effort, exact_sums);
+Outcome run_case(const Case& measured, const Peers& peers, const Manner& manner) {
+  return measured.dtype == DType::float32 ? run_case_as<float>(measured, peers, manner)
+                                          : run_case_as<double>(measured, peers, manner);
 }
 
 }  // namespace exactnorm::bench

@@ -15,7 +15,10 @@ namespace exactnorm::bench {
 struct Row {
   Case measured;
   Index bytes_per_tensor = 0;
+  /// With cold tensors, these and all below are of calls and of the pass over their outputs together.
   std::vector<double> ours;
+  /// That pass alone; empty unless tensors were cold.
+  std::vector<double> our_reading;
   std::vector<double> copy;
   std::vector<double> copy_nontemporal;
 
@@ -24,6 +27,8 @@ struct Row {
     std::string layout;
     std::string implementation;
     std::vector<double> milliseconds;
+    /// As `our_reading`.
+    std::vector<double> reading;
   };
   /// With exact sums alone; empty where they were not asked for.
   std::vector<double> exact;
@@ -56,9 +61,19 @@ struct Outcome {
 
 using Peers = std::vector<std::unique_ptr<Peer>>;
 
-/// Checks all answers, then measures. An empty `peer_layout` is that of the case. `exact_sums`: with exact sums alone,
-/// too.
-[[nodiscard]] Outcome run_case(const Case& measured, const Peers& peers, const std::string& peer_layout, int threads,
-                               const Effort& effort, bool exact_sums);
+/// How to measure.
+struct Manner {
+  /// Empty for that of the case.
+  std::string peer_layout;
+  int threads = 0;
+  Effort effort;
+  /// With exact sums alone, too.
+  bool exact_sums = false;
+  /// Tensors are cold, and the output is read; peers have the layout of the case then.
+  bool cold = false;
+};
+
+/// Checks all answers, then measures.
+[[nodiscard]] Outcome run_case(const Case& measured, const Peers& peers, const Manner& manner);
 
 }  // namespace exactnorm::bench

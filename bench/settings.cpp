@@ -116,26 +116,30 @@ SettingsParser::SettingsParser(CLI::App& app) {
   app.add_option("--batch", batch_, "N of --set resnet50 (default: 32)")
       ->check(CLI::Range(1, 65536))
       ->option_text("NUMBER");
-  app.add_option("--threads", threads_, "threads of everybody (default: all)")
+  app.add_option("--threads", manner_.threads, "threads of everybody (default: all)")
       ->check(CLI::Range(1, 1024))
       ->option_text("NUMBER");
   app.add_option("--peer", peer_,
-                 "whom to compare with: none (default), onednn-newest,\nonednn-gomp (built for GNU OpenMP), or onednn, "
-                 "the faster\nof these two in each row")
+                 "whom to compare with: none (default), onednn-newest,\nonednn-gomp (built for GNU OpenMP), onednn, "
+                 "the faster of\nthese two in each row, libxsmm, in its own layout, or\nbaseline, another build of "
+                 "this library")
       ->check(one_of(peer_names()))
       ->option_text("PEER");
-  app.add_option("--peer-layout", peer_layout_, "the peer's layout (default: the same)")
+  app.add_option("--peer-layout", manner_.peer_layout, "the peer's layout (default: the same)")
       ->check(one_of(layout_names()))
       ->option_text("LAYOUT");
-  app.add_option("--rounds", effort_.rounds, "rounds at least (default: 11)")
+  app.add_option("--rounds", manner_.effort.rounds, "rounds at least (default: 11)")
       ->check(CLI::Range(1, 1'000'000))
       ->option_text("NUMBER");
-  app.add_option("--seconds", effort_.seconds, "seconds per row at least (default: 1)")
+  app.add_option("--seconds", manner_.effort.seconds, "seconds per row at least (default: 1)")
       ->check(CLI::Range(0.0, 86400.0))
       ->option_text("NUMBER");
-  app.add_flag("--exact-sums", exact_sums_,
+  app.add_flag("--exact-sums", manner_.exact_sums,
                "time this library with exact sums alone, too, after a check\nthat its bits are the same, and count "
                "the channels that quick\nsums leave undecided (float32)");
+  app.add_flag("--cold", manner_.cold,
+               "as met in a network: before each call all tensors are evicted\nfrom the caches and other processors "
+               "write x, or dy, anew;\nafter it, and in its time, the output is read");
   app.add_flag("--json", json_, "print JSON");
 }
 
@@ -167,13 +171,13 @@ std::vector<SettingsParser::Shape> SettingsParser::shapes() const {
 Settings SettingsParser::settings() const {
   Settings settings;
   settings.peer = peer_;
-  settings.peer_layout = peer_layout_;
-  settings.threads = threads_ > 0 ? threads_ : default_threads();
-  settings.effort = effort_;
-  settings.exact_sums = exact_sums_;
+  settings.manner = manner_;
+  if (manner_.threads == 0) settings.manner.threads = default_threads();
   settings.json = json_;
-  if (!peer_layout_.empty() && peer_ == "none")
-    throw Error("--peer-layout", "is given without a peer; expected --peer");
+  const std::string& peer_layout = manner_.peer_layout;
+  if (!peer_layout.empty() && peer_ == "none") throw Error("--peer-layout", "is given without a peer; expected --peer");
+  if (manner_.cold && (!peer_layout.empty() || peer_ == "libxsmm"))
+    throw Error("--cold", "is given with a peer that has another layout; expected one with that of the case");
   for (const Shape& shape : shapes()) {
     // With several shapes and layouts, each shape takes those of its dimensions.
     std::vector<std::string> layouts = layouts_.empty() ? std::vector{shape.default_layout} : layouts_;
@@ -185,7 +189,7 @@ Settings SettingsParser::settings() const {
     for (const std::string& operation : operations_) {
       for (const std::string& layout : layouts) {
         static_cast<void>(place(layout, shape.sizes));
-        if (!peer_layout_.empty()) static_cast<void>(place(peer_layout_, shape.sizes));
+        if (!peer_layout.empty()) static_cast<void>(place(peer_layout, shape.sizes));
         settings.cases.push_back({enumerator<Operation>(operation_names, operation), layout, shape.sizes,
                                   dtype_ == "float32" ? DType::float32 : DType::float64,
                                   enumerator<Data>(data_names, data_)});

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "problem.h"
-#include "timing.h"
+#include "run.h"
 
 namespace exactnorm::bench {
 
@@ -13,11 +13,7 @@ namespace exactnorm::bench {
 struct Settings {
   std::vector<Case> cases;
   std::string peer = "none";
-  /// Empty for that of each case.
-  std::string peer_layout;
-  int threads = 0;
-  Effort effort;
-  bool exact_sums = false;
+  Manner manner;
   bool json = false;
 };
 
@@ -44,11 +40,8 @@ class SettingsParser {
   std::string dtype_ = "float32";
   std::string data_ = "normal";
   std::string peer_ = "none";
-  std::string peer_layout_;
+  Manner manner_;
   Index batch_ = 32;
-  int threads_ = 0;
-  Effort effort_;
-  bool exact_sums_ = false;
   bool json_ = false;
 };
 

@@ -1,6 +1,7 @@
 #include "timing.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <cstddef>
@@ -40,6 +41,29 @@ double sample(const std::function<void()>& call) {
   }
 }
 
+struct ColdSample {
+  double call = 0;
+  double reading = 0;
+  [[nodiscard]] double all() const noexcept { return call + reading; }
+};
+
+ColdSample cold_sample(const ColdContender& contender, const std::function<void()>& prepare,
+                       const std::function<void()>& read) {
+  // One call that is disturbed does not matter then, and a turn does not last long.
+  constexpr std::size_t calls = 3;
+  settle(contender.call);
+  std::array<ColdSample, calls> samples;
+  for (ColdSample& sample : samples) {
+    prepare();
+    contender.layer_before();
+    sample.call = milliseconds(contender.call);
+    sample.reading = milliseconds(read);
+  }
+  std::nth_element(samples.begin(), samples.begin() + calls / 2, samples.end(),
+                   [](const ColdSample& a, const ColdSample& b) { return a.all() < b.all(); });
+  return samples[calls / 2];
+}
+
 }  // namespace
 
 double milliseconds(const std::function<void()>& work) {
@@ -70,6 +94,22 @@ std::vector<std::vector<double>> measure_in_turn(const std::vector<std::function
     for (std::size_t i = 0; i < contenders.size(); ++i) samples[i].push_back(sample(contenders[i]));
   }
   return samples;
+}
+
+std::vector<ColdSamples> measure_cold_in_turn(const std::vector<ColdContender>& contenders,
+                                              const std::function<void()>& prepare, const std::function<void()>& read,
+                                              const Effort& effort) {
+  std::vector<ColdSamples> result(contenders.size());
+  const auto start = std::chrono::steady_clock::now();
+  for (int round = 0; round < effort.rounds || milliseconds_since(start) < effort.seconds * 1000; ++round) {
+    for (std::size_t i = 0; i < contenders.size(); ++i) {
+      const ColdSample sample = cold_sample(contenders[i], prepare, read);
+      result[i].calls.push_back(sample.call);
+      result[i].readings.push_back(sample.reading);
+      result[i].all.push_back(sample.all());
+    }
+  }
+  return result;
 }
 
 }  // namespace exactnorm::bench

@@ -25,4 +25,25 @@ struct Effort {
 [[nodiscard]] std::vector<std::vector<double>> measure_in_turn(const std::vector<std::function<void()>>& contenders,
                                                                const Effort& effort);
 
+/// One of those that are timed with cold tensors.
+struct ColdContender {
+  std::function<void()> call;
+  /// Another layer's call by the same contender.
+  std::function<void()> layer_before;
+};
+
+/// Milliseconds of each round.
+struct ColdSamples {
+  std::vector<double> calls;
+  std::vector<double> readings;
+  /// Of both together.
+  std::vector<double> all;
+};
+
+/// As above, but each call is preceded by `prepare` and by the contender's layer before, and followed by `read`. A turn
+/// has a few calls; its sample is the one of the median sum.
+[[nodiscard]] std::vector<ColdSamples> measure_cold_in_turn(const std::vector<ColdContender>& contenders,
+                                                            const std::function<void()>& prepare,
+                                                            const std::function<void()>& read, const Effort& effort);
+
 }  // namespace exactnorm::bench

@@ -14,6 +14,20 @@ Call = Callable[[], object]
 LEAST_NANOSECONDS = 100_000
 
 
+# A turn with cold tensors: one call that is disturbed does not matter then, and the turn does not last long.
+COLD_CALLS = 3
+COLD_SETTLING_SECONDS = 0.005
+
+
+@dataclass(frozen=True)
+class ColdCompetitor:
+    """One of those that are timed with cold tensors."""
+
+    call: Call
+    # Another layer's call by the same competitor.
+    layer_before: Call
+
+
 @dataclass(frozen=True)
 class Times:
     """Milliseconds a call of one competitor, one value per round."""
@@ -55,19 +69,75 @@ def _turn(call: Call) -> float:
     return nanoseconds / calls / 1e6
 
 
+def _cold_turn(
+    competitor: ColdCompetitor, prepare: Callable[[], None], read: Callable[[object], None]
+) -> tuple[float, float]:
+    """Milliseconds of a call, and of what reads its output: those of the median sum."""
+    # As above, until others' threads sleep.
+    end = time.perf_counter() + COLD_SETTLING_SECONDS
+    while time.perf_counter() < end:
+        competitor.call()
+    samples = []
+    for _ in range(COLD_CALLS):
+        prepare()
+        competitor.layer_before()
+        start = time.perf_counter_ns()
+        returned = competitor.call()
+        middle = time.perf_counter_ns()
+        read(returned)
+        samples.append(((middle - start) / 1e6, (time.perf_counter_ns() - middle) / 1e6))
+        # Or its memory could not be the next call's.
+        del returned
+    return sorted(samples, key=sum)[COLD_CALLS // 2]
+
+
+def time_cold_in_turn(
+    competitors: dict[str, ColdCompetitor],
+    prepare: Callable[[], None],
+    read: Callable[[object], None],
+    least_rounds: int,
+    least_seconds: float,
+) -> tuple[dict[str, Times], dict[str, Times]]:
+    """As `time_in_turn`; `prepare` comes before each timed call, and `read` gets what it returned. First the times of
+    calls and readings together, then those of the readings."""
+    together: dict[str, list[float]] = {name: [] for name in competitors}
+    readings: dict[str, list[float]] = {name: [] for name in competitors}
+
+    def round_of_turns() -> None:
+        for name, competitor in competitors.items():
+            call, reading = _cold_turn(competitor, prepare, read)
+            together[name].append(call + reading)
+            readings[name].append(reading)
+
+    _repeat(round_of_turns, least_rounds, least_seconds)
+    return _times(together), _times(readings)
+
+
 def time_in_turn(competitors: dict[str, Call], least_rounds: int, least_seconds: float) -> dict[str, Times]:
     """At least so many rounds, and at least so long; a round is one turn of each competitor."""
     milliseconds: dict[str, list[float]] = {name: [] for name in competitors}
+
+    def round_of_turns() -> None:
+        for name, call in competitors.items():
+            milliseconds[name].append(_turn(call))
+
+    _repeat(round_of_turns, least_rounds, least_seconds)
+    return _times(milliseconds)
+
+
+def _times(milliseconds: dict[str, list[float]]) -> dict[str, Times]:
+    return {name: Times(values) for name, values in milliseconds.items()}
+
+
+def _repeat(round_of_turns: Callable[[], None], least_rounds: int, least_seconds: float) -> None:
     collects_garbage = gc.isenabled()
     gc.disable()
     try:
         end = time.perf_counter() + least_seconds
         rounds = 0
         while rounds < least_rounds or time.perf_counter() < end:
-            for name, call in competitors.items():
-                milliseconds[name].append(_turn(call))
+            round_of_turns()
             rounds += 1
     finally:
         if collects_garbage:
             gc.enable()
-    return {name: Times(values) for name, values in milliseconds.items()}
