@@ -267,35 +267,39 @@ void reduce_groups_exactly(const LoopNest& nest, const Partition& partition, std
                            FunctionView<void(Index, std::span<const Index>, const PartialSums&)> consume) {
   const PartialSums::Range range = range_for(operands);
   const Index groups = partition.groups();
-  const auto sums_of_group = [&](Index group) {
-    return PartialSums(static_cast<Index>(channels_of(nest, partition.whole_box(group)).size()), kind, range);
-  };
-  const auto add_piece = [&](Index group, Index piece, PartialSums& sums) {
-    add_exactly(nest, partition.box(group, piece), operands, all_channels(sums.channels()), sums);
-  };
+  const auto count_of = [](const std::vector<Index>& channels) { return static_cast<Index>(channels.size()); };
   if (partition.pieces() == 1) {
     parallel_for(groups, partition.threads(), Order::forwards, [&](Index group, int) {
-      PartialSums sums = sums_of_group(group);
-      add_piece(group, 0, sums);
-      consume(group, channels_of(nest, partition.whole_box(group)), sums);
+      const Box box = partition.whole_box(group);
+      const std::vector<Index> channels = channels_of(nest, box);
+      PartialSums sums(count_of(channels), kind, range);
+      add_exactly(nest, box, operands, all_channels(sums.channels()), sums);
+      consume(group, channels, sums);
     });
     return;
   }
+  std::vector<std::vector<Index>> channels;
+  for (Index group = 0; group < groups; ++group) channels.push_back(channels_of(nest, partition.whole_box(group)));
+  const auto channels_of_group = [&](Index group) -> const std::vector<Index>& {
+    return channels[static_cast<std::size_t>(group)];
+  };
+  const std::vector<Index> positions = all_channels(count_of(channels_of_group(0)));  // no group has more
   // Each thread has sums of its own for each group of which it gets a piece, to which it adds all that it gets.
   std::vector<std::vector<std::optional<PartialSums>>> parts(static_cast<std::size_t>(groups));
   for (auto& of_group : parts) of_group.resize(static_cast<std::size_t>(partition.threads()));
   parallel_for(groups * partition.pieces(), partition.threads(), Order::forwards, [&](Index task, int thread) {
     const Index group = task / partition.pieces();
     std::optional<PartialSums>& part = parts[static_cast<std::size_t>(group)][static_cast<std::size_t>(thread)];
-    if (!part) part = sums_of_group(group);
-    add_piece(group, task % partition.pieces(), *part);
+    if (!part) part.emplace(count_of(channels_of_group(group)), kind, range);
+    add_exactly(nest, partition.box(group, task % partition.pieces()), operands,
+                std::span(positions).first(channels_of_group(group).size()), *part);
   });
   parallel_for(groups, partition.threads(), Order::forwards, [&](Index group, int) {
-    PartialSums sums = sums_of_group(group);
+    PartialSums sums(count_of(channels_of_group(group)), kind, range);
     for (const std::optional<PartialSums>& part : parts[static_cast<std::size_t>(group)]) {
       if (part) sums.merge(*part);
     }
-    consume(group, channels_of(nest, partition.whole_box(group)), sums);
+    consume(group, channels_of_group(group), sums);
   });
 }
 
