@@ -7,6 +7,7 @@
 #include "exactnorm/communicator.h"
 #include "exactnorm/dtype.h"
 #include "exactnorm/error.h"
+#include "exactnorm/export.h"
 #include "exactnorm/info.h"
 #include "exactnorm/layer.h"
 #include "exactnorm/layout.h"

@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "exactnorm/export.h"
 #include "exactnorm/options.h"
 #include "exactnorm/statistics.h"
 #include "exactnorm/tensor.h"
@@ -25,7 +26,7 @@ namespace exactnorm {
 ///
 /// It is a value: copy, compare, serialize and merge it freely. One object may not be changed by two
 /// threads at once.
-class PartialSums {
+class EXACTNORM_EXPORT PartialSums {
  public:
   enum class Kind : std::uint8_t { moments, gradients };
   /// `single` holds float32 and integers of up to 16 bits exactly (128 bytes per channel for moments, 208 for
@@ -56,7 +57,7 @@ class PartialSums {
   [[nodiscard]] static PartialSums deserialize(std::span<const std::byte> bytes);
 
   /// True when all sums are equal as numbers, whatever the range that holds them.
-  friend bool operator==(const PartialSums& a, const PartialSums& b);
+  friend EXACTNORM_EXPORT bool operator==(const PartialSums& a, const PartialSums& b);
 
  private:
   friend struct PartialSumsAccess;
@@ -72,17 +73,18 @@ class PartialSums {
 /// Adds all elements of `x` to `sums` (kind moments). Uses `options.channel_axes` and `options.threads`.
 /// Throws Error when x has another number of channels than `sums`, and std::bad_alloc when memory ends; then `sums` are
 /// what they were. Unless they are empty, x's sums are held beside them meanwhile.
-void accumulate(PartialSums& sums, const TensorView& x, const Options& options = {});
+EXACTNORM_EXPORT void accumulate(PartialSums& sums, const TensorView& x, const Options& options = {});
 
 /// Adds dy and dy * x to `sums` (kind gradients). dy is float32 or float64 and has the shape of x.
-void accumulate(PartialSums& sums, const TensorView& dy, const TensorView& x, const Options& options = {});
+EXACTNORM_EXPORT void accumulate(PartialSums& sums, const TensorView& dy, const TensorView& x,
+                                 const Options& options = {});
 
 /// Mean, variance and 1/deviation from the sums of kind moments: the exact values, rounded once.
 /// A channel with a non-finite element, and every channel of an empty data set, gets NaN.
-[[nodiscard]] Statistics statistics_of(const PartialSums& sums, const Options& options = {});
+[[nodiscard]] EXACTNORM_EXPORT Statistics statistics_of(const PartialSums& sums, const Options& options = {});
 
 /// The statistics that `training` normalizes the same data with: those of `statistics_of`, rounded to the grid that
 /// batch_norm.h describes where the data are of dtypes that float32 holds (range single), and as they are where not.
-[[nodiscard]] Statistics normalizing_statistics(const PartialSums& sums, const Options& options = {});
+[[nodiscard]] EXACTNORM_EXPORT Statistics normalizing_statistics(const PartialSums& sums, const Options& options = {});
 
 }  // namespace exactnorm
