@@ -2,6 +2,7 @@
 
 #include <optional>
 
+#include "exactnorm/channels.h"
 #include "exactnorm/export.h"
 #include "exactnorm/options.h"
 #include "exactnorm/partial_sums.h"
@@ -10,8 +11,10 @@
 
 namespace exactnorm {
 
-// All functions are reentrant. Calls at the same time may share inputs, but not outputs or sums: an object that one
-// thread changes is not used by another meanwhile. `Options::threads` are the threads within a call.
+// Thread safety: every function of this library may be called from several threads at once, with two exceptions:
+// `set_target` (info.h), and a Communicator, which is for one thread at a time. Calls at the same time may share
+// inputs, but not outputs, sums, ranges or layers: an object that one thread changes is not used by another meanwhile.
+// `Options::threads` are the threads within a call.
 //
 // Batch normalization (Ioffe and Szegedy, 2015):
 //
@@ -46,6 +49,12 @@ EXACTNORM_EXPORT Statistics training(const TensorView& x, const MutableTensorVie
 /// NaN and infinity in x reach their own elements of y only.
 EXACTNORM_EXPORT void inference(const TensorView& x, const Statistics& statistics, const MutableTensorView& y,
                                 const Affine& affine = {}, const Options& options = {});
+
+/// The same for `x`, a block of a larger tensor whose statistics, gamma and beta these are. y has the shape of x, and
+/// becomes what the whole tensor's y has there, bit for bit. The block may cut through the channels; only entries of
+/// its channels are read. Throws Error that names `place` when x does not fit there.
+EXACTNORM_EXPORT void inference(const TensorView& x, const Place& place, const Statistics& statistics,
+                                const MutableTensorView& y, const Affine& affine = {}, const Options& options = {});
 
 /// Statistics from somebody's running mean and variance: one element per channel each, in row-major order of
 /// any shape, any dtype. A variance below zero, as published networks have some, is taken as it is where variance +

@@ -9,6 +9,7 @@
 #include <string>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "exactnorm/dtype.h"
 #include "exactnorm/error.h"
@@ -157,6 +158,9 @@ requires(!std::ranges::borrowed_range<Container>) MutableTensorView
 /// Throws Error when `order` is not a permutation.
 [[nodiscard]] EXACTNORM_EXPORT TensorView permute(const TensorView& x, const IndexList& order);
 [[nodiscard]] EXACTNORM_EXPORT MutableTensorView permute(const MutableTensorView& x, const IndexList& order);
+
+/// All elements in row-major order, as float64; int64 beyond 2^53 is rounded. Throws Error when x is no possible view.
+[[nodiscard]] EXACTNORM_EXPORT std::vector<double> values_of(const TensorView& x);
 
 /// `x[begin : begin + size]` along one axis. Throws Error when it leaves the axis.
 [[nodiscard]] EXACTNORM_EXPORT TensorView slice(const TensorView& x, std::size_t axis, Index begin, Index size);
