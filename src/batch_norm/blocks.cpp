@@ -97,6 +97,10 @@ void inference(const TensorView& x, const Place& place, const Statistics& statis
   const TensorView whole = whole_of(place);
   check_statistics(statistics, channel_count(axes, whole));
   const ChannelAxes channels = channel_axes_of(place.whole_shape, options);
+  if (channel_axes_of(x.shape, options).sizes == channels.sizes) {  // the block has all channels
+    inference(x, statistics, y, affine, options);
+    return;
+  }
 
   const auto of_block = [&](const TensorView& all) { return values_in(place, x, axes, all); };
   const auto statistic = [&](const std::vector<double>& values) { return of_block(view(values, channels.sizes)); };
