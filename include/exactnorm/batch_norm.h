@@ -2,6 +2,8 @@
 
 #include <optional>
 
+#include "exactnorm/channels.h"
+#include "exactnorm/export.h"
 #include "exactnorm/options.h"
 #include "exactnorm/partial_sums.h"
 #include "exactnorm/statistics.h"
@@ -9,8 +11,10 @@
 
 namespace exactnorm {
 
-// All functions are reentrant. Calls at the same time may share inputs, but not outputs or sums: an object that one
-// thread changes is not used by another meanwhile. `Options::threads` are the threads within a call.
+// Thread safety: every function of this library may be called from several threads at once, with two exceptions:
+// `set_target` (info.h), and a Communicator, which is for one thread at a time. Calls at the same time may share
+// inputs, but not outputs, sums, ranges or layers: an object that one thread changes is not used by another meanwhile.
+// `Options::threads` are the threads within a call.
 //
 // Batch normalization (Ioffe and Szegedy, 2015):
 //
@@ -37,26 +41,32 @@ namespace exactnorm {
 /// 2^-53 times it, as long as y is not subnormal, |gamma| * inverse_deviation is an ordinary float64 (2^-1022 to
 /// 2^1023) and no x - mean exceeds float64: always so for float32 input and ordinary gamma. The grid adds 2^-31 times
 /// the maximum and 2^-34 * |gamma|.
-Statistics training(const TensorView& x, const MutableTensorView& y, const Affine& affine = {},
-                    const Options& options = {});
+EXACTNORM_EXPORT Statistics training(const TensorView& x, const MutableTensorView& y, const Affine& affine = {},
+                                     const Options& options = {});
 
 /// Normalizes x by given statistics: those of `given_statistics`, `statistics_of` or an earlier call.
 /// Uses mean, mean_residual and inverse_deviation, so epsilon is already in `statistics`.
 /// NaN and infinity in x reach their own elements of y only.
-void inference(const TensorView& x, const Statistics& statistics, const MutableTensorView& y, const Affine& affine = {},
-               const Options& options = {});
+EXACTNORM_EXPORT void inference(const TensorView& x, const Statistics& statistics, const MutableTensorView& y,
+                                const Affine& affine = {}, const Options& options = {});
+
+/// The same for `x`, a block of a larger tensor whose statistics, gamma and beta these are. y has the shape of x, and
+/// becomes what the whole tensor's y has there, bit for bit. The block may cut through the channels; only entries of
+/// its channels are read. Throws Error that names `place` when x does not fit there.
+EXACTNORM_EXPORT void inference(const TensorView& x, const Place& place, const Statistics& statistics,
+                                const MutableTensorView& y, const Affine& affine = {}, const Options& options = {});
 
 /// Statistics from somebody's running mean and variance: one element per channel each, in row-major order of
 /// any shape, any dtype. A variance below zero, as published networks have some, is taken as it is where variance +
 /// epsilon is more than zero.
 /// Throws Error when a mean or a variance is not finite, when variance + epsilon is not more than zero, or, with
 /// epsilon beside the deviation, when a variance is negative or both are zero.
-[[nodiscard]] Statistics given_statistics(const TensorView& mean, const TensorView& variance,
-                                          const Options& options = {});
+[[nodiscard]] EXACTNORM_EXPORT Statistics given_statistics(const TensorView& mean, const TensorView& variance,
+                                                           const Options& options = {});
 
 /// Where `backward` writes. Each is optional; those absent are not computed. dgamma and dbeta have one
 /// element per channel, in the shapes that Affine allows. All are overwritten, not added to.
-struct Gradients {
+struct EXACTNORM_EXPORT Gradients {
   std::optional<MutableTensorView> dx = std::nullopt;
   std::optional<MutableTensorView> dgamma = std::nullopt;
   std::optional<MutableTensorView> dbeta = std::nullopt;
@@ -77,22 +87,24 @@ struct Gradients {
 /// these make of dx, where rest is the sum of the magnitudes of the last two terms. Every other dx is computed in
 /// float64: within 2^-24 * |dx| (float32) or 2^-51 * |dx| (float64), and 2^-49 times the magnitudes of all three terms,
 /// which may cancel.
-void backward(const TensorView& dy, const TensorView& x, const Statistics& statistics,
-              const std::optional<TensorView>& gamma, const Gradients& gradients, const Options& options = {});
+EXACTNORM_EXPORT void backward(const TensorView& dy, const TensorView& x, const Statistics& statistics,
+                               const std::optional<TensorView>& gamma, const Gradients& gradients,
+                               const Options& options = {});
 
 /// The backward pass through `inference`: mean and variance are constants.
 ///
 ///   dbeta = sum dy,   dgamma = r * sum dy * (x - mean),   dx = gamma * r * dy
 ///
 /// Epsilon is in `statistics`, as in `backward`.
-void backward_frozen(const TensorView& dy, const TensorView& x, const Statistics& statistics,
-                     const std::optional<TensorView>& gamma, const Gradients& gradients, const Options& options = {});
+EXACTNORM_EXPORT void backward_frozen(const TensorView& dy, const TensorView& x, const Statistics& statistics,
+                                      const std::optional<TensorView>& gamma, const Gradients& gradients,
+                                      const Options& options = {});
 
 /// `backward` in two steps, for those who merge sums of several parts of one batch (ranks, or pieces
 /// that do not fit in memory): `sums` are the merged ones of `accumulate(sums, dy, x)` over all parts,
 /// `statistics` those of the whole batch, dy and x this part. dgamma and dbeta are those of the whole batch.
-void backward_from_sums(const TensorView& dy, const TensorView& x, const Statistics& statistics,
-                        const PartialSums& sums, const std::optional<TensorView>& gamma, const Gradients& gradients,
-                        const Options& options = {});
+EXACTNORM_EXPORT void backward_from_sums(const TensorView& dy, const TensorView& x, const Statistics& statistics,
+                                         const PartialSums& sums, const std::optional<TensorView>& gamma,
+                                         const Gradients& gradients, const Options& options = {});
 
 }  // namespace exactnorm

@@ -6,10 +6,12 @@
 #include <string>
 #include <vector>
 
+#include "exactnorm/export.h"
+
 namespace exactnorm {
 
 /// A sum over all ranks that is under way.
-class PendingSum {
+class EXACTNORM_EXPORT PendingSum {
  public:
   PendingSum() = default;
   /// One that is not done is given up: the numbers may be lost on this rank, while the others go on.
@@ -28,7 +30,7 @@ class PendingSum {
 ///
 /// All ranks call the same functions of a communicator in the same order. One object may be used by one thread at a
 /// time.
-class Communicator {
+class EXACTNORM_EXPORT Communicator {
  public:
   Communicator() = default;
   virtual ~Communicator() = default;
@@ -46,10 +48,10 @@ class Communicator {
 };
 
 /// A single process, which is what the library works with where nothing is said.
-[[nodiscard]] Communicator& single_process();
+[[nodiscard]] EXACTNORM_EXPORT Communicator& single_process();
 
 /// Calls `work` on each rank, and waits for all. Where it threw an exception (derived from std::exception) on some of
 /// them, all ranks throw the Error of the first of these, which names the rank.
-void agree(Communicator& communicator, const std::function<void()>& work);
+EXACTNORM_EXPORT void agree(Communicator& communicator, const std::function<void()>& work);
 
 }  // namespace exactnorm

@@ -4,6 +4,8 @@
 #include <string>
 #include <utility>
 
+#include "exactnorm/export.h"
+
 namespace exactnorm {
 
 /// The one exception type of this library.
@@ -11,7 +13,7 @@ namespace exactnorm {
 /// `what()` reads "argument: what was given; what was expected", for example
 /// "gamma: has 3 elements; expected 4, one per channel". Nothing has been written to any output when
 /// it is thrown, unless the function's own documentation says otherwise.
-class Error : public std::runtime_error {
+class EXACTNORM_EXPORT Error : public std::runtime_error {
  public:
   Error(std::string argument, std::string problem)
       : std::runtime_error(argument + ": " + problem), argument_(std::move(argument)), problem_(std::move(problem)) {}

@@ -4,9 +4,11 @@
 
 #include "exactnorm/addends.h"
 #include "exactnorm/batch_norm.h"
+#include "exactnorm/channels.h"
 #include "exactnorm/communicator.h"
 #include "exactnorm/dtype.h"
 #include "exactnorm/error.h"
+#include "exactnorm/export.h"
 #include "exactnorm/info.h"
 #include "exactnorm/layer.h"
 #include "exactnorm/layout.h"
@@ -17,4 +19,5 @@
 #include "exactnorm/sum_exchange.h"
 #include "exactnorm/synchronized.h"
 #include "exactnorm/tensor.h"
+#include "exactnorm/value_ranges.h"
 #include "exactnorm/version.h"

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "exactnorm/batch_norm.h"
+#include "exactnorm/export.h"
 #include "exactnorm/options.h"
 #include "exactnorm/running_statistics.h"
 #include "exactnorm/statistics.h"
@@ -16,7 +17,7 @@ namespace exactnorm {
 /// mode. It does nothing that the functions of batch_norm.h do not; use those where you keep your own state.
 ///
 /// A layer may be used by one thread at a time. Copies have state of their own.
-class BatchNorm {
+class EXACTNORM_EXPORT BatchNorm {
  public:
   /// gamma starts at 1, beta at 0. Throws Error when `channels` is negative.
   explicit BatchNorm(Index channels, const Options& options = {});

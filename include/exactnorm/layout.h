@@ -2,16 +2,17 @@
 
 #include <string_view>
 
+#include "exactnorm/export.h"
 #include "exactnorm/tensor.h"
 
 namespace exactnorm {
 
 /// A view together with the axes that are its channels.
-struct LayoutView {
+struct EXACTNORM_EXPORT LayoutView {
   TensorView view;
   IndexList channel_axes;
 };
-struct MutableLayoutView {
+struct EXACTNORM_EXPORT MutableLayoutView {
   MutableTensorView view;
   IndexList channel_axes;
 };
@@ -23,8 +24,10 @@ struct MutableLayoutView {
 ///
 /// `sizes` has one size per letter, in the order of the letters (the block's own size left out).
 /// Throws Error when the layout is not of that form or does not fit `sizes`.
-[[nodiscard]] LayoutView layout_view(const void* data, DType dtype, std::string_view layout, const IndexList& sizes);
-[[nodiscard]] MutableLayoutView layout_view(void* data, DType dtype, std::string_view layout, const IndexList& sizes);
+[[nodiscard]] EXACTNORM_EXPORT LayoutView layout_view(const void* data, DType dtype, std::string_view layout,
+                                                      const IndexList& sizes);
+[[nodiscard]] EXACTNORM_EXPORT MutableLayoutView layout_view(void* data, DType dtype, std::string_view layout,
+                                                             const IndexList& sizes);
 
 template <typename T>
 [[nodiscard]] LayoutView layout_view(const T* data, std::string_view layout, const IndexList& sizes) {

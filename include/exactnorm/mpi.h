@@ -5,6 +5,7 @@
 #include <string>
 
 #include "exactnorm/communicator.h"
+#include "exactnorm/export.h"
 
 // The component exactnorm::mpi, which is there where the library was built with MPI:
 //
@@ -16,7 +17,7 @@
 namespace exactnorm::mpi {
 
 /// MPI for as long as the object lives. Does nothing where the program has started MPI itself.
-class Environment {
+class EXACTNORM_EXPORT Environment {
  public:
   Environment();
   ~Environment();
@@ -39,16 +40,16 @@ class Environment {
 ///
 /// Errors of MPI itself, a rank that died for example, end the program: all ranks are aborted, whatever the error
 /// handler of the given communicator (mpi4py sets MPI_ERRORS_RETURN).
-[[nodiscard]] std::unique_ptr<Communicator> communicator_of(int fortran_handle,
-                                                            std::function<void()> while_waiting = {});
+[[nodiscard]] EXACTNORM_EXPORT std::unique_ptr<Communicator> communicator_of(int fortran_handle,
+                                                                             std::function<void()> while_waiting = {});
 
 /// communicator_of MPI_COMM_WORLD: all ranks.
-[[nodiscard]] std::unique_ptr<Communicator> world(std::function<void()> while_waiting = {});
+[[nodiscard]] EXACTNORM_EXPORT std::unique_ptr<Communicator> world(std::function<void()> while_waiting = {});
 
 /// MPI_Abort of all ranks: for a rank that cannot go on and cannot tell the others.
-[[noreturn]] void abort_all(int exit_status);
+[[noreturn]] EXACTNORM_EXPORT void abort_all(int exit_status);
 
 /// The name and version of the MPI library: "Open MPI v4.1.4", for example.
-[[nodiscard]] std::string version();
+[[nodiscard]] EXACTNORM_EXPORT std::string version();
 
 }  // namespace exactnorm::mpi

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <optional>
 
+#include "exactnorm/export.h"
 #include "exactnorm/tensor.h"
 
 namespace exactnorm {
@@ -14,7 +15,7 @@ enum class EpsilonPlacement : std::uint8_t {
 };
 
 /// What all operations share.
-struct Options {
+struct EXACTNORM_EXPORT Options {
   /// The axes that keep their own statistics, each from -rank to rank - 1, without repeats; all other
   /// axes are reduced. Channels are numbered in row-major order of these axes as they stand in the list.
   /// An empty list makes the whole tensor one channel.
@@ -37,7 +38,7 @@ struct Options {
 /// A parameter holds one element per channel, of any dtype. Its shape is that of the channel axes in the order
 /// in which they are listed, or (channels,), or of x's rank with 1 on every reduced axis, as NumPy's keepdims
 /// leaves it; the first of these that fits is meant.
-struct Affine {
+struct EXACTNORM_EXPORT Affine {
   std::optional<TensorView> gamma = std::nullopt;
   std::optional<TensorView> beta = std::nullopt;
 };

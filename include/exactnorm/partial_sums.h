@@ -5,6 +5,8 @@
 #include <span>
 #include <vector>
 
+#include "exactnorm/channels.h"
+#include "exactnorm/export.h"
 #include "exactnorm/options.h"
 #include "exactnorm/statistics.h"
 #include "exactnorm/tensor.h"
@@ -25,7 +27,7 @@ namespace exactnorm {
 ///
 /// It is a value: copy, compare, serialize and merge it freely. One object may not be changed by two
 /// threads at once.
-class PartialSums {
+class EXACTNORM_EXPORT PartialSums {
  public:
   enum class Kind : std::uint8_t { moments, gradients };
   /// `single` holds float32 and integers of up to 16 bits exactly (128 bytes per channel for moments, 208 for
@@ -41,6 +43,9 @@ class PartialSums {
 
   /// Elements per channel so far.
   [[nodiscard]] Index count() const noexcept { return count_; }
+  /// Adds `elements` per channel to count(): for blocks of a tensor, which leave the count alone. Throws Error, and
+  /// changes nothing, when `elements` is negative or the count would exceed 2^62.
+  void add_count(Index elements);
 
   /// NaN and infinite values met in this channel so far: in x (moments), or in dy and in x counted
   /// each (gradients). The channel's results are NaN as soon as there is one; other channels are not touched.
@@ -56,7 +61,7 @@ class PartialSums {
   [[nodiscard]] static PartialSums deserialize(std::span<const std::byte> bytes);
 
   /// True when all sums are equal as numbers, whatever the range that holds them.
-  friend bool operator==(const PartialSums& a, const PartialSums& b);
+  friend EXACTNORM_EXPORT bool operator==(const PartialSums& a, const PartialSums& b);
 
  private:
   friend struct PartialSumsAccess;
@@ -69,20 +74,48 @@ class PartialSums {
   std::vector<Index> nonfinite_;      // per channel: in the first operand, in the second
 };
 
+/// The range that exact sums of elements of this type need.
+[[nodiscard]] EXACTNORM_EXPORT PartialSums::Range range_for(DType dtype) noexcept;
+
 /// Adds all elements of `x` to `sums` (kind moments). Uses `options.channel_axes` and `options.threads`.
 /// Throws Error when x has another number of channels than `sums`, and std::bad_alloc when memory ends; then `sums` are
 /// what they were. Unless they are empty, x's sums are held beside them meanwhile.
-void accumulate(PartialSums& sums, const TensorView& x, const Options& options = {});
+EXACTNORM_EXPORT void accumulate(PartialSums& sums, const TensorView& x, const Options& options = {});
 
 /// Adds dy and dy * x to `sums` (kind gradients). dy is float32 or float64 and has the shape of x.
-void accumulate(PartialSums& sums, const TensorView& dy, const TensorView& x, const Options& options = {});
+EXACTNORM_EXPORT void accumulate(PartialSums& sums, const TensorView& dy, const TensorView& x,
+                                 const Options& options = {});
+
+/// Adds the elements of `x`, a block of a larger tensor, to `sums` (kind moments), which have the channels of the whole
+/// tensor. Blocks may cut through the channels, come in any order, and be spread over several `sums` that are merged
+/// afterwards.
+///
+/// A block may hold some of the channels only, so the count is left alone: when all elements are in, call `add_count`
+/// once with the number of elements per channel, and before `serialize`. Until then `statistics_of` gives NaN, or
+/// results for another count.
+/// Throws Error that names `place` when x does not fit there or the whole tensor has another number of channels than
+/// `sums`, with `sums` as they were. After std::bad_alloc `sums` may hold a part of x, and are of no use.
+EXACTNORM_EXPORT void accumulate(PartialSums& sums, const TensorView& x, const Place& place,
+                                 const Options& options = {});
 
 /// Mean, variance and 1/deviation from the sums of kind moments: the exact values, rounded once.
 /// A channel with a non-finite element, and every channel of an empty data set, gets NaN.
-[[nodiscard]] Statistics statistics_of(const PartialSums& sums, const Options& options = {});
+[[nodiscard]] EXACTNORM_EXPORT Statistics statistics_of(const PartialSums& sums, const Options& options = {});
+
+/// Standard deviations, one value per channel in each vector.
+struct EXACTNORM_EXPORT Deviations {
+  /// sqrt(variance), the variance being divided by count. NaN in an empty data set and where an element is not finite.
+  std::vector<double> biased;
+  /// The same with the variance divided by count - 1: NaN for a count of 1, too.
+  std::vector<double> unbiased;
+};
+
+/// The standard deviations from the sums of kind moments: the exact values, rounded once. They are finite even where
+/// the variance leaves float64's range, and have no part of the rounding of `Statistics::variance`.
+[[nodiscard]] EXACTNORM_EXPORT Deviations deviations_of(const PartialSums& sums);
 
 /// The statistics that `training` normalizes the same data with: those of `statistics_of`, rounded to the grid that
 /// batch_norm.h describes where the data are of dtypes that float32 holds (range single), and as they are where not.
-[[nodiscard]] Statistics normalizing_statistics(const PartialSums& sums, const Options& options = {});
+[[nodiscard]] EXACTNORM_EXPORT Statistics normalizing_statistics(const PartialSums& sums, const Options& options = {});
 
 }  // namespace exactnorm

@@ -4,6 +4,7 @@
 #include <optional>
 #include <vector>
 
+#include "exactnorm/export.h"
 #include "exactnorm/options.h"
 #include "exactnorm/statistics.h"
 #include "exactnorm/tensor.h"
@@ -18,7 +19,7 @@ enum class VarianceKind : std::uint8_t {
 
 /// Means and variances remembered over training batches, for inference. A plain value: those that were kept elsewhere
 /// are assigned to `mean`, `variance` and, if momentum has no value, `batches_tracked`.
-struct RunningStatistics {
+struct EXACTNORM_EXPORT RunningStatistics {
   /// Starts at mean 0 and variance 1, as every framework does. Throws Error when `channels` is negative.
   explicit RunningStatistics(Index channels = 0);
 

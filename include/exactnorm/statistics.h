@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "exactnorm/export.h"
 #include "exactnorm/options.h"
 #include "exactnorm/tensor.h"
 
@@ -10,7 +11,7 @@ namespace exactnorm {
 /// What normalization needs to know of each channel, computed or given. One value per channel in each
 /// vector, in float64 whatever the input was. The functions that make statistics set all members; those who fill in a
 /// Statistics by hand set the epsilon that their inverse_deviation has.
-struct Statistics {
+struct EXACTNORM_EXPORT Statistics {
   /// Elements per channel behind the values; 0 where they were given rather than computed.
   Index count = 0;
 

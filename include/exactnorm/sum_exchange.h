@@ -10,12 +10,13 @@
 
 #include "exactnorm/communicator.h"
 #include "exactnorm/error.h"
+#include "exactnorm/export.h"
 #include "exactnorm/partial_sums.h"
 
 namespace exactnorm {
 
 /// How many numbers the sums of a layer are.
-struct ExchangedLayer {
+struct EXACTNORM_EXPORT ExchangedLayer {
   Index channels = 0;
   /// What all ranks' data need: single for float32 and integers of up to 16 bits, else extended.
   PartialSums::Range range = PartialSums::Range::single;
@@ -34,7 +35,7 @@ struct ExchangedLayer {
 /// message.
 ///
 /// 17 int64, and for each layer 2 and 36 per channel of range single (206 of range extended), are sent.
-class SumExchange {
+class EXACTNORM_EXPORT SumExchange {
  public:
   /// Called by all ranks together; compares what they give. `communicator` has to outlive the object.
   /// Throws Error, the same on all ranks, where they differ or when a number of channels is negative.

@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "exactnorm/batch_norm.h"
+#include "exactnorm/export.h"
 #include "exactnorm/options.h"
 #include "exactnorm/statistics.h"
 #include "exactnorm/sum_exchange.h"
@@ -24,11 +25,12 @@ namespace exactnorm {
 // rank.
 
 /// `training` of this rank's part: one message. Returns the statistics of the whole batch.
-Statistics synchronized_training(SumExchange& exchange, const TensorView& x, const MutableTensorView& y,
-                                 const Affine& affine = {}, const Options& options = {});
+EXACTNORM_EXPORT Statistics synchronized_training(SumExchange& exchange, const TensorView& x,
+                                                  const MutableTensorView& y, const Affine& affine = {},
+                                                  const Options& options = {});
 
 /// Where `synchronized_backward` writes; each is optional, but whether any is given has to be alike on all ranks.
-struct SynchronizedGradients {
+struct EXACTNORM_EXPORT SynchronizedGradients {
   /// The gradient of the sum of all ranks' losses by this rank's x.
   std::optional<MutableTensorView> dx = std::nullopt;
   /// Sums over the whole batch, the same on every rank.
@@ -43,8 +45,8 @@ struct SynchronizedGradients {
 /// `backward` of this rank's part: one message. `statistics` are those of the whole batch, from
 /// `synchronized_training`, the same bits on all ranks.
 /// Throws Error, the same on all ranks, where they differ, or are of another number of elements than the batch is.
-void synchronized_backward(SumExchange& exchange, const TensorView& dy, const TensorView& x,
-                           const Statistics& statistics, const std::optional<TensorView>& gamma,
-                           const SynchronizedGradients& gradients, const Options& options = {});
+EXACTNORM_EXPORT void synchronized_backward(SumExchange& exchange, const TensorView& dy, const TensorView& x,
+                                            const Statistics& statistics, const std::optional<TensorView>& gamma,
+                                            const SynchronizedGradients& gradients, const Options& options = {});
 
 }  // namespace exactnorm

@@ -9,9 +9,11 @@
 #include <string>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "exactnorm/dtype.h"
 #include "exactnorm/error.h"
+#include "exactnorm/export.h"
 
 namespace exactnorm {
 
@@ -22,7 +24,7 @@ using Index = std::int64_t;
 inline constexpr std::size_t maximum_rank = 8;
 
 /// A short list of indices (a shape, strides or a set of axes) that never allocates.
-class IndexList {
+class EXACTNORM_EXPORT IndexList {
  public:
   constexpr IndexList() = default;
   /// Throws Error when there are more than `maximum_rank` values.
@@ -57,20 +59,20 @@ class IndexList {
 };
 
 /// "(2, 3, 4)", "(5,)" or "()", as Python prints a tuple.
-[[nodiscard]] std::string to_string(const IndexList& list);
+[[nodiscard]] EXACTNORM_EXPORT std::string to_string(const IndexList& list);
 
 /// Row-major strides of `shape`, in elements.
-[[nodiscard]] IndexList contiguous_strides(const IndexList& shape) noexcept;
+[[nodiscard]] EXACTNORM_EXPORT IndexList contiguous_strides(const IndexList& shape) noexcept;
 
 /// Number of elements of `shape`. Throws Error when a size is negative or the product exceeds 2^62.
-[[nodiscard]] Index element_count(const IndexList& shape);
+[[nodiscard]] EXACTNORM_EXPORT Index element_count(const IndexList& shape);
 
 /// A read-only view of somebody else's memory: nothing is copied, nothing is owned.
 ///
 /// Element (i0, i1, ...) lies at `data` plus `i0 * strides[0] + i1 * strides[1] + ...` elements. Strides
 /// may have any sign, and may be zero (a broadcast input). `data` is the address of element (0, 0, ...),
 /// aligned to its type.
-struct TensorView {
+struct EXACTNORM_EXPORT TensorView {
   const void* data = nullptr;
   DType dtype = DType::float32;
   IndexList shape;
@@ -80,7 +82,7 @@ struct TensorView {
 };
 
 /// The same for memory that will be written. No two of its elements may share memory.
-struct MutableTensorView {
+struct EXACTNORM_EXPORT MutableTensorView {
   void* data = nullptr;
   DType dtype = DType::float32;
   IndexList shape;
@@ -111,7 +113,7 @@ template <typename T>
 }
 
 namespace detail {
-void check_span_size(std::size_t size, const IndexList& shape);
+EXACTNORM_EXPORT void check_span_size(std::size_t size, const IndexList& shape);
 
 template <typename Container>
 concept SpanSource = !std::is_pointer_v<std::remove_cvref_t<Container>> && requires(Container & values) {
@@ -154,11 +156,15 @@ requires(!std::ranges::borrowed_range<Container>) MutableTensorView
 
 /// The same memory with its axes in another order: axis i of the result is axis `order[i]` of `x`.
 /// Throws Error when `order` is not a permutation.
-[[nodiscard]] TensorView permute(const TensorView& x, const IndexList& order);
-[[nodiscard]] MutableTensorView permute(const MutableTensorView& x, const IndexList& order);
+[[nodiscard]] EXACTNORM_EXPORT TensorView permute(const TensorView& x, const IndexList& order);
+[[nodiscard]] EXACTNORM_EXPORT MutableTensorView permute(const MutableTensorView& x, const IndexList& order);
+
+/// All elements in row-major order, as float64; int64 beyond 2^53 is rounded. Throws Error when x is no possible view.
+[[nodiscard]] EXACTNORM_EXPORT std::vector<double> values_of(const TensorView& x);
 
 /// `x[begin : begin + size]` along one axis. Throws Error when it leaves the axis.
-[[nodiscard]] TensorView slice(const TensorView& x, std::size_t axis, Index begin, Index size);
-[[nodiscard]] MutableTensorView slice(const MutableTensorView& x, std::size_t axis, Index begin, Index size);
+[[nodiscard]] EXACTNORM_EXPORT TensorView slice(const TensorView& x, std::size_t axis, Index begin, Index size);
+[[nodiscard]] EXACTNORM_EXPORT MutableTensorView slice(const MutableTensorView& x, std::size_t axis, Index begin,
+                                                       Index size);
 
 }  // namespace exactnorm

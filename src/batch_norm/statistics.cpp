@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstdint>
 #include <string>
 #include <utility>
 
@@ -14,10 +15,15 @@
 #include "sums/exact_sums.h"
 #include "sums/superaccumulator.h"
 #include "tensor/checks.h"
+#include "tensor/element_type.h"
 #include "traverse/floating_point.h"
 #include "traverse/parallel.h"
 
 namespace exactnorm {
+
+PartialSums::Range range_for(DType dtype) noexcept {
+  return dtype_fits_float32(dtype) ? PartialSums::Range::single : PartialSums::Range::extended;
+}
 
 void accumulate_part(PartialSums& sums, std::span<const TensorView> operands, const IndexList& channel_axes,
                      const ChannelMap& channels, int threads) {
@@ -27,6 +33,20 @@ void accumulate_part(PartialSums& sums, std::span<const TensorView> operands, co
 }
 
 namespace {
+
+// Blocks may have been added that no count tells of.
+bool holds_nothing(const PartialSums& sums) {
+  if (sums.count() > 0) return false;
+  const SumFormat format = format_of(sums.kind(), sums.range());
+  for (Index channel = 0; channel < sums.channels(); ++channel) {
+    const std::uint64_t* words = PartialSumsAccess::words(sums, channel, 0);
+    if (std::any_of(words, words + format.words_per_channel(), [](std::uint64_t word) { return word != 0; })) {
+      return false;
+    }
+    if (sums.nonfinite_count(channel) > 0) return false;
+  }
+  return true;
+}
 
 void accumulate_all(PartialSums& sums, PartialSums::Kind kind, std::span<const TensorView> operands,
                     const Options& options) {
@@ -43,7 +63,7 @@ void accumulate_all(PartialSums& sums, PartialSums::Kind kind, std::span<const T
   const Index count = elements / channels;
   if (count > (Index{1} << 62) - sums.count()) throw Error("x", "has too many elements; expected at most 2^62 in all");
   const ChannelMap numbers = number_channels(axes, x.shape);
-  if (sums.count() == 0) {
+  if (holds_nothing(sums)) {
     const PartialSums::Range range = sums.range();
     try {
       accumulate_part(sums, operands, axes, numbers, options.threads);
@@ -99,6 +119,18 @@ Statistics finalize_all(const PartialSums& sums, const Options& options, const F
 
 Statistics statistics_of(const PartialSums& sums, const Options& options) {
   return finalize_all(sums, options, finalize_statistics);
+}
+
+Deviations deviations_of(const PartialSums& sums) {
+  const DefaultFloatingPoint default_floating_point;
+  check_kind(sums, PartialSums::Kind::moments);
+  Deviations deviations;
+  for (Index channel = 0; channel < sums.channels(); ++channel) {
+    const ChannelDeviations of_channel = finalize_deviations(sums, channel, sums.count());
+    deviations.biased.push_back(of_channel.biased);
+    deviations.unbiased.push_back(of_channel.unbiased);
+  }
+  return deviations;
 }
 
 Statistics normalizing_statistics(const PartialSums& sums, const Options& options) {

@@ -1,8 +1,8 @@
-#include "cli/channel_report.h"
+#include "channel_report.h"
 
 #include <fmt/core.h>
 
-#include "cli/streams.h"
+#include "streams.h"
 
 namespace exactnorm::cli {
 namespace {
@@ -11,20 +11,6 @@ namespace {
 constexpr Index named_channels = 5;
 
 }  // namespace
-
-std::vector<ChannelDeviations> standard_deviations(const PartialSums& sums) {
-  std::vector<ChannelDeviations> deviations;
-  for (Index channel = 0; channel < sums.channels(); ++channel) {
-    deviations.push_back(finalize_deviations(sums, channel, sums.count()));
-  }
-  return deviations;
-}
-
-IndexList channel_sizes(const IndexList& axes, const IndexList& shape) {
-  IndexList sizes;
-  for (const Index axis : axes) sizes.push_back(shape[static_cast<std::size_t>(axis)]);
-  return sizes;
-}
 
 std::string channel_name(Index channel, const IndexList& sizes) {
   if (sizes.size() <= 1) return std::to_string(channel);

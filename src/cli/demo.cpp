@@ -8,11 +8,11 @@
 #include <string_view>
 #include <vector>
 
-#include "cli/commands.h"
-#include "cli/demo_cases.h"
-#include "cli/demo_results.h"
-#include "cli/json_text.h"
+#include "commands.h"
+#include "demo_cases.h"
+#include "demo_results.h"
 #include "exactnorm/exactnorm.h"
+#include "json_text.h"
 
 namespace exactnorm::cli {
 namespace {

@@ -1,8 +1,8 @@
-#include "cli/demo_cases.h"
+#include "demo_cases.h"
 
 #include <utility>
 
-#include "cli/embedded.h"
+#include "embedded.h"
 
 namespace exactnorm::cli {
 namespace {

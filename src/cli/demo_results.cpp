@@ -1,11 +1,11 @@
-#include "cli/demo_results.h"
+#include "demo_results.h"
 
 #include <algorithm>
 #include <cmath>
 #include <span>
 
-#include "cli/reference.h"
 #include "exactnorm/exactnorm.h"
+#include "reference.h"
 
 namespace exactnorm::cli {
 namespace {

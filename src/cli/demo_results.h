@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "cli/demo_cases.h"
+#include "demo_cases.h"
 #include "exactnorm/statistics.h"
 
 namespace exactnorm::cli {

@@ -1,12 +1,11 @@
-#include "cli/embedded.h"
+#include "embedded.h"
 
 #include <bit>
 #include <cstddef>
-#include <cstring>
 #include <span>
+#include <vector>
 
-#include "npy/npy_header.h"
-#include "tensor/element_type.h"
+#include "npy_header.h"
 
 extern "C" {
 extern const std::byte exactnorm_digits[], exactnorm_digits_end[];
@@ -61,16 +60,9 @@ EmbeddedArray read_embedded(Embedded file) {
   if (!native || header.fortran_order || data.size() != static_cast<std::size_t>(expected)) {
     throw Error("embedded file", "is not as it was recorded; expected a complete one in native byte order and C order");
   }
-  EmbeddedArray array{header.shape, {}};
-  array.values.reserve(static_cast<std::size_t>(element_count(header.shape)));
-  visit_dtype(header.dtype, [&](auto element) {
-    // An assembler aligns nothing: elements are copied out one by one.
-    for (std::size_t offset = 0; offset < data.size(); offset += sizeof(element)) {
-      std::memcpy(&element, data.data() + offset, sizeof(element));
-      array.values.push_back(static_cast<double>(element));
-    }
-  });
-  return array;
+  // An assembler aligns nothing; the allocator does.
+  const std::vector<std::byte> aligned(data.begin(), data.end());
+  return {header.shape, values_of({aligned.data(), header.dtype, header.shape, contiguous_strides(header.shape)})};
 }
 
 }  // namespace exactnorm::cli

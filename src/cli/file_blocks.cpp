@@ -1,14 +1,8 @@
-#include "cli/file_blocks.h"
+#include "file_blocks.h"
 
 #include <algorithm>
 
 namespace exactnorm::cli {
-
-ChannelMap channels_of_block(const ChannelMap& whole, const FileBlock& block) {
-  ChannelMap map = whole;
-  for (std::size_t axis = 0; axis < block.begin.size(); ++axis) map.offset += block.begin[axis] * whole.strides[axis];
-  return map;
-}
 
 namespace {
 
@@ -64,7 +58,7 @@ void FileBlocks::for_each(Progress& progress, const std::function<void(const Fil
     }
     const Index count = element_count(shape);
     if (first >= share_begin_) {
-      visit({view_of(first, count, shape), begin, first});
+      visit({view_of(first, count, shape), {file_shape, begin}, first});
       file_.check();
       file_.release(first, count);
       progress.advance(count * static_cast<Index>(size_of(file_.dtype())));

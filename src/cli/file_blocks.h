@@ -4,10 +4,10 @@
 #include <functional>
 #include <vector>
 
-#include "cli/progress.h"
+#include "exactnorm/channels.h"
 #include "exactnorm/tensor.h"
-#include "npy/npy_file.h"
-#include "traverse/loop_nest.h"
+#include "npy_file.h"
+#include "progress.h"
 
 namespace exactnorm::cli {
 
@@ -17,8 +17,8 @@ inline constexpr Index default_block_bytes = Index{32} << 20;
 /// A piece of a file that is contiguous in it.
 struct FileBlock {
   TensorView x;
-  /// The index of its first element along each axis of the file.
-  IndexList begin;
+  /// Where it lies in the file's tensor.
+  Place place;
   /// How many elements lie before it in the file.
   Index first = 0;
 };
@@ -28,9 +28,6 @@ struct FileShare {
   int rank = 0;
   int size = 1;
 };
-
-/// The same numbering of channels, for a block as a part of the whole file.
-[[nodiscard]] ChannelMap channels_of_block(const ChannelMap& whole, const FileBlock& block);
 
 /// Cuts a file of any size into blocks, in the order in which the elements lie in it, C or Fortran.
 ///

@@ -5,10 +5,10 @@
 #include <string>
 #include <vector>
 
-#include "cli/commands.h"
-#include "cli/json_text.h"
-#include "cli/ranks.h"
+#include "commands.h"
 #include "exactnorm/exactnorm.h"
+#include "json_text.h"
+#include "ranks.h"
 
 namespace exactnorm::cli {
 namespace {

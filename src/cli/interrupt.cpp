@@ -1,12 +1,12 @@
-#include "cli/interrupt.h"
+#include "interrupt.h"
 
 #include <pthread.h>
 #include <unistd.h>
 
 #include <csignal>
 
-#include "cli/progress.h"
-#include "npy/temporary_files.h"
+#include "progress.h"
+#include "temporary_files.h"
 
 namespace exactnorm::cli {
 namespace {

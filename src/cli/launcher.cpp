@@ -3,7 +3,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "cli/ranks.h"
+#include "ranks.h"
 
 namespace exactnorm::cli {
 

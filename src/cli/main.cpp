@@ -1,19 +1,19 @@
 #include <fmt/core.h>
 
 #include <array>
+#include <cfenv>
 #include <cstdio>
 #include <exception>
 #include <memory>
 #include <new>
 #include <string>
 
-#include "cli/commands.h"
-#include "cli/help.h"
-#include "cli/interrupt.h"
-#include "cli/ranks.h"
-#include "cli/streams.h"
+#include "commands.h"
 #include "exactnorm/exactnorm.h"
-#include "traverse/floating_point.h"
+#include "help.h"
+#include "interrupt.h"
+#include "ranks.h"
+#include "streams.h"
 
 namespace {
 
@@ -60,7 +60,7 @@ int run(const Command& command) {
 
 int run_arguments(int count, char** arguments) {
   // A library that was linked with -ffast-math may have changed it.
-  const exactnorm::DefaultFloatingPoint default_floating_point;
+  std::fesetenv(FE_DFL_ENV);
   CLI::App app(
       "Batch normalization whose results depend on the data alone: exact sums, so that threads,\n"
       "instruction sets and the order of the work change no bit of them.");

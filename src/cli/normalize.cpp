@@ -1,7 +1,6 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <memory>
 #include <optional>
@@ -9,23 +8,18 @@
 #include <string>
 #include <vector>
 
-#include "batch_norm/accumulate.h"
-#include "batch_norm/operation.h"
-#include "cli/arguments.h"
-#include "cli/channel_report.h"
-#include "cli/commands.h"
-#include "cli/file_blocks.h"
-#include "cli/json_text.h"
-#include "cli/normalize_arguments.h"
-#include "cli/ranks.h"
-#include "cli/statistics_file.h"
+#include "arguments.h"
+#include "channel_report.h"
+#include "commands.h"
 #include "exactnorm/exactnorm.h"
-#include "npy/npy_file.h"
-#include "npy/output_file.h"
-#include "npy/system_text.h"
-#include "sums/exact_sums.h"
-#include "sums/superaccumulator.h"
-#include "tensor/checks.h"
+#include "file_blocks.h"
+#include "json_text.h"
+#include "normalize_arguments.h"
+#include "npy_file.h"
+#include "output_file.h"
+#include "ranks.h"
+#include "statistics_file.h"
+#include "system_text.h"
 
 namespace exactnorm::cli {
 namespace {
@@ -37,29 +31,20 @@ constexpr const char* statistics_text = "the statistics";
 class Normalization {
  public:
   Normalization(const NormalizeArguments& arguments, Communicator& ranks)
-      : arguments_(arguments),
-        ranks_(ranks),
-        input_(arguments.input),
-        x_{nullptr, input_.dtype(), input_.shape(), input_.strides()},
-        sums_(0) {
+      : arguments_(arguments), ranks_(ranks), input_(arguments.input), sums_(0) {
     options_.channel_axes = parse_channel_axes(arguments.channel_axes);
     options_.threads = arguments.threads;
     if (arguments.epsilon) options_.epsilon = *arguments.epsilon;
     if (arguments.epsilon_placement) options_.epsilon_placement = placement_of(*arguments.epsilon_placement);
-    axes_ = naming_options(normalize_option_names, [&] {
-      check_options(options_);
-      return resolve_channel_axes(options_.channel_axes, x_);
-    });
-    channels_ = channel_count(axes_, x_);
+    channels_ = naming_options(normalize_option_names, [&] { return channel_axes_of(input_.shape(), options_); });
     if (arguments.statistics_from) take_statistics(*arguments.statistics_from);
     gamma_ = read_values("--gamma", arguments.gamma, 1.0);
     beta_ = read_values("--beta", arguments.beta, 0.0);
     if (is_training() || arguments.statistics_from) return;
     const std::vector<double> means = read_values("--running-mean", arguments.running_mean, 0.0);
     const std::vector<double> variances = read_values("--running-variance", arguments.running_variance, 1.0);
-    statistics_ = naming_options(normalize_option_names, [&] {
-      return given_statistics(view(means, {channels_}), view(variances, {channels_}), options_);
-    });
+    statistics_ = naming_options(
+        normalize_option_names, [&] { return given_statistics(per_channel(means), per_channel(variances), options_); });
   }
 
   void run() {
@@ -79,7 +64,7 @@ class Normalization {
     progress.finish();
     commit(*writer);
     if (is_training() && is_first()) {
-      warn_of_non_finite(sums_, channel_sizes(axes_, input_.shape()), "became NaN");
+      warn_of_non_finite(sums_, channels_.sizes, "became NaN");
     }
   }
 
@@ -139,17 +124,16 @@ class Normalization {
   void take_statistics(const std::string& path) {
     const NormalizedBy given = read_statistics(path);
     const std::string name = npy::input_name(path);
-    const IndexList sizes = channel_sizes(axes_, input_.shape());
-    if (given.channel_shape != sizes) {
+    if (given.channel_shape != channels_.sizes) {
       throw Error("--statistics-from", "has channels of shape " + to_string(given.channel_shape) + " in " + name +
-                                           "; expected " + to_string(sizes) + ", as " + input_.name() +
+                                           "; expected " + to_string(channels_.sizes) + ", as " + input_.name() +
                                            " has in shape " + to_string(input_.shape()));
     }
     const auto refuse = [&](const char* option, const std::string& value, const std::string& expected) {
       throw Error(option, "is " + value + "; expected " + expected + ", as in " + name + ", or no " + option);
     };
     if (arguments_.epsilon && options_.epsilon != given.epsilon) {
-      refuse("--epsilon", exactnorm::to_text(options_.epsilon), exactnorm::to_text(given.epsilon));
+      refuse("--epsilon", fmt::format("{}", options_.epsilon), fmt::format("{}", given.epsilon));
     }
     if (arguments_.epsilon_placement && options_.epsilon_placement != given.epsilon_placement) {
       refuse("--epsilon-placement", *arguments_.epsilon_placement, name_of(given.epsilon_placement));
@@ -167,44 +151,44 @@ class Normalization {
   [[nodiscard]] std::vector<double> read_values(const std::string& name, const std::optional<std::string>& path,
                                                 double value) const {
     if (!path) {
-      std::vector<double> values(static_cast<std::size_t>(channels_), value);
+      std::vector<double> values(static_cast<std::size_t>(channels_.channels), value);
       return values;
     }
     // The shape first: somebody may have named a file that does not fit in memory.
     const npy::NpyFile file(*path);
-    if (file.element_count() != channels_) {
+    if (file.element_count() != channels_.channels) {
       throw Error(name, "has shape " + to_string(file.shape()) + "; expected one element for each of the " +
-                            std::to_string(channels_) + " channels");
+                            std::to_string(channels_.channels) + " channels");
     }
-    return read_parameter(name, npy::read_npy(file).view(), axes_, x_);
+    const npy::NpyArray parameter = npy::read_npy(file);
+    return naming_options({{"parameter", name}},
+                          [&] { return values_of(parameter_view(parameter.view(), input_.shape(), options_)); });
+  }
+
+  [[nodiscard]] TensorView per_channel(const std::vector<double>& values) const {
+    return view(values, {channels_.channels});
   }
 
   void sum(FileBlocks& blocks, Progress& progress) {
-    const ChannelMap whole = number_channels(axes_, input_.shape());
-    const PartialSums::Range range = range_for(std::array{x_});
-    SumExchange exchange(ranks_, channels_, range);
-    sums_ = PartialSums(channels_, PartialSums::Kind::moments, range);
+    const PartialSums::Range range = range_for(input_.dtype());
+    SumExchange exchange(ranks_, channels_.channels, range);
+    sums_ = PartialSums(channels_.channels, PartialSums::Kind::moments, range);
     agree(ranks_, [&] {
-      blocks.for_each(progress, [&](const FileBlock& block) {
-        accumulate_part(sums_, std::array{block.x}, axes_, channels_of_block(whole, block), options_.threads);
-      });
+      blocks.for_each(progress, [&](const FileBlock& block) { accumulate(sums_, block.x, block.place, options_); });
     });
     // The count of the whole file, once.
-    PartialSumsAccess::set_count(sums_, channels_ == 0 || !is_first() ? 0 : input_.element_count() / channels_);
+    if (channels_.channels > 0 && is_first()) sums_.add_count(input_.element_count() / channels_.channels);
     sums_ = exchange.sum(sums_);
     statistics_ = normalizing_statistics(sums_, options_);
   }
 
   void map(FileBlocks& blocks, Progress& progress, npy::NpyWriter& writer) const {
-    const ChannelMap whole = number_channels(axes_, input_.shape());
     std::vector<std::byte> buffer;
-    CoefficientTable table(channels_);
-    set_forward(table, all_channels(channels_), statistics_, gamma_, beta_);
+    const Affine affine = {per_channel(gamma_), per_channel(beta_)};
     blocks.for_each(progress, [&](const FileBlock& block) {
       buffer.resize(static_cast<std::size_t>(element_count(block.x.shape)) * size_of(output_dtype()));
       const MutableTensorView y = {buffer.data(), output_dtype(), block.x.shape, block.x.strides};
-      map_all(map_operands(block.x, std::nullopt, y), axes_, channels_of_block(whole, block), options_.threads,
-              table.view());
+      inference(block.x, block.place, statistics_, y, affine, options_);
       // Standard output cannot be taken back.
       input_.check();
       writer.write_at(block.first, buffer);
@@ -214,10 +198,9 @@ class Normalization {
   [[nodiscard]] Json describe() const {
     Json json = {{"mode", is_training() ? "training" : "inference"},
                  {"count", nullptr},
-                 {"channels", channels_},
-                 {"channel_axes", std::vector<Index>(axes_.begin(), axes_.end())}};
-    add_statistics(json,
-                   {channel_sizes(axes_, input_.shape()), options_.epsilon, options_.epsilon_placement, statistics_});
+                 {"channels", channels_.channels},
+                 {"channel_axes", std::vector<Index>(channels_.axes.begin(), channels_.axes.end())}};
+    add_statistics(json, {channels_.sizes, options_.epsilon, options_.epsilon_placement, statistics_});
     json["standard_deviation"] = Json::array();
     json["non_finite_count"] = nullptr;
     if (!is_training()) {
@@ -225,11 +208,9 @@ class Normalization {
       return json;
     }
     json["count"] = sums_.count();
-    for (const ChannelDeviations& deviations : standard_deviations(sums_)) {
-      json["standard_deviation"].push_back(deviations.biased);
-    }
+    json["standard_deviation"] = deviations_of(sums_).biased;
     json["non_finite_count"] = Json::array();
-    for (Index channel = 0; channel < channels_; ++channel) {
+    for (Index channel = 0; channel < channels_.channels; ++channel) {
       json["non_finite_count"].push_back(sums_.nonfinite_count(channel));
     }
     return json;
@@ -238,10 +219,8 @@ class Normalization {
   const NormalizeArguments& arguments_;
   Communicator& ranks_;
   npy::NpyFile input_;
-  TensorView x_;  // shape, strides and dtype of the whole input; the data comes in blocks
   Options options_;
-  IndexList axes_;
-  Index channels_ = 0;
+  ChannelAxes channels_;
   std::vector<double> gamma_;
   std::vector<double> beta_;
   PartialSums sums_;

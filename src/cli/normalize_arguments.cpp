@@ -1,11 +1,11 @@
-#include "cli/normalize_arguments.h"
+#include "normalize_arguments.h"
 
 #include <utility>
 #include <vector>
 
-#include "cli/streams.h"
 #include "exactnorm/error.h"
-#include "npy/system_text.h"
+#include "streams.h"
+#include "system_text.h"
 
 namespace exactnorm::cli {
 

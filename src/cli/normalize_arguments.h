@@ -4,10 +4,10 @@
 #include <optional>
 #include <string>
 
-#include "cli/arguments.h"
-#include "cli/file_blocks.h"
+#include "arguments.h"
 #include "exactnorm/communicator.h"
 #include "exactnorm/options.h"
+#include "file_blocks.h"
 
 namespace exactnorm::cli {
 

@@ -2,9 +2,9 @@
 #include <memory>
 #include <string>
 
-#include "cli/ranks.h"
 #include "exactnorm/error.h"
 #include "exactnorm/mpi.h"
+#include "ranks.h"
 
 namespace exactnorm::cli {
 namespace {

@@ -2,8 +2,8 @@
 #include <cstdlib>
 #include <string>
 
-#include "cli/ranks.h"
 #include "exactnorm/error.h"
+#include "ranks.h"
 
 namespace exactnorm::cli {
 

@@ -7,25 +7,18 @@
 #include <limits>
 #include <memory>
 #include <optional>
-#include <span>
 #include <string>
 #include <vector>
 
-#include "batch_norm/accumulate.h"
-#include "cli/arguments.h"
-#include "cli/channel_report.h"
-#include "cli/commands.h"
-#include "cli/file_blocks.h"
-#include "cli/json_text.h"
-#include "cli/ranks.h"
-#include "cli/streams.h"
+#include "arguments.h"
+#include "channel_report.h"
+#include "commands.h"
 #include "exactnorm/exactnorm.h"
-#include "npy/npy_file.h"
-#include "sums/exact_sums.h"
-#include "sums/superaccumulator.h"
-#include "sums/value_range.h"
-#include "tensor/checks.h"
-#include "traverse/parallel.h"
+#include "file_blocks.h"
+#include "json_text.h"
+#include "npy_file.h"
+#include "ranks.h"
+#include "streams.h"
 
 namespace exactnorm::cli {
 namespace {
@@ -38,7 +31,6 @@ struct Arguments {
   Index block_bytes = default_block_bytes;
 };
 
-constexpr double infinity = std::numeric_limits<double>::infinity();
 constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
 constexpr Index largest_count = Index{1} << 62;
 
@@ -46,105 +38,91 @@ constexpr Index largest_count = Index{1} << 62;
 class DataSet {
  public:
   DataSet(const Arguments& arguments, Communicator& ranks) : arguments_(arguments), ranks_(ranks) {
-    const IndexList axes = parse_channel_axes(arguments.channel_axes);
-    naming_options(names, [&] { check_options({.channel_axes = axes, .threads = arguments.threads}); });
+    options_.channel_axes = parse_channel_axes(arguments.channel_axes);
+    options_.threads = arguments.threads;
     check_input_streams(arguments.inputs, ranks);
-    for (const std::string& path : arguments.inputs) add_file(path, axes);
+    for (const std::string& path : arguments.inputs) add_file(path);
   }
 
-  [[nodiscard]] const IndexList& sizes() const { return sizes_; }
+  [[nodiscard]] const IndexList& sizes() const { return channels_.sizes; }
 
   struct Result {
     PartialSums sums;
-    std::vector<double> minimum;
-    std::vector<double> maximum;
+    ValueRanges ranges;
   };
 
   [[nodiscard]] Result read() {
-    const auto channels = static_cast<std::size_t>(channels_);
-    SumExchange exchange(ranks_, channels_, range_);
-    Result result{PartialSums(channels_, PartialSums::Kind::moments, range_), std::vector<double>(channels, infinity),
-                  std::vector<double>(channels, -infinity)};
+    const Index channels = channels_.channels;
+    SumExchange exchange(ranks_, channels, range_);
+    Result result{PartialSums(channels, PartialSums::Kind::moments, range_), ValueRanges(channels)};
     Index bytes = 0;
-    for (const File& file : files_) bytes += byte_count(file.npy) / ranks_.size();
+    for (const npy::NpyFile& file : files_) bytes += byte_count(file) / ranks_.size();
     Progress progress("reading", ranks_.rank() == 0 ? bytes : 0);
     agree(ranks_, [&] {
-      for (const File& file : files_) read_file(file, result, progress);
+      for (const npy::NpyFile& file : files_) read_file(file, result, progress);
     });
     // The count of all files, once.
-    PartialSumsAccess::set_count(result.sums, ranks_.rank() == 0 ? count_ : 0);
+    if (ranks_.rank() == 0) result.sums.add_count(count_);
     result.sums = exchange.sum(result.sums);
-    combine(result.minimum, [](double a, double b) { return std::min(a, b); });
-    combine(result.maximum, [](double a, double b) { return std::max(a, b); });
+    gather(result.ranges);
     return result;
   }
 
  private:
-  struct File {
-    npy::NpyFile npy;
-    IndexList axes;
-  };
-
-  static inline const OptionNames names = {{"threads", "--threads"}};
-
   static Index byte_count(const npy::NpyFile& npy) {
     return npy.element_count() * static_cast<Index>(size_of(npy.dtype()));
   }
 
-  // The same operation over all ranks, element by element.
-  template <typename Operation>
-  void combine(std::vector<double>& values, const Operation& operation) const {
-    std::string own(values.size() * sizeof(double), '\0');
-    std::memcpy(own.data(), values.data(), own.size());
-    std::vector<double> others(values.size());
-    for (const std::string& bytes : ranks_.gather(own)) {
-      std::memcpy(others.data(), bytes.data(), own.size());
-      std::transform(values.begin(), values.end(), others.begin(), values.begin(), operation);
+  // Those of all ranks.
+  void gather(ValueRanges& ranges) const {
+    const std::size_t bytes = ranges.minimum.size() * sizeof(double);
+    std::string own(2 * bytes, '\0');
+    std::memcpy(own.data(), ranges.minimum.data(), bytes);
+    std::memcpy(own.data() + bytes, ranges.maximum.data(), bytes);
+    ValueRanges others(ranges.channels());
+    for (const std::string& text : ranks_.gather(own)) {
+      std::memcpy(others.minimum.data(), text.data(), bytes);
+      std::memcpy(others.maximum.data(), text.data() + bytes, bytes);
+      ranges.merge(others);
     }
   }
 
-  void add_file(const std::string& path, const IndexList& channel_axes) {
+  void add_file(const std::string& path) {
     npy::NpyFile npy(path);
-    const TensorView x = {nullptr, npy.dtype(), npy.shape(), npy.strides()};
     const std::string name = npy.name();
-    const IndexList axes = naming_options({{"channel_axes", "--channel-axes for " + name}},
-                                          [&] { return resolve_channel_axes(channel_axes, x); });
-    const IndexList sizes = channel_sizes(axes, npy.shape());
+    const ChannelAxes channels =
+        naming_options({{"channel_axes", "--channel-axes for " + name}, {"threads", "--threads"}},
+                       [&] { return channel_axes_of(npy.shape(), options_); });
     if (files_.empty()) {
-      sizes_ = sizes;
-      channels_ = channel_count(axes, x);
-    } else if (sizes != sizes_) {
+      channels_ = channels;
+    } else if (channels.sizes != channels_.sizes) {
       const auto describe = [](const IndexList& list) {
         return list.size() == 1 ? std::to_string(list[0]) : to_string(list);
       };
-      throw Error(name, "has " + describe(sizes) + " channels in shape " + to_string(npy.shape()) + "; expected " +
-                            describe(sizes_) + ", as " + files_.front().npy.name() + " has in shape " +
-                            to_string(files_.front().npy.shape()));
+      throw Error(name, "has " + describe(channels.sizes) + " channels in shape " + to_string(npy.shape()) +
+                            "; expected " + describe(channels_.sizes) + ", as " + files_.front().name() +
+                            " has in shape " + to_string(files_.front().shape()));
     }
-    const Index count = channels_ == 0 ? 0 : npy.element_count() / channels_;
+    const Index count = channels.channels == 0 ? 0 : npy.element_count() / channels.channels;
     if (count > largest_count - count_) throw Error(name, "has too many elements; expected at most 2^62 in all files");
     count_ += count;
-    if (range_for(std::span(&x, 1)) == PartialSums::Range::extended) range_ = PartialSums::Range::extended;
-    files_.push_back({std::move(npy), axes});
+    range_ = std::max(range_, range_for(npy.dtype()));
+    files_.push_back(std::move(npy));
   }
 
-  void read_file(const File& file, Result& result, Progress& progress) const {
-    const ChannelMap whole = number_channels(file.axes, file.npy.shape());
-    FileBlocks blocks(file.npy, size_of(file.npy.dtype()), arguments_.block_bytes, {ranks_.rank(), ranks_.size()});
+  void read_file(const npy::NpyFile& file, Result& result, Progress& progress) const {
+    FileBlocks blocks(file, size_of(file.dtype()), arguments_.block_bytes, {ranks_.rank(), ranks_.size()});
     blocks.for_each(progress, [&](const FileBlock& block) {
-      const ChannelMap channels = channels_of_block(whole, block);
-      const std::array operands = {block.x};
-      accumulate_part(result.sums, operands, file.axes, channels, arguments_.threads);
-      widen_value_ranges(block.x, file.axes, channels, resolve_threads(arguments_.threads), result.minimum,
-                         result.maximum);
+      accumulate(result.sums, block.x, block.place, options_);
+      accumulate(result.ranges, block.x, block.place, options_);
     });
   }
 
   const Arguments& arguments_;
   Communicator& ranks_;
-  std::vector<File> files_;
-  IndexList sizes_;
-  Index channels_ = 0;
+  Options options_;
+  std::vector<npy::NpyFile> files_;
+  ChannelAxes channels_;
   Index count_ = 0;
   PartialSums::Range range_ = PartialSums::Range::single;
 };
@@ -161,13 +139,13 @@ struct Row {
 
 std::vector<Row> rows_of(const DataSet::Result& result) {
   const Statistics statistics = statistics_of(result.sums);
-  const std::vector<ChannelDeviations> deviations = standard_deviations(result.sums);
+  const Deviations deviations = deviations_of(result.sums);
   std::vector<Row> rows;
-  for (std::size_t i = 0; i < deviations.size(); ++i) {
-    Row row{.mean = statistics.mean[i], .deviation = deviations[i].biased, .unbiased = deviations[i].unbiased};
-    if (result.minimum[i] <= result.maximum[i]) {
-      row.minimum = result.minimum[i];
-      row.maximum = result.maximum[i];
+  for (std::size_t i = 0; i < statistics.mean.size(); ++i) {
+    Row row{.mean = statistics.mean[i], .deviation = deviations.biased[i], .unbiased = deviations.unbiased[i]};
+    if (result.ranges.minimum[i] <= result.ranges.maximum[i]) {
+      row.minimum = result.ranges.minimum[i];
+      row.maximum = result.ranges.maximum[i];
     }
     row.non_finite = result.sums.nonfinite_count(static_cast<Index>(i));
     rows.push_back(row);

@@ -1,4 +1,6 @@
-#include "cli/statistics_file.h"
+#include "statistics_file.h"
+
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cmath>
@@ -6,9 +8,7 @@
 #include <string_view>
 
 #include "exactnorm/error.h"
-#include "npy/mapped_file.h"
-#include "sums/exact_finalize.h"
-#include "tensor/checks.h"
+#include "mapped_file.h"
 
 namespace exactnorm::cli {
 namespace {
@@ -112,8 +112,15 @@ class Reader {
   Json json_;
 };
 
+struct ChannelStatistics {
+  double mean = 0;
+  double mean_residual = 0;
+  double variance = 0;
+  double inverse_deviation = 0;
+};
+
 ChannelStatistics read_channel(const Reader& reader, std::size_t channel, const Json& means, const Json& residuals,
-                               const Json& variances, const Json& inverses, const Options& options) {
+                               const Json& variances, const Json& inverses, const NormalizedBy& given) {
   const auto finite = [&](const char* key, const Json& list) {
     if (list[channel].is_null()) {
       reader.fail_at(key, channel, list[channel], "a number; data with NaN, with infinity or without values has none");
@@ -135,15 +142,16 @@ ChannelStatistics read_channel(const Reader& reader, std::size_t channel, const 
   }
   // Somebody may have edited one of them alone. Beyond these powers, float64 holds less of the variance than the
   // inverse deviation was made of.
-  const double divisor = result.variance + options.epsilon;
-  if (divisor < 0 || (result.variance < 0 && options.epsilon_placement == EpsilonPlacement::deviation)) {
+  const double divisor = result.variance + given.epsilon;
+  const bool beside_deviation = given.epsilon_placement == EpsilonPlacement::deviation;
+  if (divisor < 0 || (result.variance < 0 && beside_deviation)) {
     reader.fail_at("variance", channel, variances[channel], "0 or more");
   }
   if (divisor < 0x1p-900 || divisor > 0x1p900) return result;
-  const double expected = inverse_deviation_of(result.variance, options);
+  const double expected = 1 / (beside_deviation ? std::sqrt(result.variance) + given.epsilon : std::sqrt(divisor));
   if (!(std::abs(result.inverse_deviation - expected) <= 1e-14 * expected)) {
     reader.fail_at("inverse_deviation", channel, inverses[channel],
-                   exactnorm::to_text(expected) + ", to go with variance and epsilon");
+                   fmt::format("{}, to go with variance and epsilon", expected));
   }
   return result;
 }
@@ -192,11 +200,15 @@ NormalizedBy read_statistics(const std::string& path) {
   const Json& residuals = reader.list("mean_residual", channels);
   const Json& variances = reader.list("variance", channels);
   const Json& inverses = reader.list("inverse_deviation", channels);
-  const Options options = {.epsilon = result.epsilon, .epsilon_placement = result.epsilon_placement};
-  result.statistics = make_statistics(static_cast<Index>(channels), 0, options);
+  Statistics& statistics = result.statistics;
+  statistics.epsilon = result.epsilon;
+  statistics.epsilon_placement = result.epsilon_placement;
   for (std::size_t channel = 0; channel < channels; ++channel) {
-    set_channel(result.statistics, static_cast<Index>(channel),
-                read_channel(reader, channel, means, residuals, variances, inverses, options));
+    const ChannelStatistics read = read_channel(reader, channel, means, residuals, variances, inverses, result);
+    statistics.mean.push_back(read.mean);
+    statistics.mean_residual.push_back(read.mean_residual);
+    statistics.variance.push_back(read.variance);
+    statistics.inverse_deviation.push_back(read.inverse_deviation);
   }
   return result;
 }

@@ -3,10 +3,10 @@
 #include <string>
 #include <vector>
 
-#include "cli/json_text.h"
 #include "exactnorm/options.h"
 #include "exactnorm/statistics.h"
 #include "exactnorm/tensor.h"
+#include "json_text.h"
 
 namespace exactnorm::cli {
 

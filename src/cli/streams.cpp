@@ -1,4 +1,4 @@
-#include "cli/streams.h"
+#include "streams.h"
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -9,7 +9,7 @@
 #include <system_error>
 
 #include "exactnorm/error.h"
-#include "npy/system_text.h"
+#include "system_text.h"
 
 namespace exactnorm::cli {
 namespace {

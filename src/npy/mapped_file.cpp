@@ -1,4 +1,4 @@
-#include "npy/mapped_file.h"
+#include "mapped_file.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -10,9 +10,9 @@
 #include <utility>
 
 #include "exactnorm/error.h"
-#include "npy/file_descriptor.h"
-#include "npy/standard_input.h"
-#include "npy/system_text.h"
+#include "file_descriptor.h"
+#include "standard_input.h"
+#include "system_text.h"
 
 namespace exactnorm::npy {
 namespace {

@@ -5,7 +5,7 @@
 #include <span>
 #include <string>
 
-#include "npy/mapping_guard.h"
+#include "mapping_guard.h"
 
 namespace exactnorm::npy {
 

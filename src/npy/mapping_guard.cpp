@@ -1,4 +1,4 @@
-#include "npy/mapping_guard.h"
+#include "mapping_guard.h"
 
 #include <sys/mman.h>
 #include <unistd.h>

@@ -1,4 +1,4 @@
-#include "npy/npy_file.h"
+#include "npy_file.h"
 
 #include <algorithm>
 #include <bit>

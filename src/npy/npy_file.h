@@ -7,9 +7,9 @@
 
 #include "exactnorm/dtype.h"
 #include "exactnorm/tensor.h"
-#include "npy/mapped_file.h"
-#include "npy/npy_header.h"
-#include "npy/output_file.h"
+#include "mapped_file.h"
+#include "npy_header.h"
+#include "output_file.h"
 
 namespace exactnorm::npy {
 

@@ -1,4 +1,4 @@
-#include "npy/npy_header.h"
+#include "npy_header.h"
 
 #include <algorithm>
 #include <array>

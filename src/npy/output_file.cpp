@@ -1,4 +1,4 @@
-#include "npy/output_file.h"
+#include "output_file.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -10,8 +10,8 @@
 #include <utility>
 
 #include "exactnorm/error.h"
-#include "npy/file_descriptor.h"
-#include "npy/system_text.h"
+#include "file_descriptor.h"
+#include "system_text.h"
 
 namespace exactnorm::npy {
 namespace {

@@ -7,7 +7,7 @@
 #include <span>
 #include <string>
 
-#include "npy/temporary_files.h"
+#include "temporary_files.h"
 
 namespace exactnorm::npy {
 

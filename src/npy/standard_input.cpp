@@ -1,4 +1,4 @@
-#include "npy/standard_input.h"
+#include "standard_input.h"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -13,9 +13,9 @@
 #include <vector>
 
 #include "exactnorm/error.h"
-#include "npy/file_descriptor.h"
-#include "npy/system_text.h"
-#include "npy/temporary_files.h"
+#include "file_descriptor.h"
+#include "system_text.h"
+#include "temporary_files.h"
 
 namespace exactnorm::npy {
 namespace {

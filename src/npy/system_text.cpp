@@ -1,4 +1,4 @@
-#include "npy/system_text.h"
+#include "system_text.h"
 
 #include <sys/stat.h>
 

@@ -1,4 +1,4 @@
-#include "npy/temporary_files.h"
+#include "temporary_files.h"
 
 #include <unistd.h>
 

@@ -95,6 +95,15 @@ Index PartialSums::nonfinite_count(Index channel) const {
   return PartialSumsAccess::nonfinite(*this, channel, 0) + PartialSumsAccess::nonfinite(*this, channel, 1);
 }
 
+void PartialSums::add_count(Index elements) {
+  if (elements < 0) throw Error("elements", "is " + std::to_string(elements) + "; expected 0 or more");
+  if (elements > maximum_count - count_) {
+    throw Error("elements", "is " + std::to_string(elements) + ", beside " + std::to_string(count_) +
+                                " so far; expected at most 2^62 in all");
+  }
+  count_ += elements;
+}
+
 void PartialSums::merge(const PartialSums& other) {
   if (other.kind_ != kind_) {
     throw Error("other", "holds " + name_of(other.kind_) + "; expected " + name_of(kind_));

@@ -7,32 +7,7 @@
 #include <cstdint>
 #include <span>
 
-#include "tensor/element_type.h"
-
 namespace exactnorm {
-
-IndexList resolve_channel_axes(const IndexList& channel_axes, const TensorView& x) {
-  const auto rank = static_cast<Index>(x.rank());
-  IndexList resolved;
-  for (const Index axis : channel_axes) {
-    const Index positive = axis < 0 ? axis + rank : axis;
-    if (positive < 0 || positive >= rank) {
-      throw Error("channel_axes",
-                  "has " + std::to_string(axis) + "; expected axes of a tensor of shape " + to_string(x.shape));
-    }
-    if (std::find(resolved.begin(), resolved.end(), positive) != resolved.end()) {
-      throw Error("channel_axes", "is " + to_string(channel_axes) + "; expected each axis at most once");
-    }
-    resolved.push_back(positive);
-  }
-  return resolved;
-}
-
-Index channel_count(const IndexList& resolved_axes, const TensorView& x) {
-  IndexList shape;
-  for (const Index axis : resolved_axes) shape.push_back(x.shape[static_cast<std::size_t>(axis)]);
-  return element_count(shape);
-}
 
 std::string to_text(double value) {
   std::array<char, 32> text{};
@@ -240,107 +215,6 @@ void check_overlap(const std::string& output_name, const TensorView& output, con
                                  (may_be_same ? "; expected separate memory or the very same view (address, strides "
                                                 "and dtype)"
                                               : "; expected separate memory"));
-  }
-}
-
-namespace {
-
-// The strides that walk a parameter in channel order, one per channel axis, or none if it does not fit.
-bool parameter_strides(const TensorView& parameter, const IndexList& axes, const TensorView& x, IndexList& strides) {
-  strides = {};
-  if (parameter.rank() == axes.size()) {  // the sizes of the channel axes
-    bool fits = true;
-    for (std::size_t i = 0; i < axes.size(); ++i) {
-      fits = fits && parameter.shape[i] == x.shape[static_cast<std::size_t>(axes[i])];
-    }
-    if (fits) {
-      strides = parameter.strides;
-      return true;
-    }
-  }
-  if (parameter.rank() == 1 && parameter.shape[0] == channel_count(axes, x)) {  // (channels,)
-    strides = axes;
-    Index stride = parameter.strides[0];
-    for (std::size_t i = axes.size(); i-- > 0;) {
-      strides[i] = stride;
-      stride *= x.shape[static_cast<std::size_t>(axes[i])];
-    }
-    return true;
-  }
-  if (parameter.rank() != x.rank()) return false;
-  for (std::size_t i = 0; i < x.rank(); ++i) {  // as keepdims leaves it
-    const bool is_channel = std::find(axes.begin(), axes.end(), static_cast<Index>(i)) != axes.end();
-    if (parameter.shape[i] != (is_channel ? x.shape[i] : 1)) return false;
-  }
-  for (const Index axis : axes) strides.push_back(parameter.strides[static_cast<std::size_t>(axis)]);
-  return true;
-}
-
-// Calls visit(channel, offset) for each channel, with the offset of its element in the parameter.
-template <typename Visit>
-void walk_parameter(const std::string& name, const TensorView& parameter, const IndexList& axes, const TensorView& x,
-                    const Visit& visit) {
-  const Index channels = channel_count(axes, x);
-  IndexList strides;
-  if (!parameter_strides(parameter, axes, x, strides)) {
-    throw Error(name, "has shape " + to_string(parameter.shape) + "; expected one element for each of the " +
-                          std::to_string(channels) + " channels");
-  }
-  if (axes.size() == 1) {
-    for (Index channel = 0; channel < channels; ++channel) {
-      visit(static_cast<std::size_t>(channel), channel * strides[0]);
-    }
-    return;
-  }
-  for (Index channel = 0; channel < channels; ++channel) {
-    Index rest = channel;
-    Index offset = 0;
-    for (std::size_t i = axes.size(); i-- > 0;) {
-      const Index size = x.shape[static_cast<std::size_t>(axes[i])];
-      offset += rest % size * strides[i];
-      rest /= size;
-    }
-    visit(static_cast<std::size_t>(channel), offset);
-  }
-}
-
-}  // namespace
-
-std::vector<double> read_parameter(const std::string& name, const TensorView& parameter, const IndexList& resolved_axes,
-                                   const TensorView& x) {
-  check_view(name, parameter);
-  std::vector<double> values(static_cast<std::size_t>(channel_count(resolved_axes, x)));
-  visit_dtype(parameter.dtype, [&](auto element) {
-    const auto* elements = static_cast<const decltype(element)*>(parameter.data);
-    walk_parameter(name, parameter, resolved_axes, x,
-                   [&](std::size_t channel, Index offset) { values[channel] = static_cast<double>(elements[offset]); });
-  });
-  return values;
-}
-
-void check_output_parameter(const std::string& name, const TensorView& parameter, const IndexList& resolved_axes,
-                            const TensorView& x) {
-  check_output(name, parameter);
-  walk_parameter(name, parameter, resolved_axes, x, [](std::size_t, Index) {});
-}
-
-void write_parameter(const std::string& name, const MutableTensorView& parameter, const IndexList& resolved_axes,
-                     const TensorView& x, const std::vector<double>& values) {
-  walk_parameter(name, parameter, resolved_axes, x, [&](std::size_t channel, Index offset) {
-    store_element(parameter.data, parameter.dtype, offset, values[channel]);
-  });
-}
-
-double load_element(const void* data, DType dtype, Index offset) noexcept {
-  return visit_dtype(
-      dtype, [&](auto element) { return static_cast<double>(static_cast<const decltype(element)*>(data)[offset]); });
-}
-
-void store_element(void* data, DType dtype, Index offset, double value) noexcept {
-  if (dtype == DType::float32) {
-    static_cast<float*>(data)[offset] = static_cast<float>(value);
-  } else {
-    static_cast<double*>(data)[offset] = value;
   }
 }
 

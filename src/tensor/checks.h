@@ -41,8 +41,12 @@ void check_options(const Options& options);
 void check_overlap(const std::string& output_name, const TensorView& output, const std::string& other_name,
                    const TensorView& other, bool may_be_same);
 
-/// A per-channel parameter as float64, in the order of channels. Throws Error unless its shape is
-/// (channels,), the sizes of the channel axes, or x's shape with 1 on the reduced axes.
+/// A view of a per-channel parameter with the sizes of the channel axes. Throws Error unless its shape is
+/// (channels,), the sizes of the channel axes, or x's shape with 1 on the reduced axes. x needs no data.
+[[nodiscard]] TensorView view_parameter(const std::string& name, const TensorView& parameter,
+                                        const IndexList& resolved_axes, const TensorView& x);
+
+/// The values of such a parameter as float64, in the order of channels. Throws Error as view_parameter does.
 [[nodiscard]] std::vector<double> read_parameter(const std::string& name, const TensorView& parameter,
                                                  const IndexList& resolved_axes, const TensorView& x);
 
@@ -51,9 +55,5 @@ void check_output_parameter(const std::string& name, const TensorView& parameter
                             const TensorView& x);
 void write_parameter(const std::string& name, const MutableTensorView& parameter, const IndexList& resolved_axes,
                      const TensorView& x, const std::vector<double>& values);
-
-/// Element `offset` (in elements from `data`) as float64.
-[[nodiscard]] double load_element(const void* data, DType dtype, Index offset) noexcept;
-void store_element(void* data, DType dtype, Index offset, double value) noexcept;
 
 }  // namespace exactnorm

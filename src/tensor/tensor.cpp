@@ -1,6 +1,12 @@
 #include "exactnorm/tensor.h"
 
 #include <algorithm>
+#include <vector>
+
+#include "tensor/checks.h"
+#include "tensor/element_type.h"
+#include "tensor/elements.h"
+#include "traverse/floating_point.h"
 
 namespace exactnorm {
 
@@ -108,6 +114,19 @@ TensorView slice(const TensorView& x, std::size_t axis, Index begin, Index size)
 }
 MutableTensorView slice(const MutableTensorView& x, std::size_t axis, Index begin, Index size) {
   return sliced<MutableTensorView, std::byte>(x, axis, begin, size);
+}
+
+std::vector<double> values_of(const TensorView& x) {
+  const DefaultFloatingPoint default_floating_point;
+  check_view("x", x);
+  std::vector<double> values(static_cast<std::size_t>(element_count(x.shape)));
+  visit_dtype(x.dtype, [&](auto element) {
+    const auto* elements = static_cast<const decltype(element)*>(x.data);
+    for_each_element(x, [&](Index position, Index offset) {
+      values[static_cast<std::size_t>(position)] = static_cast<double>(elements[offset]);
+    });
+  });
+  return values;
 }
 
 }  // namespace exactnorm

@@ -21,7 +21,7 @@ prefix=$work/prefix
 
 if (($# == 3)); then
   cmake -S "$source" -B "$build" -G Ninja -DCMAKE_CXX_COMPILER="$compiler" -DCMAKE_BUILD_TYPE=Release \
-    -DBUILD_SHARED_LIBS=ON -DEXACTNORM_BUILD_CLI=OFF -DEXACTNORM_BUILD_TESTS=OFF >"$work/log" || {
+    -DBUILD_SHARED_LIBS=ON -DEXACTNORM_BUILD_TESTS=OFF >"$work/log" || {
     cat "$work/log"
     exit 1
   }
@@ -38,6 +38,10 @@ fi
 libraries=$(dirname "$(find "$prefix" -name 'libexactnorm.*' -print -quit)")
 if [[ -e $libraries/libexactnorm.so ]]; then
   kind=shared static=
+  "$consumer/check_exports.sh" "$libraries/libexactnorm.so" "$consumer/exports.txt"
+  if [[ -e $libraries/libexactnorm_mpi.so ]]; then
+    "$consumer/check_exports.sh" "$libraries/libexactnorm_mpi.so" "$consumer/exports_mpi.txt"
+  fi
 else
   kind=static static=--static
 fi
