@@ -49,21 +49,26 @@ class PackedTile {
   }
   void put_zeros(Index count, Index at) { std::fill_n(values_->data() + at, count, T{0}); }
 
-  /// Copies the first `count` elements of the buffer to a float32 or float64 output.
-  void take(const MutableTensorView& y, Index offset, Index count, Index stride) const {
+  /// Copies `count` elements from position `at` of the buffer on to a float32 or float64 output.
+  void take(const MutableTensorView& y, Index offset, Index count, Index stride, Index at) const {
     if (y.dtype == DType::float32) {
-      take_as<float>(y, offset, count, stride);
+      take_as<float>(y, offset, count, stride, at);
     } else {
-      take_as<double>(y, offset, count, stride);
+      take_as<double>(y, offset, count, stride, at);
     }
   }
 
  private:
+  // Not inlined, so that the loop has its registers for itself.
   template <typename Element>
-  void take_as(const MutableTensorView& y, Index offset, Index count, Index stride) const {
+  [[gnu::noinline]] void take_as(const MutableTensorView& y, Index offset, Index count, Index stride, Index at) const {
     Element* to = static_cast<Element*>(y.data) + offset;
-    const T* from = values_->data();
-    for (Index i = 0; i < count; ++i) to[i * stride] = static_cast<Element>(from[i]);
+    const T* from = values_->data() + at;
+    if (stride == 1) {
+      std::copy_n(from, count, to);
+    } else {
+      for (Index i = 0; i < count; ++i) to[i * stride] = static_cast<Element>(from[i]);
+    }
   }
 
   struct alignas(64) Values : std::array<T, static_cast<std::size_t>(capacity)> {};
