@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <iterator>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "batch_norm/reduction.h"
@@ -17,34 +18,6 @@ namespace {
 
 Partition partition_of(const LoopNest& nest, std::span<const TensorView> operands, int threads) {
   return {nest, size_of(operands.front().dtype), resolve_threads(threads)};
-}
-
-void map_piece(const LoopNest& nest, const Box& box, const MapOperands& operands, const MapCoefficients& coefficients) {
-  if (const std::optional<Index> first = first_of_consecutive(nest, box)) {
-    map_box(nest, box, operands, coefficients.from(*first));
-  } else {
-    map_box(nest, box, operands, gather(coefficients, channels_of(nest, box)).view());
-  }
-}
-
-// A group whose sums have just been taken: from its end backwards, as that is what is nearest in cache.
-void map_group(const LoopNest& nest, const Box& box, const MapOperands& operands, const MapCoefficients& coefficients) {
-  constexpr Index part_elements = 32768;
-  Index elements = 1;
-  std::size_t cut = box.size();
-  for (std::size_t i = box.size(); i-- > 0;) {
-    elements *= box[i].size;
-    if (!nest.loops[i].is_channel) cut = i;
-  }
-  const Index parts = cut == box.size() ? 1 : std::clamp<Index>(elements / part_elements, 1, box[cut].size);
-  for (Index part = parts; part-- > 0;) {
-    Box piece = box;
-    if (parts > 1) {
-      const Index first = box[cut].size * part / parts;
-      piece[cut] = {box[cut].begin + first, box[cut].size * (part + 1) / parts - first};
-    }
-    map_piece(nest, piece, operands, coefficients);
-  }
 }
 
 }  // namespace
@@ -66,7 +39,12 @@ MapOperands map_operands(const TensorView& x, const std::optional<TensorView>& d
   const auto bytes = [&](DType dtype) { return element_count(x.shape) * static_cast<Index>(size_of(dtype)); };
   const Index all = bytes(x.dtype) + bytes(out.dtype) + (dy ? bytes(dy->dtype) : 0);
   const bool in_place = out.data == x.data || (dy && out.data == dy->data);
-  return {x, dy, out, !in_place && all > last_level_cache_size() ? Store::streamed : Store::cached};
+  std::vector<TensorView> views;
+  views.reserve(maximum_operands);
+  views.push_back(x);
+  if (dy) views.push_back(*dy);
+  views.push_back(out);
+  return {std::move(views), out, !in_place && all > last_level_cache_size() ? Store::streamed : Store::cached};
 }
 
 void set_forward(CoefficientTable& table, std::span<const Index> channels, const Statistics& statistics,
@@ -80,11 +58,11 @@ void set_forward(CoefficientTable& table, std::span<const Index> channels, const
 
 void map_all(const MapOperands& operands, const IndexList& channel_axes, const ChannelMap& channels, int threads,
              const MapCoefficients& coefficients) {
-  const LoopNest nest = make_map_nest(operands, channel_axes, channels);
+  const LoopNest nest = make_loop_nest(operands.views, channel_axes, channels);
   const Partition partition = Partition::in_memory_order(nest, resolve_threads(threads));
   // Backwards: what was read last, in a walk over the sums, is in cache still.
   parallel_for(partition.groups(), partition.threads(), Order::backwards,
-               [&](Index group, int) { map_piece(nest, partition.box(group, 0), operands, coefficients); });
+               [&](Index group, int) { map_box(nest, partition.box(group, 0), operands, coefficients); });
 }
 
 void accumulate_finalize_apply(std::span<const TensorView> operands, const MapOperands* map,
@@ -92,14 +70,14 @@ void accumulate_finalize_apply(std::span<const TensorView> operands, const MapOp
                                const MapCoefficients& coefficients) {
   const ChannelMap channels = number_channels(channel_axes, operands.front().shape);
   const LoopNest nest = make_loop_nest(operands, channel_axes, channels);
-  const LoopNest map_nest = map != nullptr ? make_map_nest(*map, channel_axes, channels) : nest;
+  const LoopNest map_nest = map != nullptr ? make_loop_nest(map->views, channel_axes, channels) : nest;
   const Partition partition = partition_of(nest, operands, threads);
   // A group can be mapped right after its reduction where both walks cut the tensor alike, and where no two threads
   // write neighbouring parts of rows: the hardware's prefetchers would fetch what the other one is about to write.
   const bool parts_of_rows = nest.channels_innermost() && partition.groups() > 1 && partition.threads() > 1;
   const bool together = map != nullptr && partition.pieces() == 1 && !parts_of_rows && same_loops(nest, map_nest);
   reduce_groups(nest, partition, operands, kind, finalizer, [&](Index group) {
-    if (together) map_group(map_nest, partition.box(group, 0), *map, coefficients);
+    if (together) map_box(map_nest, partition.box(group, 0), *map, coefficients);
   });
   if (map != nullptr && !together) map_all(*map, channel_axes, channels, threads, coefficients);
 }

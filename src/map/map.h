@@ -1,7 +1,7 @@
 #pragma once
 
+#include <cstddef>
 #include <memory>
-#include <optional>
 #include <span>
 #include <vector>
 
@@ -10,6 +10,7 @@
 #include "sums/exact_finalize.h"
 #include "traverse/loop_nest.h"
 #include "traverse/partition.h"
+#include "traverse/traversal.h"
 
 namespace exactnorm {
 
@@ -17,6 +18,9 @@ namespace exactnorm {
 class CoefficientTable {
  public:
   explicit CoefficientTable(Index channels);
+  /// The coefficients of slots. `channels` are the channels of the slots' box.
+  CoefficientTable(const MapCoefficients& coefficients, std::span<const Index> channels, const SlotMap& slots,
+                   bool with_gradient);
   void set(Index channel, const ForwardCoefficients& coefficients) noexcept {
     column(0)[channel] = coefficients.mean;
     column(1)[channel] = coefficients.scale;
@@ -39,36 +43,30 @@ class CoefficientTable {
   [[nodiscard]] MapCoefficients view() const noexcept;
 
  private:
-  friend CoefficientTable gather(const MapCoefficients& coefficients, const std::vector<Index>& channels);
-  [[nodiscard]] double* column(Index which) const noexcept { return values_.get() + which * stride_; }
-  [[nodiscard]] float* single_column(Index which) const noexcept { return single_values_.get() + which * stride_; }
+  [[nodiscard]] double* column(Index which) const noexcept { return values_ + which * stride_; }
+  [[nodiscard]] float* single_column(Index which) const noexcept { return single_values_ + which * stride_; }
   void finish(std::span<const Index> channels, bool with_gradient);
   void finish(Index first, Index count, bool with_gradient);
 
   // From column to column. Not a power of two, as many numbers of channels are: the columns' entries for one channel
   // would compete for few places in the cache.
   Index stride_;
-  // Five columns each, of which only what is set is initialized.
-  std::unique_ptr<double[]> values_;
-  std::unique_ptr<float[]> single_values_;
+  // Five columns each, of which only what is set is initialized. They start with cache lines: vectors across two lines
+  // take longer to load.
+  std::unique_ptr<std::byte[]> memory_;
+  double* values_;
+  float* single_values_;
 };
-
-/// Those of the listed channels, in that order.
-[[nodiscard]] CoefficientTable gather(const MapCoefficients& coefficients, const std::vector<Index>& channels);
 
 /// What a map goes through. Without dy it computes y of x.
 struct MapOperands {
-  TensorView x;
-  std::optional<TensorView> dy;
+  std::vector<TensorView> views;  // x, dy where given, out
   MutableTensorView out;
   Store store = Store::cached;
 };
 
-/// The nest of a map: x, out and, where given, dy.
-[[nodiscard]] LoopNest make_map_nest(const MapOperands& operands, const IndexList& channel_axes,
-                                     const ChannelMap& channels);
-
-/// Writes one box of `out`. `coefficients` are those of the box's channels in the order of `channels_of`.
+/// Writes one box of `out`, from its end backwards. The nest is that of `operands.views`; `coefficients` are of all
+/// channels, by their numbers.
 void map_box(const LoopNest& nest, const Box& box, const MapOperands& operands, const MapCoefficients& coefficients);
 
 }  // namespace exactnorm

@@ -1,9 +1,9 @@
 #include "map/map_kernels.h"
 
 #include <algorithm>
-#include <cstdint>
 
 #include "simd/target.h"
+#include "traverse/cache_line.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "map/map_kernels.cpp"
@@ -71,11 +71,10 @@ HWY_INLINE void MapRun(const MapPointers<T>& at, Index count, const Arithmetic<k
   const Index last = count - width;
   const Vector<T> last_value = Compute(at.x + last, kWithGradient ? at.dy + last : nullptr, c);
   Index done = 0;
-  constexpr auto line = static_cast<Index>(streamed_alignment / sizeof(T));
+  constexpr Index line = line_size<T>;
   if (store == Store::streamed && count >= 2 * line) {
     // Whole lines only: a line that is streamed in part, and shared with the next run, costs more than it saves.
-    const auto beyond = static_cast<Index>(reinterpret_cast<std::uintptr_t>(at.out) % streamed_alignment);
-    const Index head = (streamed_alignment - beyond) % streamed_alignment / static_cast<Index>(sizeof(T));
+    const Index head = elements_to_line(at.out);
     if (head != 0) (void)MapVectors<kWithGradient, false>(at, 0, (head + width - 1) / width * width, c);
     done = MapVectors<kWithGradient, true>(at, head, head + (count - head) / line * line, c);
   }
@@ -88,7 +87,7 @@ HWY_INLINE void MapRun(const MapPointers<T>& at, Index count, const Arithmetic<k
 template <typename T>
 class OpenLine {
  public:
-  static constexpr Index size = streamed_alignment / static_cast<Index>(sizeof(T));
+  static constexpr Index size = line_size<T>;
 
   [[nodiscard]] Index filled() const { return filled_; }
 
@@ -140,8 +139,7 @@ HWY_INLINE void StreamRuns(MapPointers<T> at, Index runs, const RowStrides& stri
     if (open.filled() != 0) {
       done = open.template Close<kWithGradient>(at, c);
     } else if (run == 0) {
-      const auto beyond = static_cast<Index>(reinterpret_cast<std::uintptr_t>(at.out) % streamed_alignment);
-      done = (streamed_alignment - beyond) % streamed_alignment / static_cast<Index>(sizeof(T));
+      done = elements_to_line(at.out);
       MapRun<kWithGradient>(at, done, c, Store::cached);
     }
     const Index end = done + (count - done) / line * line;

@@ -83,12 +83,9 @@ void map_runs(const MapPointers<T>& at, Index runs, const RowStrides& strides, I
               const MapCoefficients& coefficients, bool same_channel, Store store);
 
 /// `rows` rows of `columns` neighbouring elements each; column i has the coefficients of entry i. Streamed
-/// only where rows of `out` start at multiples of `streamed_alignment`.
+/// only where rows of `out` start at multiples of `line_bytes`.
 template <typename T>
 void map_rows(const MapPointers<T>& at, Index rows, Index columns, const RowStrides& strides,
               const MapCoefficients& coefficients, Store store);
-
-/// Bytes: a cache line.
-inline constexpr Index streamed_alignment = 64;
 
 }  // namespace exactnorm

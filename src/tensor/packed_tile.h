@@ -37,33 +37,39 @@ class PackedTile {
     visit_dtype(x.dtype, [&](auto element) {
       using Element = decltype(element);
       if constexpr (sizeof(T) == 8 || fits_float32<Element>) {
-        const Element* from = static_cast<const Element*>(x.data) + offset;
-        T* to = values_->data() + at;
-        if (stride == 1) {
-          for (Index i = 0; i < count; ++i) to[i] = static_cast<T>(from[i]);
-        } else {
-          for (Index i = 0; i < count; ++i) to[i] = static_cast<T>(from[i * stride]);
-        }
+        copy(static_cast<const Element*>(x.data) + offset, stride, values_->data() + at, 1, count);
       }
     });
   }
   void put_zeros(Index count, Index at) { std::fill_n(values_->data() + at, count, T{0}); }
 
-  /// Copies the first `count` elements of the buffer to a float32 or float64 output.
-  void take(const MutableTensorView& y, Index offset, Index count, Index stride) const {
+  /// Copies `count` elements from position `at` of the buffer on to a float32 or float64 output.
+  void take(const MutableTensorView& y, Index offset, Index count, Index stride, Index at) const {
+    const T* const from = values_->data() + at;
     if (y.dtype == DType::float32) {
-      take_as<float>(y, offset, count, stride);
+      copy(from, 1, static_cast<float*>(y.data) + offset, stride, count);
     } else {
-      take_as<double>(y, offset, count, stride);
+      copy(from, 1, static_cast<double*>(y.data) + offset, stride, count);
     }
   }
 
  private:
-  template <typename Element>
-  void take_as(const MutableTensorView& y, Index offset, Index count, Index stride) const {
-    Element* to = static_cast<Element*>(y.data) + offset;
-    const T* from = values_->data();
-    for (Index i = 0; i < count; ++i) to[i * stride] = static_cast<Element>(from[i]);
+  // Not inlined, so that loops have registers for themselves; four elements at a time, as a loop of one costs more than
+  // its copy.
+  template <typename From, typename To>
+  [[gnu::noinline]] static void copy(const From* from, Index from_stride, To* to, Index to_stride, Index count) {
+    if (from_stride == 1 && to_stride == 1) {
+      std::copy_n(from, count, to);
+      return;
+    }
+    const auto one = [&](Index i) { to[i * to_stride] = static_cast<To>(from[i * from_stride]); };
+    constexpr Index at_once = 4;
+    for (; count >= at_once; count -= at_once) {
+      for (Index i = 0; i < at_once; ++i) one(i);
+      from += at_once * from_stride;
+      to += at_once * to_stride;
+    }
+    for (Index i = 0; i < count; ++i) one(i);
   }
 
   struct alignas(64) Values : std::array<T, static_cast<std::size_t>(capacity)> {};

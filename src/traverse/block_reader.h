@@ -8,7 +8,9 @@
 #include "exactnorm/tensor.h"
 #include "tensor/element_type.h"
 #include "tensor/packed_tile.h"
+#include "traverse/cache_line.h"
 #include "traverse/traversal.h"
+#include "traverse/tuning.h"
 
 namespace exactnorm {
 
@@ -23,14 +25,29 @@ struct Block {
   Index count = 0;
   Index slot = 0;
   Index prefetch = 0;
+  T* output = nullptr;       // the last operand, where it is written
+  bool is_streamed = false;  // whether the output is to be written past the caches
 };
 
-/// Makes blocks of regions: in place where the elements lie as kernels read them, else packed.
-template <typename T, std::size_t kOperands>
+/// The last operand of a traversal, where it is written.
+struct Output {
+  const MutableTensorView& view;
+  bool is_streamed;  // in whole cache lines
+};
+
+/// Makes blocks of regions: in place where the elements lie as kernels read them, else packed. An output that is not
+/// written in place takes the place of the first operand in the packed tile, and is copied from there.
+template <typename T, std::size_t kOperands, bool kWrites = false>
 class BlockReader {
  public:
-  BlockReader(const Traversal& traversal, std::span<const TensorView> operands)
+  BlockReader(const Traversal& traversal, std::span<const TensorView> operands) requires(!kWrites)
       : operands_(operands), is_lanes_(traversal.is_lanes()), repeats_(traversal.slots().repeats) {}
+  BlockReader(const Traversal& traversal, std::span<const TensorView> operands, const Output& output) requires kWrites
+      : operands_(operands),
+        is_lanes_(traversal.is_lanes()),
+        repeats_(traversal.slots().repeats),
+        to_(&output.view),
+        is_streamed_(output.is_streamed) {}
 
   /// Calls visit(block) for each block of the region.
   template <typename Visit>
@@ -44,16 +61,24 @@ class BlockReader {
       }
       return;
     }
-    Block<T, kOperands> block{{}, {}, {}, region.channels, region.rows, region.count, region.slot, region.prefetch};
+    Block<T, kOperands> block{.channels = region.channels,
+                              .rows = region.rows,
+                              .count = region.count,
+                              .slot = region.slot,
+                              .prefetch = region.prefetch,
+                              .is_streamed = is_streamed_};
     for (std::size_t j = 0; j < kOperands; ++j) {
       block.data[j] = static_cast<const T*>(operands_[j].data) + region.offsets[j];
       block.channel_strides[j] = region.channel_strides[j];
       block.strides[j] = region.row_strides[j];
     }
-    repeats_ == 1 ? visit(block) : visit_joined(block, visit);
+    if constexpr (kWrites) block.output = static_cast<T*>(to_->data) + region.offsets[kInputs];
+    repeats_ == 1 ? visit_block(block, visit) : visit_joined(block, visit);
   }
 
  private:
+  static constexpr std::size_t kInputs = kOperands - (kWrites ? 1 : 0);
+
   [[nodiscard]] bool is_direct(const Region& region) const noexcept {
     for (std::size_t j = 0; j < kOperands; ++j) {
       if (operands_[j].dtype != dtype_of<T>() || (region.steps[j] != 1 && region.count > 1)) return false;
@@ -62,41 +87,67 @@ class BlockReader {
     return true;
   }
 
-  // Rows without a gap between them, `repeats` of which make one.
+  // Rows of lanes are streamed if each starts with a line; kernels find the lines of runs.
+  template <typename Visit>
+  void visit_block(Block<T, kOperands> block, const Visit& visit) const {
+    if constexpr (kWrites) {
+      const bool is_in_lines = elements_to_line(block.output) == 0 && block.strides[kInputs] % line_size<T> == 0;
+      block.is_streamed = block.is_streamed && (is_in_lines || !is_lanes_);
+    }
+    visit(block);
+  }
+
+  // Rows without a gap between them, `repeats` of which make one. Those of a streamed output start with a line.
   template <typename Visit>
   void visit_joined(Block<T, kOperands> block, const Visit& visit) const {
-    const Index rest = block.rows % repeats_;
-    const Index columns = block.count;
-    block.rows /= repeats_;
-    block.count *= repeats_;
-    block.strides.fill(block.count);
-    if (block.rows > 0) visit(block);
-    if (rest == 0) return;
-    for (std::size_t j = 0; j < kOperands; ++j) block.data[j] += block.rows * block.count;
-    block.rows = 1;
-    block.count = rest * columns;
-    visit(block);
+    Index elements = block.rows * block.count;
+    const Index row = repeats_ * block.count;
+    const auto take = [&](Index rows, Index count) {
+      if (rows * count == 0) return;
+      block.rows = rows;
+      block.count = count;
+      visit_block(block, visit);
+      for (const T*& data : block.data) data += rows * count;
+      if constexpr (kWrites) block.output += rows * count;
+      elements -= rows * count;
+    };
+    block.strides.fill(row);
+    if constexpr (kWrites) {
+      const Index head = block.is_streamed ? std::min(elements_to_line(block.output), elements) : 0;
+      take(1, head);
+      block.slot += head;
+    }
+    take(elements / row, row);
+    take(1, elements);
   }
 
   template <typename Visit>
   void read_packed(const Region& region, const Visit& visit) {
-    const Index capacity = PackedTile<T>::capacity;
-    const Index columns = std::min(region.count, capacity);
-    const Index rows = std::min(std::max<Index>(capacity / columns / repeats_ * repeats_, 1), region.rows);
+    const bool is_dense = std::count(region.steps.begin(), region.steps.begin() + kOperands, 1) == kOperands;
+    const Index elements = kWrites && !is_dense ? packed_strided_elements : PackedTile<T>::capacity;
+    const Index columns = std::min(region.count, elements);
+    const Index rows = std::min(std::max<Index>(elements / columns / repeats_, 1) * repeats_, region.rows);
     for (Index row = 0; row < region.rows; row += rows) {
       const Index some_rows = std::min(rows, region.rows - row);
       for (Index column = 0; column < region.count; column += columns) {
         const Index some_columns = std::min(columns, region.count - column);
-        Block<T, kOperands> block{{}, {}, {}, 1, some_rows, some_columns, region.slot + (is_lanes_ ? column : 0), 0};
-        for (std::size_t j = 0; j < kOperands; ++j) {
+        const auto for_rows = [&](std::size_t j, const auto& copy) {
           const Index offset = region.offsets[j] + row * region.row_strides[j] + column * region.steps[j];
           // Rows without a gap between them are one.
-          const bool joined = some_columns == region.count && region.row_strides[j] == region.count * region.steps[j];
-          const Index parts = joined ? 1 : some_rows;
-          const Index part = some_rows * some_columns / parts;
-          for (Index i = 0; i < parts; ++i) {
-            tiles_[j].put(operands_[j], offset + i * region.row_strides[j], part, region.steps[j], i * part);
+          if (region.row_strides[j] == region.count * region.steps[j] && some_columns == region.count) {
+            copy(offset, some_rows * some_columns, region.steps[j], 0);
+            return;
           }
+          for (Index i = 0; i < some_rows; ++i) {
+            copy(offset + i * region.row_strides[j], some_columns, region.steps[j], i * some_columns);
+          }
+        };
+        Block<T, kOperands> block{
+            .rows = some_rows, .count = some_columns, .slot = region.slot + (is_lanes_ ? column : 0)};
+        for (std::size_t j = 0; j < kInputs; ++j) {
+          for_rows(j, [&](Index offset, Index count, Index stride, Index at) {
+            tiles_[j].put(operands_[j], offset, count, stride, at);
+          });
           block.data[j] = tiles_[j].data();
         }
         block.strides.fill(some_columns);
@@ -104,7 +155,13 @@ class BlockReader {
           block.count *= block.rows;
           block.rows = 1;
         }
+        if constexpr (kWrites) block.output = tiles_[0].data();
         repeats_ == 1 ? visit(block) : visit_joined(block, visit);
+        if constexpr (kWrites) {
+          for_rows(kInputs, [&](Index offset, Index count, Index stride, Index at) {
+            tiles_[0].take(*to_, offset, count, stride, at);
+          });
+        }
       }
     }
   }
@@ -112,7 +169,9 @@ class BlockReader {
   std::span<const TensorView> operands_;
   bool is_lanes_;
   Index repeats_;
-  std::array<PackedTile<T>, kOperands> tiles_;
+  const MutableTensorView* to_ = nullptr;
+  bool is_streamed_ = false;
+  std::array<PackedTile<T>, kInputs> tiles_;
 };
 
 }  // namespace exactnorm

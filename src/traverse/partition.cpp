@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "traverse/cache_line.h"
+
 namespace exactnorm {
 
 namespace {
@@ -17,7 +19,6 @@ constexpr Index few_rows = 128;
 // sums are one thread's, and nothing has to be merged.
 constexpr Index cached_elements = Index{1} << 21;
 constexpr Index narrowest_part = 64;
-constexpr Index line_columns = 16;
 // Channels of a group whose elements lie in runs: their sums share a cache with what they are sums of.
 constexpr Index most_group_channels = 1024;
 // Elements of a group beside which what it costs to start one is small.
@@ -60,7 +61,7 @@ Partition::Partition(const LoopNest& nest, std::size_t element_size, int threads
       if (i + 1 == sizes_.size() && group_elements > few_rows) wanted = std::max(wanted, longest_row);
       if (i + 1 == sizes_.size() && elements <= cached_elements) {
         const Index share = ceil_divide(loop.size, threads_);
-        if (share >= narrowest_part) wanted = ceil_divide(share, line_columns) * line_columns;
+        if (share >= narrowest_part) wanted = ceil_divide(share, line_size<float>) * line_size<float>;
       }
       group_steps_[i] = std::min({wanted, most, loop.size});
       group_channels *= group_steps_[i];

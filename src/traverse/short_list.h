@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 
@@ -7,12 +8,20 @@
 
 namespace exactnorm {
 
-/// At most one value per dimension, kept in place: a call of few elements has no time to allocate.
+/// At most one value per dimension, kept in place: a call of few elements has no time to allocate, nor to initialize
+/// or copy what is not used.
 template <typename T>
 class ShortList {
  public:
-  ShortList() = default;
-  explicit ShortList(std::size_t size) : size_(size) {}
+  ShortList() {}  // NOLINT(modernize-use-equals-default,cppcoreguidelines-pro-type-member-init): leaves values_ alone
+  explicit ShortList(std::size_t size) : values_{}, size_(size) {}
+  ShortList(const ShortList& other) : size_(other.size_) { std::copy(other.begin(), other.end(), begin()); }
+  ShortList& operator=(const ShortList& other) {
+    std::copy(other.begin(), other.end(), begin());
+    size_ = other.size_;
+    return *this;
+  }
+  ~ShortList() = default;
 
   void push_back(const T& value) { values_[size_++] = value; }
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
@@ -28,7 +37,7 @@ class ShortList {
   void pop_back() { --size_; }
 
  private:
-  std::array<T, maximum_rank> values_{};
+  std::array<T, maximum_rank> values_;
   std::size_t size_ = 0;
 };
 

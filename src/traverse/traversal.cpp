@@ -1,14 +1,17 @@
 #include "traverse/traversal.h"
 
 #include <algorithm>
+#include <numeric>
 
+#include "traverse/cache_line.h"
 #include "traverse/cache_size.h"
 #include "traverse/tuning.h"
 #include "traverse/walk.h"
 
 namespace exactnorm {
 
-Traversal::Traversal(const LoopNest& nest, const Box& box, std::size_t operands) : operands_(operands) {
+Traversal::Traversal(const LoopNest& nest, const Box& box, std::size_t operands, Stage stage)
+    : operands_(operands), stage_(stage) {
   first_.offsets = start_of(nest, box).offsets;
   Steps steps;
   for (std::size_t i = 0; i < nest.loops.size(); ++i) {
@@ -24,7 +27,7 @@ Traversal::Traversal(const LoopNest& nest, const Box& box, std::size_t operands)
   Index elements = static_cast<Index>(operands);
   for (const Loop& loop : nest.loops) elements *= loop.size;
   reads_memory_ = elements * static_cast<Index>(sizeof(float)) > last_level_cache_size() / cached_share;
-  if (steps.empty()) steps.push_back({.size = 1});
+  if (steps.empty()) steps.push_back(one_step);
   const Step inner = steps.back();
   if (inner.is_channel) {
     steps.pop_back();
@@ -36,9 +39,21 @@ Traversal::Traversal(const LoopNest& nest, const Box& box, std::size_t operands)
     steps.pop_back();
     first_.steps = inner.strides;
     set_lanes(steps, channels, inner.size);
+  } else if (stage_ == Stage::apply) {
+    set_runs_in_memory_order(steps);
   } else {
     set_runs(steps);
   }
+  if (outer_.empty()) outer_.push_back(one_step);
+  Index step_elements = rows_.size * first_.count * first_.channels;
+  for (std::size_t i = 1; i < outer_.size(); ++i) step_elements *= outer_[i].size;
+  outer_blocks_ = blocks_of(outer_[0].size, apply_elements / step_elements);
+}
+
+Traversal::Blocks Traversal::blocks_of(Index size, Index at_once) const noexcept {
+  at_once = std::clamp<Index>(at_once, 1, size);
+  if (stage_ == Stage::accumulate) return {size, 0, at_once};
+  return {size, (size - 1) / at_once * at_once, -at_once};
 }
 
 // Whether a step of `outer` is `inner_size` steps of `inner`, in every operand.
@@ -58,7 +73,8 @@ bool Traversal::has_short_runs(const Steps& steps) const noexcept {
   if (!channels.is_channel || !follows(channels, inner, inner.size)) return false;
   Index rows = 1;
   for (std::size_t i = 0; i + 2 < steps.size(); ++i) rows *= steps[i].is_channel ? 1 : steps[i].size;
-  return rows >= fewest_rows_of_short_runs;
+  return rows >= (stage_ == Stage::apply ? std::max(fewest_rows_of_short_runs, rows_per_place * inner.size)
+                                         : fewest_rows_of_short_runs);
 }
 
 void Traversal::set_lanes(Steps& steps, Index columns, Index places) {
@@ -73,18 +89,34 @@ void Traversal::set_lanes(Steps& steps, Index columns, Index places) {
     reduced.pop_back();
   }
   for (const Step& step : reduced) outer_.push_back(step);
-  const bool joined = rows_.size > 1 && first_.count < enough_lanes &&
-                      (first_.count < fewest_lanes || follows(rows_, {.strides = first_.steps}, first_.count));
-  if (joined) slots_.repeats = std::min((enough_lanes + first_.count - 1) / first_.count, rows_.size);
-  for (Step& step : outer_) step.slot_stride *= places * slots_.repeats;
-  // From memory, in blocks two of which fit in L2 cache: while one is read, the next one is prefetched.
-  const bool prefetches = reads_memory_ && follows(rows_, {.strides = first_.steps}, first_.count);
-  const Index wanted =
-      prefetches ? std::max(fewest_rows_from_memory, lane_elements / first_.count / static_cast<Index>(operands_))
+  const bool is_dense = follows(rows_, {1, first_.steps, 0, true}, first_.count);
+  Index wanted = apply_elements / first_.count;
+  bool prefetches = false;
+  if (stage_ == Stage::apply) {
+    if (is_dense) repeat_for_whole_lines();
+  } else {
+    const bool joined = rows_.size > 1 && first_.count < enough_lanes && (first_.count < fewest_lanes || is_dense);
+    if (joined) slots_.repeats = std::min((enough_lanes + first_.count - 1) / first_.count, rows_.size);
+    // From memory, in blocks two of which fit in L2 cache: while one is read, the next one is prefetched.
+    prefetches = reads_memory_ && is_dense;
+    wanted = prefetches
+                 ? std::max(fewest_rows_from_memory, lane_elements / first_.count / static_cast<Index>(operands_))
                  : std::max(fewest_lane_rows, lane_elements / first_.count);
-  rows_at_once_ = (wanted + slots_.repeats - 1) / slots_.repeats * slots_.repeats;
-  count_at_once_ = first_.count;
-  if (prefetches) first_.prefetch = rows_at_once_ * first_.count;
+  }
+  for (Step& step : outer_) step.slot_stride = step.slot_stride / columns * slots_.row_slots();
+  const Index rows_at_once = std::max<Index>((wanted + slots_.repeats - 1) / slots_.repeats, 1) * slots_.repeats;
+  row_blocks_ = blocks_of(rows_.size, rows_at_once);
+  count_blocks_ = blocks_of(first_.count, first_.count);
+  if (prefetches) first_.prefetch = rows_at_once * first_.count;
+}
+
+// Rows without gaps are one long run whose coefficients repeat. It is cut into rows of whole lines, so that vectors
+// have no remainder at their ends. The first whole line of an output starts with any slot, hence the spare slots.
+void Traversal::repeat_for_whole_lines() {
+  const Index repeats = line_size<float> / std::gcd(first_.count, line_size<float>);
+  if (repeats == 1 || repeats >= rows_.size || repeats * first_.count > longest_joined_row) return;
+  slots_.repeats = repeats;
+  slots_.spare = line_size<float>;
 }
 
 void Traversal::set_runs(Steps& steps) {
@@ -111,17 +143,12 @@ void Traversal::set_runs(Steps& steps) {
     first_.channels = channels_.back().size;
     first_.channel_strides = channels_.back().strides;
     channels_.pop_back();
-    rows_at_once_ = rows_.size;
-    count_at_once_ = inner.size;
+    row_blocks_ = blocks_of(rows_.size, rows_.size);
+    count_blocks_ = blocks_of(inner.size, inner.size);
     return;
   }
-  if (channels_.empty()) {
-    rows_at_once_ = rows_.size;
-    count_at_once_ = inner.size;
-  } else {
-    rows_at_once_ = std::max<Index>(run_elements / inner.size, 1);
-    count_at_once_ = std::min(inner.size, run_elements);
-  }
+  row_blocks_ = blocks_of(rows_.size, channels_.empty() ? rows_.size : run_elements / inner.size);
+  count_blocks_ = blocks_of(inner.size, channels_.empty() ? inner.size : run_elements);
   // Runs that lie apart are strangers to the hardware's prefetchers.
   const Step& next = channels_.empty() ? rows_ : channels_.back();
   const bool alike = std::all_of(next.strides.begin(), next.strides.begin() + operands_,
@@ -129,35 +156,67 @@ void Traversal::set_runs(Steps& steps) {
   first_.prefetch = inner.size <= run_elements && alike ? next.strides[0] : prefetch_distance;
 }
 
-void Traversal::walk(const Steps& steps, std::size_t at, Region region,
+// A region has the runs of the innermost loop around them.
+void Traversal::set_runs_in_memory_order(Steps& steps) {
+  first_.steps = steps.back().strides;
+  first_.count = steps.back().size;
+  count_blocks_ = blocks_of(first_.count, apply_elements);
+  steps.pop_back();
+  if (!steps.empty()) {
+    if (steps.back().is_channel) {
+      first_.channels = steps.back().size;
+      first_.channel_strides = steps.back().strides;
+    } else {
+      rows_ = steps.back();
+      row_blocks_ = blocks_of(rows_.size, rows_.size);
+    }
+    steps.pop_back();
+  }
+  outer_ = steps;
+}
+
+void Traversal::move(Region& region, const Step& step, Index count) const noexcept {
+  for (std::size_t j = 0; j < operands_; ++j) region.offsets[j] += count * step.strides[j];
+  region.slot += count * step.slot_stride;
+}
+
+void Traversal::walk(const Steps& steps, std::size_t at, const Region& start,
                      FunctionView<void(const Region&)> visitor) const {
   if (at == steps.size()) {
-    visitor(region);
+    visitor(start);
     return;
   }
-  const Step& step = steps[at];
-  for (Index i = 0; i < step.size; ++i) {
+  Region region = start;
+  for (Index i = 0; i < steps[at].size; ++i) {
     walk(steps, at + 1, region, visitor);
-    for (std::size_t j = 0; j < operands_; ++j) region.offsets[j] += step.strides[j];
-    region.slot += step.slot_stride;
+    move(region, steps[at], 1);
+  }
+}
+
+void Traversal::visit_rows(const Region& start, FunctionView<void(const Region&)> visitor) const {
+  for (Index row = row_blocks_.first; row_blocks_.has(row); row += row_blocks_.step) {
+    for (Index column = count_blocks_.first; count_blocks_.has(column); column += count_blocks_.step) {
+      Region region = start;
+      region.rows = row_blocks_.size_at(row);
+      region.count = count_blocks_.size_at(column);
+      region.row_strides = rows_.strides;
+      for (std::size_t j = 0; j < operands_; ++j) {
+        region.offsets[j] += row * rows_.strides[j] + column * first_.steps[j];
+      }
+      walk(channels_, 0, region, visitor);
+    }
   }
 }
 
 void Traversal::visit(FunctionView<void(const Region&)> visitor) const {
-  walk(outer_, 0, first_, [&](const Region& start) {
-    for (Index row = 0; row < rows_.size; row += rows_at_once_) {
-      for (Index done = 0; done < first_.count; done += count_at_once_) {
-        Region region = start;
-        region.rows = std::min(rows_at_once_, rows_.size - row);
-        region.count = std::min(count_at_once_, first_.count - done);
-        region.row_strides = rows_.strides;
-        for (std::size_t j = 0; j < operands_; ++j) {
-          region.offsets[j] += row * rows_.strides[j] + done * first_.steps[j];
-        }
-        walk(channels_, 0, region, visitor);
-      }
+  for (Index at = outer_blocks_.first; outer_blocks_.has(at); at += outer_blocks_.step) {
+    Region start = first_;
+    move(start, outer_[0], at);
+    for (Index i = 0; i < outer_blocks_.size_at(at); ++i) {
+      walk(outer_, 1, start, [&](const Region& region) { visit_rows(region, visitor); });
+      move(start, outer_[0], 1);
     }
-  });
+  }
 }
 
 }  // namespace exactnorm

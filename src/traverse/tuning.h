@@ -18,6 +18,10 @@ inline constexpr Index fewest_lanes = 32;
 /// some rows.
 inline constexpr Index fewest_rows_of_short_runs = 8;
 
+/// Apply: short runs are taken as lanes where there are this many rows for each place: coefficients of each place are
+/// written out first, which costs as much as some rows of runs.
+inline constexpr Index rows_per_place = 3;
+
 /// Elements of runs that are taken for many channels at a time, in the order of memory: one after the other, in rows
 /// far apart, they would all be strangers to the hardware's prefetchers.
 inline constexpr Index longest_short_run = 128;
@@ -37,6 +41,15 @@ inline constexpr Index fewest_tile_rows = 64;
 
 /// Elements: exact sums copy shorter runs to a buffer, where several make a tile, which costs less than a tile each.
 inline constexpr Index shortest_run_in_place = 1024;
+
+/// Apply: elements of a block. Blocks come backwards, to meet what is left in caches, and the elements of a block
+/// forwards, as the hardware's prefetchers expect. An input and an output of this size fit in L2 cache.
+inline constexpr Index apply_elements = 32768;
+/// Apply: strided elements that are packed at a time. They stay in L1 cache beside the cache lines of the operands,
+/// which hold other elements, too.
+inline constexpr Index packed_strided_elements = 1024;
+/// Apply: elements of joined rows at most; coefficients of longer ones would fill L1 cache.
+inline constexpr Index longest_joined_row = 2048;
 
 /// Operands larger than the last level cache divided by this are read with prefetches: others use that cache, too, and
 /// from it prefetches do no harm.
