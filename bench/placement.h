@@ -4,7 +4,6 @@
 #include <string_view>
 #include <vector>
 
-#include "exactnorm/layout.h"
 #include "exactnorm/tensor.h"
 
 namespace exactnorm::bench {

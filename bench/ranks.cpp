@@ -6,9 +6,9 @@
 // Each rank has one thread and the batch that is the first argument (default: 16). The first rank prints JSON. All
 // answers are checked before they are timed.
 
-#include <exactnorm/addends.h>
 #include <exactnorm/exactnorm.h>
 #include <exactnorm/mpi.h>
+#include <exactnorm/sums.h>
 #include <fmt/core.h>
 #include <mpi.h>
 

@@ -1,6 +1,4 @@
 // Sums that an engine adds up as int64 numbers, against merge().
-#include "exactnorm/addends.h"
-
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -8,6 +6,7 @@
 #include <limits>
 #include <vector>
 
+#include "exactnorm/sums.h"
 #include "support/random.h"
 #include "support/tensor.h"
 

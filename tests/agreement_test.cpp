@@ -13,8 +13,8 @@
 #include <vector>
 
 #include "distributed/digest.h"
+#include "exactnorm/distributed.h"
 #include "exactnorm/layer.h"
-#include "exactnorm/synchronized.h"
 #include "support/compare.h"
 #include "support/integer.h"
 #include "support/random.h"

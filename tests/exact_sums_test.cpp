@@ -12,8 +12,8 @@
 
 #include "exactnorm/info.h"
 #include "exactnorm/options.h"
-#include "exactnorm/partial_sums.h"
 #include "exactnorm/statistics.h"
+#include "exactnorm/sums.h"
 #include "sums/superaccumulator.h"
 #include "sums/tile_adder.h"
 #include "support/compare.h"

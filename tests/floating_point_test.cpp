@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "exactnorm/batch_norm.h"
-#include "exactnorm/running_statistics.h"
-#include "exactnorm/synchronized.h"
+#include "exactnorm/distributed.h"
+#include "exactnorm/layer.h"
 #include "support/compare.h"
 #include "support/environment.h"
 #include "support/oracle.h"

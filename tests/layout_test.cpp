@@ -1,6 +1,4 @@
 // Where elements lie, and which axes are channels, changes no bit, and nothing outside of an output is written.
-#include "exactnorm/layout.h"
-
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -11,6 +9,7 @@
 #include <vector>
 
 #include "exactnorm/batch_norm.h"
+#include "exactnorm/tensor.h"
 #include "support/compare.h"
 #include "support/random.h"
 #include "support/tensor.h"

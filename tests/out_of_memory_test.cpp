@@ -7,7 +7,7 @@
 #include <new>
 #include <vector>
 
-#include "exactnorm/partial_sums.h"
+#include "exactnorm/sums.h"
 #include "support/compare.h"
 #include "support/random.h"
 #include "support/tensor.h"

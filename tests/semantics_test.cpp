@@ -8,7 +8,6 @@
 
 #include "exactnorm/batch_norm.h"
 #include "exactnorm/layer.h"
-#include "exactnorm/running_statistics.h"
 #include "support/compare.h"
 #include "support/random.h"
 #include "support/tensor.h"

@@ -10,7 +10,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "map/map.h"
+#include "affine/apply.h"
 #include "support/compare.h"
 #include "support/random.h"
 
@@ -186,10 +186,9 @@ TEST(FusedMultiplyAdd, RoundsOnce) {
       const float mean = 0;
       const float zero = 0;
       // out = a * b + (a * 0 + c)
-      const MapCoefficients coefficients = {nullptr, nullptr, nullptr,
-                                            nullptr, nullptr, {&mean, &b, &zero, &c, nullptr}};
+      const Coefficients coefficients = {nullptr, nullptr, nullptr, nullptr, nullptr, {&mean, &b, &zero, &c, nullptr}};
       float out = 0;
-      map_runs(MapPointers<float>{&a, nullptr, &out}, 1, {}, 1, coefficients, true, Store::cached);
+      apply_runs(ApplyPointers<float>{&a, nullptr, &out}, 1, {}, 1, coefficients, true, Store::cached);
       ASSERT_EQ(out, std::fma(a, b, c)) << a << " * " << b << " + " << c;
       const auto twice = static_cast<float>(static_cast<double>(a) * static_cast<double>(b) + static_cast<double>(c));
       decided += twice != out;

@@ -1,6 +1,4 @@
 // Ranks that hold parts of a batch, against one process that holds it all.
-#include "exactnorm/synchronized.h"
-
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -8,8 +6,9 @@
 #include <thread>
 #include <vector>
 
-#include "exactnorm/addends.h"
+#include "exactnorm/distributed.h"
 #include "exactnorm/layer.h"
+#include "exactnorm/sums.h"
 #include "support/compare.h"
 #include "support/random.h"
 #include "support/ranked_batch.h"

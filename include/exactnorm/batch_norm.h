@@ -5,8 +5,8 @@
 #include "exactnorm/channels.h"
 #include "exactnorm/export.h"
 #include "exactnorm/options.h"
-#include "exactnorm/partial_sums.h"
 #include "exactnorm/statistics.h"
+#include "exactnorm/sums.h"
 #include "exactnorm/tensor.h"
 
 namespace exactnorm {

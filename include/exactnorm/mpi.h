@@ -4,7 +4,7 @@
 #include <memory>
 #include <string>
 
-#include "exactnorm/communicator.h"
+#include "exactnorm/distributed.h"
 #include "exactnorm/export.h"
 
 // The component exactnorm::mpi, which is there where the library was built with MPI:

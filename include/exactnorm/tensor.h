@@ -7,15 +7,80 @@
 #include <ranges>
 #include <span>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
-#include "exactnorm/dtype.h"
 #include "exactnorm/error.h"
 #include "exactnorm/export.h"
 
 namespace exactnorm {
+
+/// Element types that a view may have. Inputs may have any of them; outputs are float32 or float64.
+enum class DType : std::uint8_t { float32, float64, uint8, int8, int16, int32, int64 };
+
+/// Bytes per element.
+[[nodiscard]] constexpr std::size_t size_of(DType dtype) noexcept {
+  switch (dtype) {
+    case DType::uint8:
+    case DType::int8:
+      return 1;
+    case DType::int16:
+      return 2;
+    case DType::float32:
+    case DType::int32:
+      return 4;
+    case DType::float64:
+    case DType::int64:
+      return 8;
+  }
+  return 0;
+}
+
+/// The name as NumPy spells it, "float32" for example.
+[[nodiscard]] constexpr std::string_view name_of(DType dtype) noexcept {
+  switch (dtype) {
+    case DType::float32:
+      return "float32";
+    case DType::float64:
+      return "float64";
+    case DType::uint8:
+      return "uint8";
+    case DType::int8:
+      return "int8";
+    case DType::int16:
+      return "int16";
+    case DType::int32:
+      return "int32";
+    case DType::int64:
+      return "int64";
+  }
+  return "unknown";
+}
+
+[[nodiscard]] constexpr bool is_floating(DType dtype) noexcept {
+  return dtype == DType::float32 || dtype == DType::float64;
+}
+
+template <typename T>
+inline constexpr bool is_element_type =
+    std::is_same_v<T, float> || std::is_same_v<T, double> || std::is_same_v<T, std::uint8_t> ||
+    std::is_same_v<T, std::int8_t> || std::is_same_v<T, std::int16_t> || std::is_same_v<T, std::int32_t> ||
+    std::is_same_v<T, std::int64_t>;
+
+/// The DType of a C++ type.
+template <typename T>
+requires is_element_type<T>
+[[nodiscard]] constexpr DType dtype_of() noexcept {
+  if constexpr (std::is_same_v<T, float>) return DType::float32;
+  if constexpr (std::is_same_v<T, double>) return DType::float64;
+  if constexpr (std::is_same_v<T, std::uint8_t>) return DType::uint8;
+  if constexpr (std::is_same_v<T, std::int8_t>) return DType::int8;
+  if constexpr (std::is_same_v<T, std::int16_t>) return DType::int16;
+  if constexpr (std::is_same_v<T, std::int32_t>) return DType::int32;
+  if constexpr (std::is_same_v<T, std::int64_t>) return DType::int64;
+}
 
 /// Sizes, strides, axes and counts.
 using Index = std::int64_t;
@@ -166,5 +231,36 @@ requires(!std::ranges::borrowed_range<Container>) MutableTensorView
 [[nodiscard]] EXACTNORM_EXPORT TensorView slice(const TensorView& x, std::size_t axis, Index begin, Index size);
 [[nodiscard]] EXACTNORM_EXPORT MutableTensorView slice(const MutableTensorView& x, std::size_t axis, Index begin,
                                                        Index size);
+
+/// A view together with the axes that are its channels.
+struct EXACTNORM_EXPORT LayoutView {
+  TensorView view;
+  IndexList channel_axes;
+};
+struct EXACTNORM_EXPORT MutableLayoutView {
+  MutableTensorView view;
+  IndexList channel_axes;
+};
+
+/// Dense memory described by the order of its axes, slowest first, as in "nchw", "nhwc", "nc", "cn",
+/// "ncdhw" or "hwcn": letters out of n, c, d, h, w, l and m, each at most once, with one c for the channels.
+/// A blocked layout is written as oneDNN does: "nChw16c" has C for the blocks and 16c for the channels
+/// in a block, and `sizes` then gives the number of all channels, a multiple of 16, at the C.
+///
+/// `sizes` has one size per letter, in the order of the letters (the block's own size left out).
+/// Throws Error when the layout is not of that form or does not fit `sizes`.
+[[nodiscard]] EXACTNORM_EXPORT LayoutView layout_view(const void* data, DType dtype, std::string_view layout,
+                                                      const IndexList& sizes);
+[[nodiscard]] EXACTNORM_EXPORT MutableLayoutView layout_view(void* data, DType dtype, std::string_view layout,
+                                                             const IndexList& sizes);
+
+template <typename T>
+[[nodiscard]] LayoutView layout_view(const T* data, std::string_view layout, const IndexList& sizes) {
+  return layout_view(static_cast<const void*>(data), dtype_of<T>(), layout, sizes);
+}
+template <typename T>
+[[nodiscard]] MutableLayoutView layout_view(T* data, std::string_view layout, const IndexList& sizes) {
+  return layout_view(static_cast<void*>(data), dtype_of<T>(), layout, sizes);
+}
 
 }  // namespace exactnorm

@@ -10,7 +10,7 @@
 
 #include "arguments.h"
 #include "arrays.h"
-#include "exactnorm/partial_sums.h"
+#include "exactnorm/sums.h"
 #include "shared.h"
 
 namespace exactnorm::python {

@@ -1,7 +1,5 @@
 // Behind exactnorm.RunningStatistics.
 
-#include "exactnorm/running_statistics.h"
-
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
@@ -16,6 +14,7 @@
 
 #include "arguments.h"
 #include "exactnorm/error.h"
+#include "exactnorm/layer.h"
 #include "shared.h"
 
 namespace exactnorm::python {

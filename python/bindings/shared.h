@@ -6,7 +6,7 @@
 #include <mutex>
 #include <utility>
 
-#include "exactnorm/running_statistics.h"
+#include "exactnorm/layer.h"
 
 // Objects that several Python threads use at the same time have a lock of their own. It is never held together with the
 // interpreter's: a thread would wait for the one with the other in its hands.

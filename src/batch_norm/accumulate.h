@@ -2,7 +2,7 @@
 
 #include <span>
 
-#include "exactnorm/partial_sums.h"
+#include "exactnorm/sums.h"
 #include "exactnorm/tensor.h"
 #include "traverse/loop_nest.h"
 

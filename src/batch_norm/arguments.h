@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "exactnorm/batch_norm.h"
+#include "exactnorm/layer.h"
 #include "exactnorm/options.h"
-#include "exactnorm/running_statistics.h"
 #include "exactnorm/statistics.h"
 #include "exactnorm/tensor.h"
 

@@ -28,10 +28,11 @@ Statistics training(const TensorView& x, const MutableTensorView& y, const Affin
 
   Statistics statistics = make_statistics(channels, count, options);
   const std::array operands = {x};
-  const MapOperands map = map_operands(x, std::nullopt, y);
+  const ApplyOperands apply = apply_operands(x, std::nullopt, y);
   CoefficientTable table(channels);
   StatisticsFinalizer finalizer(statistics, parameters, options, table);
-  accumulate_finalize_apply(operands, &map, axes, PartialSums::Kind::moments, options.threads, finalizer, table.view());
+  accumulate_finalize_apply(operands, &apply, axes, PartialSums::Kind::moments, options.threads, finalizer,
+                            table.view());
   return statistics;
 }
 
@@ -45,7 +46,7 @@ void inference(const TensorView& x, const Statistics& statistics, const MutableT
   const Index channels = channel_count(axes, x);
   CoefficientTable table(channels);
   set_forward(table, all_channels(channels), statistics, parameters.gamma, parameters.beta);
-  map_all(map_operands(x, std::nullopt, y), axes, number_channels(axes, x.shape), options.threads, table.view());
+  apply_all(apply_operands(x, std::nullopt, y), axes, number_channels(axes, x.shape), options.threads, table.view());
 }
 
 namespace {
@@ -58,10 +59,10 @@ Options forward_options(const Statistics& statistics) {
   return options;
 }
 
-std::optional<MapOperands> map_of(const BackwardArguments& arguments, bool frozen) {
+std::optional<ApplyOperands> apply_operands_of(const BackwardArguments& arguments, bool frozen) {
   if (!arguments.gradients.dx) return std::nullopt;
-  if (frozen) return map_operands(arguments.dy, std::nullopt, *arguments.gradients.dx);
-  return map_operands(arguments.x, arguments.dy, *arguments.gradients.dx);
+  if (frozen) return apply_operands(arguments.dy, std::nullopt, *arguments.gradients.dx);
+  return apply_operands(arguments.x, arguments.dy, *arguments.gradients.dx);
 }
 
 // Gradients of all channels, and the coefficients of dx.
@@ -78,7 +79,7 @@ class Backward {
         finalizer_(arguments.statistics, count, gamma_, {dgamma_, dbeta_}, frozen, options_, table_) {}
 
   [[nodiscard]] GradientsFinalizer& finalizer() noexcept { return finalizer_; }
-  [[nodiscard]] MapCoefficients coefficients() const { return table_.view(); }
+  [[nodiscard]] Coefficients coefficients() const { return table_.view(); }
 
   void write_parameters() const {
     const Gradients& gradients = arguments_.gradients;
@@ -108,15 +109,16 @@ void run_backward(const BackwardArguments& arguments, bool frozen) {
   }
   const std::array operands = {arguments.dy, arguments.x};
   Backward backward(arguments, axes, count, frozen);
-  const std::optional<MapOperands> map = map_of(arguments, frozen);
+  const std::optional<ApplyOperands> apply = apply_operands_of(arguments, frozen);
   if (count > 0 && frozen && !arguments.gradients.dgamma && !arguments.gradients.dbeta) {
     // dx = gamma * inverse_deviation * dy needs no sums.
-    if (map) {
+    if (apply) {
       backward.finalizer().set_coefficients(all_channels(channels));
-      map_all(*map, axes, number_channels(axes, arguments.x.shape), arguments.options.threads, backward.coefficients());
+      apply_all(*apply, axes, number_channels(axes, arguments.x.shape), arguments.options.threads,
+                backward.coefficients());
     }
   } else if (count > 0) {
-    accumulate_finalize_apply(operands, map ? &*map : nullptr, axes, PartialSums::Kind::gradients,
+    accumulate_finalize_apply(operands, apply ? &*apply : nullptr, axes, PartialSums::Kind::gradients,
                               arguments.options.threads, backward.finalizer(), backward.coefficients());
   }
   backward.write_parameters();
@@ -153,7 +155,8 @@ void backward_from_sums(const TensorView& dy, const TensorView& x, const Statist
   // Over an empty batch there is nothing to finalize, and gradients are 0.
   if (sums.count() > 0) backward.finalizer().finalize(sums, all_channels(channels));
   if (gradients.dx && element_count(x.shape) > 0) {
-    map_all(*map_of(arguments, false), axes, number_channels(axes, x.shape), options.threads, backward.coefficients());
+    apply_all(*apply_operands_of(arguments, false), axes, number_channels(axes, x.shape), options.threads,
+              backward.coefficients());
   }
   backward.write_parameters();
 }

@@ -8,7 +8,7 @@
 #include "batch_norm/accumulate.h"
 #include "batch_norm/arguments.h"
 #include "exactnorm/batch_norm.h"
-#include "exactnorm/partial_sums.h"
+#include "exactnorm/sums.h"
 #include "sums/superaccumulator.h"
 #include "tensor/checks.h"
 #include "traverse/floating_point.h"

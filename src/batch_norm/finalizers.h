@@ -3,12 +3,12 @@
 #include <span>
 #include <vector>
 
+#include "affine/apply.h"
 #include "batch_norm/arguments.h"
 #include "batch_norm/reduction.h"
 #include "exactnorm/options.h"
-#include "exactnorm/partial_sums.h"
 #include "exactnorm/statistics.h"
-#include "map/map.h"
+#include "exactnorm/sums.h"
 #include "sums/exact_finalize.h"
 
 namespace exactnorm {

@@ -35,7 +35,7 @@ void reduce_all(std::span<const TensorView> operands, const IndexList& channel_a
                         });
 }
 
-MapOperands map_operands(const TensorView& x, const std::optional<TensorView>& dy, const MutableTensorView& out) {
+ApplyOperands apply_operands(const TensorView& x, const std::optional<TensorView>& dy, const MutableTensorView& out) {
   const auto bytes = [&](DType dtype) { return element_count(x.shape) * static_cast<Index>(size_of(dtype)); };
   const Index all = bytes(x.dtype) + bytes(out.dtype) + (dy ? bytes(dy->dtype) : 0);
   const bool in_place = out.data == x.data || (dy && out.data == dy->data);
@@ -56,30 +56,30 @@ void set_forward(CoefficientTable& table, std::span<const Index> channels, const
   table.finish_forward(channels);
 }
 
-void map_all(const MapOperands& operands, const IndexList& channel_axes, const ChannelMap& channels, int threads,
-             const MapCoefficients& coefficients) {
+void apply_all(const ApplyOperands& operands, const IndexList& channel_axes, const ChannelMap& channels, int threads,
+               const Coefficients& coefficients) {
   const LoopNest nest = make_loop_nest(operands.views, channel_axes, channels);
   const Partition partition = Partition::in_memory_order(nest, resolve_threads(threads));
   // Backwards: what was read last, in a walk over the sums, is in cache still.
   parallel_for(partition.groups(), partition.threads(), Order::backwards,
-               [&](Index group, int) { map_box(nest, partition.box(group, 0), operands, coefficients); });
+               [&](Index group, int) { apply_box(nest, partition.box(group, 0), operands, coefficients); });
 }
 
-void accumulate_finalize_apply(std::span<const TensorView> operands, const MapOperands* map,
+void accumulate_finalize_apply(std::span<const TensorView> operands, const ApplyOperands* apply,
                                const IndexList& channel_axes, PartialSums::Kind kind, int threads, Finalizer& finalizer,
-                               const MapCoefficients& coefficients) {
+                               const Coefficients& coefficients) {
   const ChannelMap channels = number_channels(channel_axes, operands.front().shape);
   const LoopNest nest = make_loop_nest(operands, channel_axes, channels);
-  const LoopNest map_nest = map != nullptr ? make_loop_nest(map->views, channel_axes, channels) : nest;
+  const LoopNest apply_nest = apply != nullptr ? make_loop_nest(apply->views, channel_axes, channels) : nest;
   const Partition partition = partition_of(nest, operands, threads);
   // A group can be mapped right after its reduction where both walks cut the tensor alike, and where no two threads
   // write neighbouring parts of rows: the hardware's prefetchers would fetch what the other one is about to write.
   const bool parts_of_rows = nest.channels_innermost() && partition.groups() > 1 && partition.threads() > 1;
-  const bool together = map != nullptr && partition.pieces() == 1 && !parts_of_rows && same_loops(nest, map_nest);
+  const bool together = apply != nullptr && partition.pieces() == 1 && !parts_of_rows && same_loops(nest, apply_nest);
   reduce_groups(nest, partition, operands, kind, finalizer, [&](Index group) {
-    if (together) map_box(map_nest, partition.box(group, 0), *map, coefficients);
+    if (together) apply_box(apply_nest, partition.box(group, 0), *apply, coefficients);
   });
-  if (map != nullptr && !together) map_all(*map, channel_axes, channels, threads, coefficients);
+  if (apply != nullptr && !together) apply_all(*apply, channel_axes, channels, threads, coefficients);
 }
 
 }  // namespace exactnorm

@@ -3,7 +3,7 @@
 #include <span>
 #include <vector>
 
-#include "exactnorm/partial_sums.h"
+#include "exactnorm/sums.h"
 #include "exactnorm/tensor.h"
 #include "sums/quick_sums.h"
 #include "traverse/function_view.h"

@@ -1,5 +1,3 @@
-#include "exactnorm/running_statistics.h"
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -7,6 +5,7 @@
 
 #include "batch_norm/arguments.h"
 #include "exactnorm/batch_norm.h"
+#include "exactnorm/layer.h"
 #include "tensor/checks.h"
 #include "traverse/floating_point.h"
 

@@ -10,7 +10,7 @@
 #include "batch_norm/accumulate.h"
 #include "batch_norm/operation.h"
 #include "exactnorm/batch_norm.h"
-#include "exactnorm/partial_sums.h"
+#include "exactnorm/sums.h"
 #include "sums/exact_finalize.h"
 #include "sums/exact_sums.h"
 #include "sums/superaccumulator.h"

@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include "exactnorm/partial_sums.h"
+#include "exactnorm/sums.h"
 #include "exactnorm/tensor.h"
 
 namespace exactnorm::cli {

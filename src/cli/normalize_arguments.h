@@ -5,7 +5,7 @@
 #include <string>
 
 #include "arguments.h"
-#include "exactnorm/communicator.h"
+#include "exactnorm/distributed.h"
 #include "exactnorm/options.h"
 #include "file_blocks.h"
 

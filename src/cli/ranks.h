@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include "exactnorm/communicator.h"
+#include "exactnorm/distributed.h"
 
 namespace exactnorm::cli {
 

@@ -3,7 +3,7 @@
 #include <span>
 #include <string>
 
-#include "exactnorm/communicator.h"
+#include "exactnorm/distributed.h"
 
 // "-", which stands for standard input and output.
 

@@ -1,9 +1,8 @@
-#include "exactnorm/addends.h"
-
 #include <algorithm>
 #include <cstddef>
 #include <string>
 
+#include "exactnorm/sums.h"
 #include "sums/superaccumulator.h"
 
 namespace exactnorm {

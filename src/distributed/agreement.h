@@ -3,7 +3,7 @@
 #include <exception>
 #include <optional>
 
-#include "exactnorm/communicator.h"
+#include "exactnorm/distributed.h"
 #include "exactnorm/error.h"
 
 namespace exactnorm {

@@ -1,5 +1,3 @@
-#include "exactnorm/communicator.h"
-
 #include <algorithm>
 #include <exception>
 #include <optional>
@@ -7,6 +5,7 @@
 #include <utility>
 
 #include "distributed/agreement.h"
+#include "exactnorm/distributed.h"
 #include "exactnorm/error.h"
 
 namespace exactnorm {

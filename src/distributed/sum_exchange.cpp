@@ -1,12 +1,11 @@
-#include "exactnorm/sum_exchange.h"
-
 #include <array>
 #include <tuple>
 #include <utility>
 
 #include "distributed/agreement.h"
 #include "distributed/digest.h"
-#include "exactnorm/addends.h"
+#include "exactnorm/distributed.h"
+#include "exactnorm/sums.h"
 
 namespace exactnorm {
 

@@ -1,4 +1,4 @@
-#include "exactnorm/synchronized.h"
+#include "distributed/synchronized.h"
 
 #include <array>
 #include <cstddef>
@@ -11,8 +11,8 @@
 
 #include "batch_norm/arguments.h"
 #include "distributed/digest.h"
-#include "distributed/synchronized.h"
-#include "exactnorm/partial_sums.h"
+#include "exactnorm/distributed.h"
+#include "exactnorm/sums.h"
 #include "sums/exact_finalize.h"
 #include "sums/exact_sums.h"
 #include "tensor/checks.h"

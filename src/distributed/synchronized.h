@@ -2,9 +2,9 @@
 
 #include <string>
 
+#include "exactnorm/distributed.h"
 #include "exactnorm/options.h"
-#include "exactnorm/partial_sums.h"
-#include "exactnorm/sum_exchange.h"
+#include "exactnorm/sums.h"
 #include "exactnorm/tensor.h"
 
 namespace exactnorm {

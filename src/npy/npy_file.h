@@ -5,7 +5,6 @@
 #include <string>
 #include <vector>
 
-#include "exactnorm/dtype.h"
 #include "exactnorm/tensor.h"
 #include "mapped_file.h"
 #include "npy_header.h"

@@ -5,7 +5,6 @@
 #include <string_view>
 #include <vector>
 
-#include "exactnorm/dtype.h"
 #include "exactnorm/tensor.h"
 
 namespace exactnorm::npy {

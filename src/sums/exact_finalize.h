@@ -6,8 +6,8 @@
 #include <limits>
 
 #include "exactnorm/options.h"
-#include "exactnorm/partial_sums.h"
 #include "exactnorm/statistics.h"
+#include "exactnorm/sums.h"
 
 namespace exactnorm {
 

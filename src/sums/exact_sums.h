@@ -3,7 +3,7 @@
 #include <span>
 #include <vector>
 
-#include "exactnorm/partial_sums.h"
+#include "exactnorm/sums.h"
 #include "exactnorm/tensor.h"
 #include "traverse/loop_nest.h"
 #include "traverse/partition.h"

@@ -1,5 +1,3 @@
-#include "exactnorm/partial_sums.h"
-
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -7,6 +5,7 @@
 #include <limits>
 #include <string>
 
+#include "exactnorm/sums.h"
 #include "sums/superaccumulator.h"
 
 namespace exactnorm {

@@ -3,7 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "exactnorm/partial_sums.h"
+#include "exactnorm/sums.h"
 
 // The long integers behind PartialSums: two's complement, least significant word first.
 

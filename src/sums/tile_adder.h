@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "exactnorm/partial_sums.h"
+#include "exactnorm/sums.h"
 #include "sums/exact_kernels.h"
 
 namespace exactnorm {

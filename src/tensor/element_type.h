@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "exactnorm/dtype.h"
+#include "exactnorm/tensor.h"
 
 namespace exactnorm {
 

@@ -1,6 +1,6 @@
-#include "exactnorm/layout.h"
-
 #include <string>
+
+#include "exactnorm/tensor.h"
 
 namespace exactnorm {
 

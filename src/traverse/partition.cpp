@@ -76,7 +76,7 @@ Partition::Partition(const LoopNest& nest, std::size_t element_size, int threads
   if (groups_ < enough_groups && longest_reduced < sizes_.size()) {
     piece_loop_ = longest_reduced;
     // Some for each thread, so that one that is held up can be helped out; small enough that the last of
-    // them are in cache when the map comes back to them.
+    // them are in cache when apply comes back to them.
     const Index wanted = std::max(ceil_divide(2 * threads_, groups_), ceil_divide(elements, groups_ * memory_piece));
     pieces_ = threads_ == 1 ? 1 : std::min(wanted, sizes_[longest_reduced]);
   }

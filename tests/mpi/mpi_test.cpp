@@ -11,7 +11,7 @@
 #include <thread>
 #include <vector>
 
-#include "exactnorm/synchronized.h"
+#include "exactnorm/distributed.h"
 #include "support/compare.h"
 #include "support/random.h"
 #include "support/ranked_batch.h"

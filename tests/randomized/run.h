@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
-#include "exactnorm/partial_sums.h"
 #include "exactnorm/statistics.h"
+#include "exactnorm/sums.h"
 #include "randomized/case.h"
 #include "support/environment.h"
 

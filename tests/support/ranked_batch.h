@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "exactnorm/synchronized.h"
+#include "exactnorm/distributed.h"
 #include "support/compare.h"
 #include "support/random.h"
 #include "support/tensor.h"

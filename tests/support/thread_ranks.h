@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-#include "exactnorm/communicator.h"
+#include "exactnorm/distributed.h"
 
 namespace exactnorm::testing {
 

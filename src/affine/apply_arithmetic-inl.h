@@ -1,11 +1,11 @@
-// Per-target code: included once for each instruction set by map_kernels.cpp. The formulas of map_kernels.h, a vector
-// at a time.
+// Per-target code: included once for each instruction set by apply_kernels.cpp. The formulas of apply_kernels.h, a
+// vector at a time.
 
-#if defined(EXACTNORM_MAP_MAP_ARITHMETIC_INL_H_) == defined(HWY_TARGET_TOGGLE)
-#ifdef EXACTNORM_MAP_MAP_ARITHMETIC_INL_H_
-#undef EXACTNORM_MAP_MAP_ARITHMETIC_INL_H_
+#if defined(EXACTNORM_AFFINE_APPLY_ARITHMETIC_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef EXACTNORM_AFFINE_APPLY_ARITHMETIC_INL_H_
+#undef EXACTNORM_AFFINE_APPLY_ARITHMETIC_INL_H_
 #else
-#define EXACTNORM_MAP_MAP_ARITHMETIC_INL_H_
+#define EXACTNORM_AFFINE_APPLY_ARITHMETIC_INL_H_
 #endif
 
 #include <hwy/highway.h>
@@ -13,7 +13,7 @@
 #include <algorithm>
 #include <type_traits>
 
-#include "map/map_kernels.h"
+#include "affine/apply_kernels.h"
 #include "simd/fused_multiply_add-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -36,7 +36,7 @@ HWY_INLINE Vector<T> LoadColumn(const T* column, Channels channels) {
 
 // Whether arithmetic in float32, where it is T's, serves all channels from `at` to before `end`.
 template <typename T>
-HWY_INLINE bool AreSingle(const MapCoefficients& coefficients, Index at, Index end) {
+HWY_INLINE bool AreSingle(const Coefficients& coefficients, Index at, Index end) {
   if constexpr (std::is_same_v<T, double>) return false;
   const float* mean = coefficients.single.mean;
   const Tag<float> d;
@@ -56,14 +56,14 @@ HWY_INLINE bool AreSingle(const MapCoefficients& coefficients, Index at, Index e
 template <typename T>
 struct Columns;
 template <>
-struct Columns<double> : MapCoefficients {
-  HWY_INLINE explicit Columns(const MapCoefficients& from) : MapCoefficients(from) {}
+struct Columns<double> : Coefficients {
+  HWY_INLINE explicit Columns(const Coefficients& from) : Coefficients(from) {}
 };
 template <>
 struct Columns<float> {
-  HWY_INLINE explicit Columns(const MapCoefficients& from) : single(from.single), all(from) {}
+  HWY_INLINE explicit Columns(const Coefficients& from) : single(from.single), all(from) {}
   SingleColumns single;
-  const MapCoefficients& all;
+  const Coefficients& all;
 };
 
 template <bool kWithGradient, typename T>
@@ -98,8 +98,8 @@ class Arithmetic<kWithGradient, double> {
 
 // A vector of float32 in float64 arithmetic.
 template <bool kWithGradient>
-HWY_NOINLINE void MapInDouble(const float* x, const float* dy, const MapCoefficients& coefficients, Index at,
-                              Channels channels, float* to) {
+HWY_NOINLINE void ApplyInDouble(const float* x, const float* dy, const Coefficients& coefficients, Index at,
+                                Channels channels, float* to) {
   const Tag<double> d;
   const hn::Rebind<float, Tag<double>> narrow;
   for (std::size_t i = 0; i < hn::Lanes(Tag<float>()); i += hn::Lanes(d)) {
@@ -154,7 +154,7 @@ class Arithmetic<kWithGradient, float> {
     HWY_ALIGN float lanes[2][kMostLanes];
     hn::Store(x, d, lanes[0]);
     hn::Store(dy, d, lanes[1]);
-    MapInDouble<kWithGradient>(lanes[0], lanes[1], coefficients_, at_, channels_, lanes[0]);
+    ApplyInDouble<kWithGradient>(lanes[0], lanes[1], coefficients_, at_, channels_, lanes[0]);
     return hn::Load(d, lanes[0]);
   }
 
@@ -166,14 +166,14 @@ class Arithmetic<kWithGradient, float> {
   bool all_single_;
   Channels channels_;
   Index at_;
-  const MapCoefficients& coefficients_;
+  const Coefficients& coefficients_;
 };
 
 // Coefficients of fewer channels than a vector has lanes, with zeros after them.
 template <bool kWithGradient, typename T>
 class PaddedCoefficients {
  public:
-  PaddedCoefficients(const MapCoefficients& from, Index at, Index channels) {
+  PaddedCoefficients(const Coefficients& from, Index at, Index channels) {
     const auto pad = [at, channels](auto& to, const auto* column) {
       std::copy_n(column + at, channels, to);
       std::fill(to + channels, to + hn::Lanes(Tag<T>()), 0);
@@ -192,7 +192,7 @@ class PaddedCoefficients {
     if constexpr (kWithGradient) pad(values_[3], from.normalized_scale);
     if constexpr (kWithGradient) pad(values_[4], from.dy_scale);
   }
-  [[nodiscard]] MapCoefficients view() const {
+  [[nodiscard]] Coefficients view() const {
     return {values_[0], values_[1], values_[2],
             values_[3], values_[4], {single_[0], single_[1], single_[2], single_[3], single_[4]}};
   }
@@ -205,4 +205,4 @@ class PaddedCoefficients {
 }  // namespace exactnorm::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
-#endif  // EXACTNORM_MAP_MAP_ARITHMETIC_INL_H_
+#endif  // EXACTNORM_AFFINE_APPLY_ARITHMETIC_INL_H_

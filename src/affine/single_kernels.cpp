@@ -2,8 +2,8 @@
 #include <cstdint>
 #include <limits>
 
+#include "affine/single.h"
 #include "simd/target.h"
-#include "solve/single.h"
 
 // How near the results are. Let u be 2^-24, so that rounding to float32 changes a number by u of itself at most.
 //
@@ -25,7 +25,7 @@
 // u * (|dx| + 5 * |Q| + 3 * |R|).
 
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "solve/single_kernels.cpp"
+#define HWY_TARGET_INCLUDE "affine/single_kernels.cpp"
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
@@ -89,7 +89,7 @@ HWY_INLINE void StoreSingle(V anchor, V scale, V x_scale, V shift, M fits, const
   store(x_scale, to.x_scale);
 }
 
-HWY_INLINE void SolveVector(const ForwardColumns& from, Index at, const SingleTargets& to) {
+HWY_INLINE void SetVector(const ForwardColumns& from, Index at, const SingleTargets& to) {
   const D d;
   const V mean = hn::LoadU(d, from.mean + at);
   const V scale = hn::LoadU(d, from.scale + at);
@@ -98,7 +98,7 @@ HWY_INLINE void SolveVector(const ForwardColumns& from, Index at, const SingleTa
   StoreSingle(anchor, scale, hn::Zero(d), shift, IsAtMostLargest(mean), to, at);
 }
 
-HWY_INLINE void SolveVector(const BackwardColumns& from, Index at, const SingleTargets& to) {
+HWY_INLINE void SetVector(const BackwardColumns& from, Index at, const SingleTargets& to) {
   const D d;
   const V mean = hn::LoadU(d, from.mean + at);
   const V dy_scale = hn::LoadU(d, from.dy_scale + at);
@@ -126,26 +126,26 @@ struct FewColumns {
   }
 };
 
-template <typename Columns, typename SolveFew>
-HWY_INLINE void SolveAll(const Columns& from, Index channels, const SingleTargets& to, const SolveFew& solve_few) {
+template <typename Columns, typename SetFew>
+HWY_INLINE void SetAll(const Columns& from, Index channels, const SingleTargets& to, const SetFew& set_few) {
   const auto width = static_cast<Index>(hn::Lanes(D()));
   Index at = 0;
-  for (; at + width <= channels; at += width) SolveVector(from, at, to);
-  if (at < channels) solve_few(at, channels - at);
+  for (; at + width <= channels; at += width) SetVector(from, at, to);
+  if (at < channels) set_few(at, channels - at);
 }
 
-void SolveForward(const ForwardColumns& from, Index channels, const SingleTargets& to) {
-  SolveAll(from, channels, to, [&](Index at, Index count) HWY_ATTR {
+void SetForward(const ForwardColumns& from, Index channels, const SingleTargets& to) {
+  SetAll(from, channels, to, [&](Index at, Index count) HWY_ATTR {
     FewColumns few({from.mean, from.scale, from.shift, from.variance}, at, count);
-    SolveVector(ForwardColumns{few.from[0], few.from[1], few.from[2], few.from[3]}, 0, few.targets());
+    SetVector(ForwardColumns{few.from[0], few.from[1], few.from[2], few.from[3]}, 0, few.targets());
     few.Take(to, at, count);
   });
 }
 
-void SolveBackward(const BackwardColumns& from, Index channels, const SingleTargets& to) {
-  SolveAll(from, channels, to, [&](Index at, Index count) HWY_ATTR {
+void SetBackward(const BackwardColumns& from, Index channels, const SingleTargets& to) {
+  SetAll(from, channels, to, [&](Index at, Index count) HWY_ATTR {
     FewColumns few({from.mean, from.x_scale, from.shift, from.normalized_scale, from.dy_scale}, at, count);
-    SolveVector(BackwardColumns{few.from[0], few.from[1], few.from[2], few.from[3], few.from[4]}, 0, few.targets());
+    SetVector(BackwardColumns{few.from[0], few.from[1], few.from[2], few.from[3], few.from[4]}, 0, few.targets());
     few.Take(to, at, count);
   });
 }
@@ -156,14 +156,14 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace exactnorm {
 
-HWY_EXPORT(SolveForward);
-HWY_EXPORT(SolveBackward);
+HWY_EXPORT(SetForward);
+HWY_EXPORT(SetBackward);
 
-void solve_single(const ForwardColumns& from, Index channels, const SingleTargets& to) {
-  HWY_DISPATCH_TABLE(SolveForward)[active_target_index()](from, channels, to);
+void set_single(const ForwardColumns& from, Index channels, const SingleTargets& to) {
+  HWY_DISPATCH_TABLE(SetForward)[active_target_index()](from, channels, to);
 }
-void solve_single(const BackwardColumns& from, Index channels, const SingleTargets& to) {
-  HWY_DISPATCH_TABLE(SolveBackward)[active_target_index()](from, channels, to);
+void set_single(const BackwardColumns& from, Index channels, const SingleTargets& to) {
+  HWY_DISPATCH_TABLE(SetBackward)[active_target_index()](from, channels, to);
 }
 
 }  // namespace exactnorm

@@ -1,9 +1,9 @@
-#include "map/map.h"
+#include "affine/apply.h"
 
 #include <algorithm>
 #include <array>
 
-#include "solve/single.h"
+#include "affine/single.h"
 #include "tensor/element_type.h"
 #include "traverse/block_reader.h"
 #include "traverse/cache_line.h"
@@ -20,7 +20,7 @@ CoefficientTable::CoefficientTable(Index channels) : stride_((channels + 63) / 6
   single_values_ = reinterpret_cast<float*>(values_ + 5 * stride_);
 }
 
-CoefficientTable::CoefficientTable(const MapCoefficients& coefficients, std::span<const Index> channels,
+CoefficientTable::CoefficientTable(const Coefficients& coefficients, std::span<const Index> channels,
                                    const SlotMap& slots, bool with_gradient)
     : CoefficientTable(slots.slots()) {
   const auto copy = [&](const auto* from, auto* to) {
@@ -49,11 +49,11 @@ void CoefficientTable::finish(Index first, Index count, bool with_gradient) {
   const SingleTargets to = {single_column(0) + first, single_column(1) + first, single_column(2) + first,
                             single_column(3) + first, single_column(4) + first};
   if (with_gradient) {
-    solve_single(
+    set_single(
         BackwardColumns{column(0) + first, column(1) + first, column(2) + first, column(3) + first, column(4) + first},
         count, to);
   } else {
-    solve_single(ForwardColumns{column(0) + first, column(1) + first, column(2) + first, column(3) + first}, count, to);
+    set_single(ForwardColumns{column(0) + first, column(1) + first, column(2) + first, column(3) + first}, count, to);
   }
 }
 
@@ -67,7 +67,7 @@ void CoefficientTable::finish(std::span<const Index> channels, bool with_gradien
   }
 }
 
-MapCoefficients CoefficientTable::view() const noexcept {
+Coefficients CoefficientTable::view() const noexcept {
   return {column(0), column(1),
           column(2), column(3),
           column(4), {single_column(0), single_column(1), single_column(2), single_column(3), single_column(4)}};
@@ -76,7 +76,7 @@ MapCoefficients CoefficientTable::view() const noexcept {
 namespace {
 
 template <typename T, std::size_t kOperands>
-void map_regions(const Traversal& traversal, const MapOperands& operands, const MapCoefficients& coefficients) {
+void apply_regions(const Traversal& traversal, const ApplyOperands& operands, const Coefficients& coefficients) {
   constexpr bool with_dy = kOperands == 3;
   const auto strides = [](const std::array<Index, kOperands>& of) {
     return RowStrides{of.front(), with_dy ? of[1] : 0, of.back()};
@@ -84,43 +84,43 @@ void map_regions(const Traversal& traversal, const MapOperands& operands, const 
   BlockReader<T, kOperands, true> blocks(traversal, operands.views, {operands.out, operands.store == Store::streamed});
   traversal.visit([&](const Region& region) {
     blocks.read(region, [&](const Block<T, kOperands>& block) {
-      const MapPointers<T> at = {block.data[0], with_dy ? block.data[1] : nullptr, block.output};
-      const MapCoefficients of_slots = coefficients.from(block.slot);
+      const ApplyPointers<T> at = {block.data[0], with_dy ? block.data[1] : nullptr, block.output};
+      const Coefficients of_slots = coefficients.from(block.slot);
       const Store store = block.is_streamed ? Store::streamed : Store::cached;
       if (traversal.is_lanes()) {
-        map_rows(at, block.rows, block.count, strides(block.strides), of_slots, store);
+        apply_rows(at, block.rows, block.count, strides(block.strides), of_slots, store);
       } else if (block.channels > 1) {
-        map_runs(at, block.channels, strides(block.channel_strides), block.count, of_slots, false, store);
+        apply_runs(at, block.channels, strides(block.channel_strides), block.count, of_slots, false, store);
       } else {
-        map_runs(at, block.rows, strides(block.strides), block.count, of_slots, true, store);
+        apply_runs(at, block.rows, strides(block.strides), block.count, of_slots, true, store);
       }
     });
   });
 }
 
 template <typename T>
-void map_regions_of(const Traversal& traversal, const MapOperands& operands, const MapCoefficients& coefficients) {
-  operands.views.size() == 2 ? map_regions<T, 2>(traversal, operands, coefficients)
-                             : map_regions<T, 3>(traversal, operands, coefficients);
+void apply_regions_of(const Traversal& traversal, const ApplyOperands& operands, const Coefficients& coefficients) {
+  operands.views.size() == 2 ? apply_regions<T, 2>(traversal, operands, coefficients)
+                             : apply_regions<T, 3>(traversal, operands, coefficients);
 }
 
 }  // namespace
 
-void map_box(const LoopNest& nest, const Box& box, const MapOperands& operands, const MapCoefficients& coefficients) {
+void apply_box(const LoopNest& nest, const Box& box, const ApplyOperands& operands, const Coefficients& coefficients) {
   const Traversal traversal(nest, box, operands.views.size(), Stage::apply);
   const bool single = operands.out.dtype == DType::float32 &&
                       std::all_of(operands.views.begin(), operands.views.end(),
                                   [](const auto& view) { return dtype_fits_float32(view.dtype); });
-  const auto map = [&](const MapCoefficients& of_slots) {
-    single ? map_regions_of<float>(traversal, operands, of_slots)
-           : map_regions_of<double>(traversal, operands, of_slots);
+  const auto apply = [&](const Coefficients& of_slots) {
+    single ? apply_regions_of<float>(traversal, operands, of_slots)
+           : apply_regions_of<double>(traversal, operands, of_slots);
   };
   const SlotMap& slots = traversal.slots();
   const std::optional<Index> first = first_of_consecutive(nest, box);
   if (first && slots.is_identity()) {
-    map(coefficients.from(*first));
+    apply(coefficients.from(*first));
   } else {
-    map(CoefficientTable(coefficients, channels_of(nest, box), slots, operands.views.size() == 3).view());
+    apply(CoefficientTable(coefficients, channels_of(nest, box), slots, operands.views.size() == 3).view());
   }
   if (operands.store == Store::streamed) flush_streams();
 }

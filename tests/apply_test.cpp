@@ -1,6 +1,6 @@
 // Apply, box by box: every element of a box once, with the coefficients of its channel, and nothing else, in any
 // layout.
-#include "map/map.h"
+#include "affine/apply.h"
 
 #include <gtest/gtest.h>
 
@@ -77,7 +77,8 @@ class Problem {
   }
 
   void check(Random& random) {
-    MapOperands operands{{std::as_const(x_).view()}, out_.view(), random.chance(0.5) ? Store::streamed : Store::cached};
+    ApplyOperands operands{
+        {std::as_const(x_).view()}, out_.view(), random.chance(0.5) ? Store::streamed : Store::cached};
     if (with_dy_) operands.views.push_back(std::as_const(dy_).view());
     operands.views.push_back(std::as_const(out_).view());
     const LoopNest nest = make_loop_nest(operands.views, channel_axes_, numbers_);
@@ -85,7 +86,7 @@ class Problem {
     Index done = 0;
     for (const Box& box : halves(random, nest)) {
       if (elements_of(box) == 0) continue;
-      map_box(nest, box, operands, table.view());
+      apply_box(nest, box, operands, table.view());
       done += elements_of(box);
       ASSERT_EQ(count_touched(), done);
     }
@@ -140,7 +141,7 @@ class Problem {
   std::vector<double> shifts_;
 };
 
-TEST(MapBox, WritesEveryElementOnceOfAnyLayout) {
+TEST(ApplyBox, WritesEveryElementOnceOfAnyLayout) {
   const TargetRestorer restorer;
   Random random(4001);
   const std::vector<std::string> targets = supported_targets();
@@ -152,7 +153,7 @@ TEST(MapBox, WritesEveryElementOnceOfAnyLayout) {
 }
 
 // More than one block of regions in every loop.
-TEST(MapBox, WritesLargeBoxes) {
+TEST(ApplyBox, WritesLargeBoxes) {
   Random random(4002);
   const std::array<IndexList, 6> shapes = {{{300000}, {3, 70000}, {70000, 3}, {400, 300}, {5, 300, 100}, {60, 250, 9}}};
   for (int i = 0; i < 24 && !HasFailure(); ++i) {

@@ -1,5 +1,5 @@
-// The vector code of the map room against the plain formula, one element at a time.
-#include "map/map_kernels.h"
+// The vector code of apply against the plain formula, one element at a time.
+#include "affine/apply_kernels.h"
 
 #include <gtest/gtest.h>
 
@@ -68,7 +68,7 @@ struct Table {
     }
   }
   // Exactly as long as the channels are.
-  [[nodiscard]] MapCoefficients view(bool with_dy) const {
+  [[nodiscard]] Coefficients view(bool with_dy) const {
     return {columns[0].data(),
             columns[1].data(),
             columns[2].data(),
@@ -136,11 +136,11 @@ std::ostream& operator<<(std::ostream& stream, const Case& c) {
 }
 
 template <typename T>
-void call(const Case& c, const MapPointers<T>& at, const RowStrides& strides, const MapCoefficients& coefficients) {
+void call(const Case& c, const ApplyPointers<T>& at, const RowStrides& strides, const Coefficients& coefficients) {
   if (c.rows) {
-    map_rows(at, c.outer, c.inner, strides, coefficients, c.store);
+    apply_rows(at, c.outer, c.inner, strides, coefficients, c.store);
   } else {
-    map_runs(at, c.outer, strides, c.inner, coefficients, c.same_channel, c.store);
+    apply_runs(at, c.outer, strides, c.inner, coefficients, c.same_channel, c.store);
   }
   if (c.store == Store::streamed) flush_streams();
 }
@@ -186,14 +186,14 @@ void check(Random& random, const Case& c) {
 }
 
 template <typename T>
-class MapKernels : public ::testing::Test {};
-using MapTypes = ::testing::Types<float, double>;
-TYPED_TEST_SUITE(MapKernels, MapTypes);
+class ApplyKernels : public ::testing::Test {};
+using ApplyTypes = ::testing::Types<float, double>;
+TYPED_TEST_SUITE(ApplyKernels, ApplyTypes);
 
 constexpr Store stores[] = {Store::cached, Store::streamed};
 
 // Every length at every place in a cache line, runs that share lines and runs that do not.
-TYPED_TEST(MapKernels, MapRuns) {
+TYPED_TEST(ApplyKernels, ApplyRuns) {
   Random random(401);
   for (Index count = 1; count <= 150; ++count) {
     for (Index offset = 0; offset <= 20; ++offset) {
@@ -215,7 +215,7 @@ TYPED_TEST(MapKernels, MapRuns) {
   }
 }
 
-TYPED_TEST(MapKernels, MapLongRuns) {
+TYPED_TEST(ApplyKernels, ApplyLongRuns) {
   Random random(402);
   for (const Index count : {1024, 1025, 2047, 3136, 4099}) {
     for (const Store store : stores) {
@@ -234,7 +234,7 @@ TYPED_TEST(MapKernels, MapLongRuns) {
   }
 }
 
-TYPED_TEST(MapKernels, MapRows) {
+TYPED_TEST(ApplyKernels, ApplyRows) {
   Random random(403);
   constexpr Index line = 64 / static_cast<Index>(sizeof(TypeParam));
   std::vector<Index> widths = {1023, 1024, 1025, 1030, 2049};
@@ -264,15 +264,15 @@ TYPED_TEST(MapKernels, MapRows) {
   }
 }
 
-TYPED_TEST(MapKernels, MapNothing) {
+TYPED_TEST(ApplyKernels, ApplyNothing) {
   Random random(404);
   const Table table(random, 1);
   on_every_target([&] {
     Output<TypeParam> out(1, 0);
     const TypeParam x = 1;
-    const MapPointers<TypeParam> at = {&x, nullptr, out.data()};
-    map_runs(at, 0, {1, 1, 1}, 1, table.view(false), false, Store::cached);
-    map_rows(at, 0, 1, {1, 1, 1}, table.view(false), Store::cached);
+    const ApplyPointers<TypeParam> at = {&x, nullptr, out.data()};
+    apply_runs(at, 0, {1, 1, 1}, 1, table.view(false), false, Store::cached);
+    apply_rows(at, 0, 1, {1, 1, 1}, table.view(false), Store::cached);
     EXPECT_TRUE(out.holds({static_cast<TypeParam>(guard)}));
   });
 }

@@ -5,8 +5,8 @@
 #include <span>
 #include <vector>
 
+#include "affine/apply_kernels.h"
 #include "exactnorm/tensor.h"
-#include "map/map_kernels.h"
 #include "sums/exact_finalize.h"
 #include "traverse/loop_nest.h"
 #include "traverse/partition.h"
@@ -19,7 +19,7 @@ class CoefficientTable {
  public:
   explicit CoefficientTable(Index channels);
   /// The coefficients of slots. `channels` are the channels of the slots' box.
-  CoefficientTable(const MapCoefficients& coefficients, std::span<const Index> channels, const SlotMap& slots,
+  CoefficientTable(const Coefficients& coefficients, std::span<const Index> channels, const SlotMap& slots,
                    bool with_gradient);
   void set(Index channel, const ForwardCoefficients& coefficients) noexcept {
     column(0)[channel] = coefficients.mean;
@@ -40,7 +40,7 @@ class CoefficientTable {
   void finish_backward(std::span<const Index> channels) { finish(channels, true); }
 
   /// As the kernels take them, from channel 0 on.
-  [[nodiscard]] MapCoefficients view() const noexcept;
+  [[nodiscard]] Coefficients view() const noexcept;
 
  private:
   [[nodiscard]] double* column(Index which) const noexcept { return values_ + which * stride_; }
@@ -58,8 +58,8 @@ class CoefficientTable {
   float* single_values_;
 };
 
-/// What a map goes through. Without dy it computes y of x.
-struct MapOperands {
+/// What apply goes through. Without dy it computes y of x.
+struct ApplyOperands {
   std::vector<TensorView> views;  // x, dy where given, out
   MutableTensorView out;
   Store store = Store::cached;
@@ -67,6 +67,6 @@ struct MapOperands {
 
 /// Writes one box of `out`, from its end backwards. The nest is that of `operands.views`; `coefficients` are of all
 /// channels, by their numbers.
-void map_box(const LoopNest& nest, const Box& box, const MapOperands& operands, const MapCoefficients& coefficients);
+void apply_box(const LoopNest& nest, const Box& box, const ApplyOperands& operands, const Coefficients& coefficients);
 
 }  // namespace exactnorm

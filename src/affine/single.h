@@ -2,11 +2,11 @@
 
 #include "exactnorm/tensor.h"
 
-// Coefficients of a map in float32 arithmetic, from those in float64.
+// Coefficients of apply in float32 arithmetic, from those in float64.
 
 namespace exactnorm {
 
-/// Float64 coefficients of consecutive channels: those of solve_forward or gradients_of, side by side.
+/// Float64 coefficients of consecutive channels: those of forward_coefficients or gradients_of, side by side.
 struct ForwardColumns {
   const double* mean = nullptr;
   const double* scale = nullptr;
@@ -34,7 +34,7 @@ struct SingleTargets {
 };
 
 /// Sets `channels` entries of each. Nothing beside them is read or written.
-void solve_single(const ForwardColumns& from, Index channels, const SingleTargets& to);
-void solve_single(const BackwardColumns& from, Index channels, const SingleTargets& to);
+void set_single(const ForwardColumns& from, Index channels, const SingleTargets& to);
+void set_single(const BackwardColumns& from, Index channels, const SingleTargets& to);
 
 }  // namespace exactnorm

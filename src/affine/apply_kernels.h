@@ -9,7 +9,7 @@
 //     out = (dy + (((x - mean) * x_scale) * normalized_scale + shift)) * dy_scale   backward, where dy is given
 //
 // Where all elements are float32, in float32, each product added without a rounding of its own
-// (solve/single_kernels.cpp, which has the error bounds), on all processors alike:
+// (affine/single_kernels.cpp, which has the error bounds), on all processors alike:
 //
 //     out = d * scale + (d * scale_rest + shift), d = x - mean                      forward
 //     out = dy * scale + (dy * scale_rest + (d * x_scale + shift))                  backward
@@ -28,7 +28,7 @@ struct SingleColumns {
 };
 
 /// Coefficients of consecutive channels.
-struct MapCoefficients {
+struct Coefficients {
   const double* mean = nullptr;
   const double* x_scale = nullptr;
   const double* shift = nullptr;
@@ -39,7 +39,7 @@ struct MapCoefficients {
   SingleColumns single;
 
   /// The same from channel `channel` on.
-  [[nodiscard]] MapCoefficients from(Index channel) const {
+  [[nodiscard]] Coefficients from(Index channel) const {
     return {mean + channel,
             x_scale + channel,
             shift + channel,
@@ -50,15 +50,15 @@ struct MapCoefficients {
   }
 };
 
-/// Where a map reads and writes. `dy` may be null. `out` may be x or dy, unless it is streamed.
+/// Where apply reads and writes. `dy` may be null. `out` may be x or dy, unless it is streamed.
 template <typename T>
-struct MapPointers {
+struct ApplyPointers {
   const T* x = nullptr;
   const T* dy = nullptr;
   T* out = nullptr;
 
   /// The same, each moved on by its own number of elements.
-  [[nodiscard]] MapPointers moved(Index by_x, Index by_dy, Index by_out) const {
+  [[nodiscard]] ApplyPointers moved(Index by_x, Index by_dy, Index by_out) const {
     return {x + by_x, dy == nullptr ? nullptr : dy + by_dy, out + by_out};
   }
 };
@@ -79,13 +79,13 @@ struct RowStrides {
 /// `runs` runs of `count` neighbouring elements of one channel each. Run i belongs to channel i, or, where
 /// `same_channel`, all to the first.
 template <typename T>
-void map_runs(const MapPointers<T>& at, Index runs, const RowStrides& strides, Index count,
-              const MapCoefficients& coefficients, bool same_channel, Store store);
+void apply_runs(const ApplyPointers<T>& at, Index runs, const RowStrides& strides, Index count,
+                const Coefficients& coefficients, bool same_channel, Store store);
 
 /// `rows` rows of `columns` neighbouring elements each; column i has the coefficients of entry i. Streamed
 /// only where rows of `out` start at multiples of `line_bytes`.
 template <typename T>
-void map_rows(const MapPointers<T>& at, Index rows, Index columns, const RowStrides& strides,
-              const MapCoefficients& coefficients, Store store);
+void apply_rows(const ApplyPointers<T>& at, Index rows, Index columns, const RowStrides& strides,
+                const Coefficients& coefficients, Store store);
 
 }  // namespace exactnorm

@@ -1,4 +1,4 @@
-#include "map/map_kernels.h"
+#include "affine/apply_kernels.h"
 
 #include <algorithm>
 
@@ -6,12 +6,12 @@
 #include "traverse/cache_line.h"
 
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "map/map_kernels.cpp"
+#define HWY_TARGET_INCLUDE "affine/apply_kernels.cpp"
 #include <hwy/cache_control.h>
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
-#include "map/map_arithmetic-inl.h"
+#include "affine/apply_arithmetic-inl.h"
 #include "simd/few_lanes-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -34,7 +34,7 @@ HWY_INLINE Vector<T> Compute(const T* x, const T* dy, const Arithmetic<kWithGrad
 }
 
 template <bool kWithGradient, typename T>
-HWY_INLINE void MapFew(const MapPointers<T>& at, Index count, const Arithmetic<kWithGradient, T>& arithmetic) {
+HWY_INLINE void ApplyFew(const ApplyPointers<T>& at, Index count, const Arithmetic<kWithGradient, T>& arithmetic) {
   const Tag<T> d;
   const auto few = static_cast<std::size_t>(count);
   const Vector<T> x = LoadFew(d, at.x, few);
@@ -43,7 +43,8 @@ HWY_INLINE void MapFew(const MapPointers<T>& at, Index count, const Arithmetic<k
 
 // Elements from `done` on, while there are whole vectors; returns the first element that was left.
 template <bool kWithGradient, bool kStreamed, typename T>
-HWY_INLINE Index MapVectors(const MapPointers<T>& at, Index done, Index count, const Arithmetic<kWithGradient, T>& c) {
+HWY_INLINE Index ApplyVectors(const ApplyPointers<T>& at, Index done, Index count,
+                              const Arithmetic<kWithGradient, T>& c) {
   const auto width = static_cast<Index>(hn::Lanes(Tag<T>()));
   const auto one = [&](Index i) HWY_ATTR {
     const Vector<T> value = Compute(at.x + i, kWithGradient ? at.dy + i : nullptr, c);
@@ -60,10 +61,10 @@ HWY_INLINE Index MapVectors(const MapPointers<T>& at, Index done, Index count, c
 }
 
 template <bool kWithGradient, typename T>
-HWY_INLINE void MapRun(const MapPointers<T>& at, Index count, const Arithmetic<kWithGradient, T>& c, Store store) {
+HWY_INLINE void ApplyRun(const ApplyPointers<T>& at, Index count, const Arithmetic<kWithGradient, T>& c, Store store) {
   const auto width = static_cast<Index>(hn::Lanes(Tag<T>()));
   if (count < width) {
-    MapFew(at, count, c);
+    ApplyFew(at, count, c);
     return;
   }
   // The last elements are a whole vector that overlaps the one before. It is computed first, since the
@@ -75,10 +76,10 @@ HWY_INLINE void MapRun(const MapPointers<T>& at, Index count, const Arithmetic<k
   if (store == Store::streamed && count >= 2 * line) {
     // Whole lines only: a line that is streamed in part, and shared with the next run, costs more than it saves.
     const Index head = elements_to_line(at.out);
-    if (head != 0) (void)MapVectors<kWithGradient, false>(at, 0, (head + width - 1) / width * width, c);
-    done = MapVectors<kWithGradient, true>(at, head, head + (count - head) / line * line, c);
+    if (head != 0) (void)ApplyVectors<kWithGradient, false>(at, 0, (head + width - 1) / width * width, c);
+    done = ApplyVectors<kWithGradient, true>(at, head, head + (count - head) / line * line, c);
   }
-  done = MapVectors<kWithGradient, false>(at, done, count, c);
+  done = ApplyVectors<kWithGradient, false>(at, done, count, c);
   if (done < count) StoreValues<false>(last_value, at.out + last);
 }
 
@@ -93,10 +94,10 @@ class OpenLine {
 
   // The first elements of a run, as many as the line still takes.
   template <bool kWithGradient>
-  HWY_INLINE Index Close(const MapPointers<T>& at, const Arithmetic<kWithGradient, T>& c) {
+  HWY_INLINE Index Close(const ApplyPointers<T>& at, const Arithmetic<kWithGradient, T>& c) {
     const Index count = size - filled_;
     HWY_ALIGN T line[size];
-    (void)MapVectors<kWithGradient, false>(MapPointers<T>{at.x, at.dy, line}, 0, size, c);
+    (void)ApplyVectors<kWithGradient, false>(ApplyPointers<T>{at.x, at.dy, line}, 0, size, c);
     std::copy_n(line, count, line_ + filled_);
     T* to = at.out - filled_;
     const hn::CappedTag<T, kMostLanes> d;
@@ -106,11 +107,11 @@ class OpenLine {
   }
   // The last elements of a run.
   template <bool kWithGradient>
-  HWY_INLINE void Open(const MapPointers<T>& at, Index run, Index count, const Arithmetic<kWithGradient, T>& c) {
+  HWY_INLINE void Open(const ApplyPointers<T>& at, Index run, Index count, const Arithmetic<kWithGradient, T>& c) {
     HWY_ALIGN T line[size];
     const Index from = run - size;
-    const MapPointers<T> last = {at.x + from, kWithGradient ? at.dy + from : nullptr, line};
-    (void)MapVectors<kWithGradient, false>(last, 0, size, c);
+    const ApplyPointers<T> last = {at.x + from, kWithGradient ? at.dy + from : nullptr, line};
+    (void)ApplyVectors<kWithGradient, false>(last, 0, size, c);
     std::copy_n(line + size - count, count, line_);
     filled_ = count;
   }
@@ -123,14 +124,14 @@ class OpenLine {
 };
 
 template <bool kWithGradient, typename T>
-HWY_INLINE Arithmetic<kWithGradient, T> ArithmeticOfRun(const MapCoefficients& coefficients, Index channel) {
+HWY_INLINE Arithmetic<kWithGradient, T> ArithmeticOfRun(const Coefficients& coefficients, Index channel) {
   return {Columns<T>(coefficients), channel, Channels::one, AreSingle<T>(coefficients, channel, channel + 1)};
 }
 
 // Runs that follow each other without a gap, each of some lines.
 template <bool kWithGradient, typename T>
-HWY_INLINE void StreamRuns(MapPointers<T> at, Index runs, const RowStrides& strides, Index count,
-                           const MapCoefficients& coefficients, bool same_channel) {
+HWY_INLINE void StreamRuns(ApplyPointers<T> at, Index runs, const RowStrides& strides, Index count,
+                           const Coefficients& coefficients, bool same_channel) {
   constexpr Index line = OpenLine<T>::size;
   OpenLine<T> open;
   for (Index run = 0; run < runs; ++run) {
@@ -140,10 +141,10 @@ HWY_INLINE void StreamRuns(MapPointers<T> at, Index runs, const RowStrides& stri
       done = open.template Close<kWithGradient>(at, c);
     } else if (run == 0) {
       done = elements_to_line(at.out);
-      MapRun<kWithGradient>(at, done, c, Store::cached);
+      ApplyRun<kWithGradient>(at, done, c, Store::cached);
     }
     const Index end = done + (count - done) / line * line;
-    (void)MapVectors<kWithGradient, true>(at, done, end, c);
+    (void)ApplyVectors<kWithGradient, true>(at, done, end, c);
     if (end < count) open.template Open<kWithGradient>(at, count, count - end, c);
     at = at.moved(strides.x, strides.dy, strides.out);
   }
@@ -151,25 +152,25 @@ HWY_INLINE void StreamRuns(MapPointers<T> at, Index runs, const RowStrides& stri
 }
 
 template <bool kWithGradient, typename T>
-HWY_INLINE void MapRunsAs(MapPointers<T> at, Index runs, const RowStrides& strides, Index count,
-                          const MapCoefficients& coefficients, bool same_channel, Store store) {
+HWY_INLINE void ApplyRunsAs(ApplyPointers<T> at, Index runs, const RowStrides& strides, Index count,
+                            const Coefficients& coefficients, bool same_channel, Store store) {
   if (store == Store::streamed && strides.out == count && count >= 2 * OpenLine<T>::size) {
     StreamRuns<kWithGradient>(at, runs, strides, count, coefficients, same_channel);
     return;
   }
   for (Index run = 0; run < runs; ++run) {
-    MapRun(at, count, ArithmeticOfRun<kWithGradient, T>(coefficients, same_channel ? 0 : run), store);
+    ApplyRun(at, count, ArithmeticOfRun<kWithGradient, T>(coefficients, same_channel ? 0 : run), store);
     at = at.moved(strides.x, strides.dy, strides.out);
   }
 }
 
 // Some vectors of the columns, of `kRows` rows: coefficients are loaded once.
 template <bool kWithGradient, bool kStreamed, int kRows, typename T>
-HWY_INLINE void MapColumns(const MapPointers<T>& at, Index columns, const RowStrides strides,
-                           const MapCoefficients& coefficients, Index channel, bool all_single) {
+HWY_INLINE void ApplyColumns(const ApplyPointers<T>& at, Index columns, const RowStrides strides,
+                             const Coefficients& coefficients, Index channel, bool all_single) {
   const auto width = static_cast<Index>(hn::Lanes(Tag<T>()));
   const Columns<T> from(coefficients);
-  MapPointers<T> rows[kRows];
+  ApplyPointers<T> rows[kRows];
   for (int row = 0; row < kRows; ++row) rows[row] = at.moved(row * strides.x, row * strides.dy, row * strides.out);
   for (Index column = 0; column < columns; column += width) {
     const Index first = channel + column;
@@ -187,8 +188,8 @@ HWY_INLINE void MapColumns(const MapPointers<T>& at, Index columns, const RowStr
 
 // One or two vectors' width of all rows, with coefficients in registers.
 template <bool kWithGradient, bool kStreamed, int kVectors, typename T>
-HWY_INLINE void MapNarrowRows(MapPointers<T> at, Index rows, const RowStrides strides,
-                              const MapCoefficients& coefficients, bool all_single) {
+HWY_INLINE void ApplyNarrowRows(ApplyPointers<T> at, Index rows, const RowStrides strides,
+                                const Coefficients& coefficients, bool all_single) {
   const auto width = static_cast<Index>(hn::Lanes(Tag<T>()));
   const Arithmetic<kWithGradient, T> first(Columns<T>(coefficients), 0, Channels::each, all_single);
   const Arithmetic<kWithGradient, T> last(Columns<T>(coefficients), (kVectors - 1) * width, Channels::each, all_single);
@@ -205,41 +206,41 @@ HWY_INLINE void MapNarrowRows(MapPointers<T> at, Index rows, const RowStrides st
 
 // Fewer columns than a vector has.
 template <bool kWithGradient, typename T>
-HWY_INLINE void MapFewColumns(MapPointers<T> at, Index rows, Index columns, const RowStrides strides,
-                              const MapCoefficients& coefficients, Index channel, bool all_single) {
+HWY_INLINE void ApplyFewColumns(ApplyPointers<T> at, Index rows, Index columns, const RowStrides strides,
+                                const Coefficients& coefficients, Index channel, bool all_single) {
   const PaddedCoefficients<kWithGradient, T> padded(coefficients, channel, columns);
-  const MapCoefficients of_columns = padded.view();
+  const Coefficients of_columns = padded.view();
   const Arithmetic<kWithGradient, T> c(Columns<T>(of_columns), 0, Channels::each, all_single);
   for (Index row = 0; row < rows; ++row) {
-    MapFew(at, columns, c);
+    ApplyFew(at, columns, c);
     at = at.moved(strides.x, strides.dy, strides.out);
   }
 }
 
 // Whole vectors of columns, some rows at a time.
 template <bool kWithGradient, bool kStreamed, int kRows, typename T>
-HWY_INLINE void MapWideRows(const MapPointers<T>& at, Index rows, Index columns, const RowStrides& strides,
-                            const MapCoefficients& coefficients, bool all_single) {
+HWY_INLINE void ApplyWideRows(const ApplyPointers<T>& at, Index rows, Index columns, const RowStrides& strides,
+                              const Coefficients& coefficients, bool all_single) {
   // Coefficients of one block stay in L1 beside what is read and written.
   constexpr Index block_columns = 2048 / static_cast<Index>(sizeof(T));
   for (Index column = 0; column < columns; column += block_columns) {
     const Index size = std::min(block_columns, columns - column);
-    MapPointers<T> block = at.moved(column, column, column);
+    ApplyPointers<T> block = at.moved(column, column, column);
     Index row = 0;
     for (; row + kRows <= rows; row += kRows) {
-      MapColumns<kWithGradient, kStreamed, kRows>(block, size, strides, coefficients, column, all_single);
+      ApplyColumns<kWithGradient, kStreamed, kRows>(block, size, strides, coefficients, column, all_single);
       block = block.moved(kRows * strides.x, kRows * strides.dy, kRows * strides.out);
     }
     for (; row < rows; ++row) {
-      MapColumns<kWithGradient, kStreamed, 1>(block, size, strides, coefficients, column, all_single);
+      ApplyColumns<kWithGradient, kStreamed, 1>(block, size, strides, coefficients, column, all_single);
       block = block.moved(strides.x, strides.dy, strides.out);
     }
   }
 }
 
 template <bool kWithGradient, bool kStreamed, typename T>
-HWY_INLINE void MapRowsAs(MapPointers<T> at, Index rows, Index columns, const RowStrides& strides,
-                          const MapCoefficients& coefficients) {
+HWY_INLINE void ApplyRowsAs(ApplyPointers<T> at, Index rows, Index columns, const RowStrides& strides,
+                            const Coefficients& coefficients) {
   const auto width = static_cast<Index>(hn::Lanes(Tag<T>()));
   const bool all_single = AreSingle<T>(coefficients, 0, columns);
   const Index whole = columns / width * width;
@@ -248,49 +249,49 @@ HWY_INLINE void MapRowsAs(MapPointers<T> at, Index rows, Index columns, const Ro
   // Memory wants to be written in its own order, unless rows lie close together.
   constexpr Index few_columns = 128;
   if (whole == width) {
-    MapNarrowRows<kWithGradient, kStreamed, 1>(at, rows, strides, coefficients, all_single);
+    ApplyNarrowRows<kWithGradient, kStreamed, 1>(at, rows, strides, coefficients, all_single);
   } else if (whole == 2 * width) {
-    MapNarrowRows<kWithGradient, kStreamed, 2>(at, rows, strides, coefficients, all_single);
+    ApplyNarrowRows<kWithGradient, kStreamed, 2>(at, rows, strides, coefficients, all_single);
   } else if (kStreamed && columns > few_columns) {
-    MapWideRows<kWithGradient, kStreamed, 1>(at, rows, whole, strides, coefficients, all_single);
+    ApplyWideRows<kWithGradient, kStreamed, 1>(at, rows, whole, strides, coefficients, all_single);
   } else {
-    MapWideRows<kWithGradient, kStreamed, rows_at_once>(at, rows, whole, strides, coefficients, all_single);
+    ApplyWideRows<kWithGradient, kStreamed, rows_at_once>(at, rows, whole, strides, coefficients, all_single);
   }
   if (whole < columns) {
-    MapFewColumns<kWithGradient>(at.moved(whole, whole, whole), rows, columns - whole, strides, coefficients, whole,
-                                 all_single);
+    ApplyFewColumns<kWithGradient>(at.moved(whole, whole, whole), rows, columns - whole, strides, coefficients, whole,
+                                   all_single);
   }
 }
 
 template <typename T>
-HWY_INLINE void MapRows(const MapPointers<T>& at, Index rows, Index columns, const RowStrides& strides,
-                        const MapCoefficients& c, Store store) {
+HWY_INLINE void ApplyRows(const ApplyPointers<T>& at, Index rows, Index columns, const RowStrides& strides,
+                          const Coefficients& c, Store store) {
   if (store == Store::streamed) {
-    at.dy == nullptr ? MapRowsAs<false, true>(at, rows, columns, strides, c)
-                     : MapRowsAs<true, true>(at, rows, columns, strides, c);
+    at.dy == nullptr ? ApplyRowsAs<false, true>(at, rows, columns, strides, c)
+                     : ApplyRowsAs<true, true>(at, rows, columns, strides, c);
   } else {
-    at.dy == nullptr ? MapRowsAs<false, false>(at, rows, columns, strides, c)
-                     : MapRowsAs<true, false>(at, rows, columns, strides, c);
+    at.dy == nullptr ? ApplyRowsAs<false, false>(at, rows, columns, strides, c)
+                     : ApplyRowsAs<true, false>(at, rows, columns, strides, c);
   }
 }
 
-void RunsFloat(const MapPointers<float>& at, Index runs, const RowStrides& strides, Index count,
-               const MapCoefficients& c, bool same_channel, Store store) {
-  at.dy == nullptr ? MapRunsAs<false>(at, runs, strides, count, c, same_channel, store)
-                   : MapRunsAs<true>(at, runs, strides, count, c, same_channel, store);
+void RunsFloat(const ApplyPointers<float>& at, Index runs, const RowStrides& strides, Index count,
+               const Coefficients& c, bool same_channel, Store store) {
+  at.dy == nullptr ? ApplyRunsAs<false>(at, runs, strides, count, c, same_channel, store)
+                   : ApplyRunsAs<true>(at, runs, strides, count, c, same_channel, store);
 }
-void RunsDouble(const MapPointers<double>& at, Index runs, const RowStrides& strides, Index count,
-                const MapCoefficients& c, bool same_channel, Store store) {
-  at.dy == nullptr ? MapRunsAs<false>(at, runs, strides, count, c, same_channel, store)
-                   : MapRunsAs<true>(at, runs, strides, count, c, same_channel, store);
+void RunsDouble(const ApplyPointers<double>& at, Index runs, const RowStrides& strides, Index count,
+                const Coefficients& c, bool same_channel, Store store) {
+  at.dy == nullptr ? ApplyRunsAs<false>(at, runs, strides, count, c, same_channel, store)
+                   : ApplyRunsAs<true>(at, runs, strides, count, c, same_channel, store);
 }
-void RowsFloat(const MapPointers<float>& at, Index rows, Index columns, const RowStrides& strides,
-               const MapCoefficients& c, Store store) {
-  MapRows(at, rows, columns, strides, c, store);
+void RowsFloat(const ApplyPointers<float>& at, Index rows, Index columns, const RowStrides& strides,
+               const Coefficients& c, Store store) {
+  ApplyRows(at, rows, columns, strides, c, store);
 }
-void RowsDouble(const MapPointers<double>& at, Index rows, Index columns, const RowStrides& strides,
-                const MapCoefficients& c, Store store) {
-  MapRows(at, rows, columns, strides, c, store);
+void RowsDouble(const ApplyPointers<double>& at, Index rows, Index columns, const RowStrides& strides,
+                const Coefficients& c, Store store) {
+  ApplyRows(at, rows, columns, strides, c, store);
 }
 
 }  // namespace exactnorm::HWY_NAMESPACE
@@ -307,23 +308,23 @@ HWY_EXPORT(RowsDouble);
 void flush_streams() noexcept { hwy::FlushStream(); }
 
 template <>
-void map_runs(const MapPointers<float>& at, Index runs, const RowStrides& strides, Index count,
-              const MapCoefficients& coefficients, bool same_channel, Store store) {
+void apply_runs(const ApplyPointers<float>& at, Index runs, const RowStrides& strides, Index count,
+                const Coefficients& coefficients, bool same_channel, Store store) {
   HWY_DISPATCH_TABLE(RunsFloat)[active_target_index()](at, runs, strides, count, coefficients, same_channel, store);
 }
 template <>
-void map_runs(const MapPointers<double>& at, Index runs, const RowStrides& strides, Index count,
-              const MapCoefficients& coefficients, bool same_channel, Store store) {
+void apply_runs(const ApplyPointers<double>& at, Index runs, const RowStrides& strides, Index count,
+                const Coefficients& coefficients, bool same_channel, Store store) {
   HWY_DISPATCH_TABLE(RunsDouble)[active_target_index()](at, runs, strides, count, coefficients, same_channel, store);
 }
 template <>
-void map_rows(const MapPointers<float>& at, Index rows, Index columns, const RowStrides& strides,
-              const MapCoefficients& coefficients, Store store) {
+void apply_rows(const ApplyPointers<float>& at, Index rows, Index columns, const RowStrides& strides,
+                const Coefficients& coefficients, Store store) {
   HWY_DISPATCH_TABLE(RowsFloat)[active_target_index()](at, rows, columns, strides, coefficients, store);
 }
 template <>
-void map_rows(const MapPointers<double>& at, Index rows, Index columns, const RowStrides& strides,
-              const MapCoefficients& coefficients, Store store) {
+void apply_rows(const ApplyPointers<double>& at, Index rows, Index columns, const RowStrides& strides,
+                const Coefficients& coefficients, Store store) {
   HWY_DISPATCH_TABLE(RowsDouble)[active_target_index()](at, rows, columns, strides, coefficients, store);
 }
 
