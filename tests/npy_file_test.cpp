@@ -158,7 +158,7 @@ TEST_F(NpyFileTest, CopiesMisalignedData) {
 }
 
 TEST_F(NpyFileTest, ReleasesAndReadsAgain) {
-  constexpr Index count = 100000;
+  constexpr Index count = 1000000;
   std::vector<std::int64_t> data(count);
   for (std::size_t i = 0; i < data.size(); ++i) data[i] = static_cast<std::int64_t>(i);
   write_npy(path("x.npy"), view(data, {count}));
@@ -179,7 +179,7 @@ TEST_F(NpyFileTest, ReleasesAndReadsAgain) {
   file.release(0, count);
   const long after = resident_kilobytes();
   if (before > 0) {
-    EXPECT_LT(after, before - 700);
+    EXPECT_LT(after, before - 6000);  // of 7,812: the process has other pages, too
   }
   file.release(5, 1);
   file.copy_range(0, count, copy.data());

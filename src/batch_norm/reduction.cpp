@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <memory>
 #include <numeric>
-#include <optional>
 #include <utility>
 
 #include "sums/exact_sums.h"
@@ -185,7 +185,7 @@ class QuickPieces {
  private:
   struct Group : QuickGroup {
     std::vector<Index> channels;
-    std::vector<std::optional<QuickSums>> parts;  // one for each thread
+    std::vector<std::unique_ptr<QuickSums>> parts;  // one for each thread
     bool again = true;
   };
 
@@ -204,10 +204,10 @@ class QuickPieces {
     parallel_for(groups * partition_.pieces(), partition_.threads(), Order::forwards, [&](Index task, int thread) {
       const Index number = tried[static_cast<std::size_t>(task / partition_.pieces())];
       Group& group = groups_[static_cast<std::size_t>(number)];
-      std::optional<QuickSums>& part = group.parts[static_cast<std::size_t>(thread)];
+      std::unique_ptr<QuickSums>& part = group.parts[static_cast<std::size_t>(thread)];
       if (!part) {
-        QuickSums made;
-        made.reset(static_cast<Index>(group.channels.size()), sums);
+        auto made = std::make_unique<QuickSums>();
+        made->reset(static_cast<Index>(group.channels.size()), sums);
         part = std::move(made);
       }
       part->add_box(work_.nest, partition_.box(number, task % partition_.pieces()), work_.operands, group.centres);
@@ -215,7 +215,7 @@ class QuickPieces {
     parallel_for(groups, partition_.threads(), Order::forwards, [&](Index i, int) {
       Group& group = groups_[static_cast<std::size_t>(tried[static_cast<std::size_t>(i)])];
       group.sums.reset(static_cast<Index>(group.channels.size()), sums);
-      for (std::optional<QuickSums>& part : group.parts) {
+      for (const std::unique_ptr<QuickSums>& part : group.parts) {
         if (part) group.sums.merge(*part);
       }
       group.finalize(work_, group.channels, decided);
@@ -285,18 +285,18 @@ void reduce_groups_exactly(const LoopNest& nest, const Partition& partition, std
   };
   const std::vector<Index> positions = all_channels(count_of(channels_of_group(0)));  // no group has more
   // Each thread has sums of its own for each group of which it gets a piece, to which it adds all that it gets.
-  std::vector<std::vector<std::optional<PartialSums>>> parts(static_cast<std::size_t>(groups));
+  std::vector<std::vector<std::unique_ptr<PartialSums>>> parts(static_cast<std::size_t>(groups));
   for (auto& of_group : parts) of_group.resize(static_cast<std::size_t>(partition.threads()));
   parallel_for(groups * partition.pieces(), partition.threads(), Order::forwards, [&](Index task, int thread) {
     const Index group = task / partition.pieces();
-    std::optional<PartialSums>& part = parts[static_cast<std::size_t>(group)][static_cast<std::size_t>(thread)];
-    if (!part) part.emplace(count_of(channels_of_group(group)), kind, range);
+    std::unique_ptr<PartialSums>& part = parts[static_cast<std::size_t>(group)][static_cast<std::size_t>(thread)];
+    if (!part) part = std::make_unique<PartialSums>(count_of(channels_of_group(group)), kind, range);
     add_exactly(nest, partition.box(group, task % partition.pieces()), operands,
                 std::span(positions).first(channels_of_group(group).size()), *part);
   });
   parallel_for(groups, partition.threads(), Order::forwards, [&](Index group, int) {
     PartialSums sums(count_of(channels_of_group(group)), kind, range);
-    for (const std::optional<PartialSums>& part : parts[static_cast<std::size_t>(group)]) {
+    for (const std::unique_ptr<PartialSums>& part : parts[static_cast<std::size_t>(group)]) {
       if (part) sums.merge(*part);
     }
     consume(group, channels_of_group(group), sums);
