@@ -1,6 +1,7 @@
 #include <memory>
 
 #include "exactnorm/exactnorm.h"
+#include "library_call.h"
 #include "peer.h"
 #include "placement.h"
 
@@ -10,53 +11,33 @@
 namespace exactnorm::bench {
 namespace {
 
+LibraryProblem library_problem(const PeerProblem& problem, int threads) {
+  const Placement& at = problem.placement;
+  const auto tensor = [&](float* data) { return library_view(at, data, DType::float32); };
+  const auto parameter = [&](float* data) { return mutable_view(data, {at.channels}); };
+  LibraryProblem result;
+  result.operation = problem.operation;
+  result.x = tensor(problem.x);
+  result.output = tensor(problem.output).view;
+  result.affine = {parameter(problem.gamma), parameter(problem.beta)};
+  result.mean = parameter(problem.mean);
+  result.variance = parameter(problem.variance);
+  if (problem.operation == Operation::backward) result.dy = tensor(problem.dy).view;
+  result.dgamma = parameter(problem.dgamma);
+  result.dbeta = parameter(problem.dbeta);
+  result.threads = threads;
+  return result;
+}
+
 class BaselineCall : public PeerCall {
  public:
-  BaselineCall(const PeerProblem& problem, int threads) : operation_(problem.operation) {
-    const Placement& at = problem.placement;
-    const MutableLayoutView x = library_view(at, problem.x, DType::float32);
-    options_.channel_axes = x.channel_axes;
-    options_.epsilon = epsilon;
-    options_.threads = threads;
-    x_ = x.view;
-    output_ = library_view(at, problem.output, DType::float32).view;
-    const auto parameter = [&](float* data) { return mutable_view(data, {at.channels}); };
-    affine_ = {parameter(problem.gamma), parameter(problem.beta)};
-    if (operation_ == Operation::inference) {
-      statistics_ = given_statistics(parameter(problem.mean), parameter(problem.variance), options_);
-    } else {
-      statistics_ = training(x_, output_, affine_, options_);
-    }
-    if (operation_ != Operation::backward) return;
-    dy_ = library_view(at, problem.dy, DType::float32).view;
-    gradients_ = {output_, parameter(problem.dgamma), parameter(problem.dbeta)};
-  }
+  BaselineCall(const PeerProblem& problem, int threads) : call_(library_problem(problem, threads)) {}
 
-  void run() override {
-    switch (operation_) {
-      case Operation::training:
-        statistics_ = training(x_, output_, affine_, options_);
-        break;
-      case Operation::inference:
-        inference(x_, statistics_, output_, affine_, options_);
-        break;
-      case Operation::backward:
-        backward(dy_, x_, statistics_, affine_.gamma, gradients_, options_);
-        break;
-    }
-  }
-
+  void run() override { call_.run(); }
   [[nodiscard]] std::string implementation() const override { return active_target(); }
 
  private:
-  Operation operation_;
-  Options options_;
-  TensorView x_;
-  TensorView dy_;
-  MutableTensorView output_;
-  Affine affine_;
-  Gradients gradients_;
-  Statistics statistics_;
+  LibraryCall call_;
 };
 
 class Baseline : public Peer {

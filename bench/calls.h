@@ -4,61 +4,35 @@
 #include <string>
 
 #include "exactnorm/exactnorm.h"
+#include "library_call.h"
 #include "peer.h"
 #include "problem.h"
 
 namespace exactnorm::bench {
 
-/// The library's call on the tensors of a case, with all that it needs.
+/// The library's call on the tensors of a case.
 template <typename T>
-class OurCall {
- public:
-  OurCall(const Case& measured, Tensors<T>& tensors, const Parameters<T>& parameters, int threads)
-      : operation_(measured.operation) {
-    const MutableLayoutView x = library_view(tensors.placement, tensors.x.template as<T>(), dtype_of<T>());
-    options_.channel_axes = x.channel_axes;
-    options_.epsilon = epsilon;
-    options_.threads = threads;
-    x_ = x.view;
-    output_ = library_view(tensors.placement, tensors.output.template as<T>(), dtype_of<T>()).view;
-    const IndexList channels = {tensors.placement.channels};
-    affine_ = {view(parameters.gamma, channels), view(parameters.beta, channels)};
-    if (operation_ == Operation::inference) {
-      statistics_ = given_statistics(view(parameters.mean, channels), view(parameters.variance, channels), options_);
-    }
-    if (operation_ == Operation::backward) {
-      dy_ = library_view(tensors.placement, tensors.dy.template as<T>(), dtype_of<T>()).view;
-      gradients_ = {output_, mutable_view(tensors.dgamma, channels), mutable_view(tensors.dbeta, channels)};
-      statistics_ = training(x_, output_, affine_, options_);
-    }
+[[nodiscard]] LibraryCall our_call(const Case& measured, Tensors<T>& tensors, const Parameters<T>& parameters,
+                                   int threads) {
+  const IndexList channels = {tensors.placement.channels};
+  const auto tensor = [&](Memory& memory) {
+    return library_view(tensors.placement, memory.template as<T>(), dtype_of<T>());
+  };
+  LibraryProblem problem;
+  problem.operation = measured.operation;
+  problem.x = tensor(tensors.x);
+  problem.output = tensor(tensors.output).view;
+  problem.affine = {view(parameters.gamma, channels), view(parameters.beta, channels)};
+  problem.mean = view(parameters.mean, channels);
+  problem.variance = view(parameters.variance, channels);
+  if (measured.operation == Operation::backward) {
+    problem.dy = tensor(tensors.dy).view;
+    problem.dgamma = mutable_view(tensors.dgamma, channels);
+    problem.dbeta = mutable_view(tensors.dbeta, channels);
   }
-
-  void run() {
-    switch (operation_) {
-      case Operation::training:
-        statistics_ = training(x_, output_, affine_, options_);
-        break;
-      case Operation::inference:
-        inference(x_, statistics_, output_, affine_, options_);
-        break;
-      case Operation::backward:
-        backward(dy_, x_, statistics_, affine_.gamma, gradients_, options_);
-        break;
-    }
-  }
-
-  [[nodiscard]] const Statistics& statistics() const noexcept { return statistics_; }
-
- private:
-  Operation operation_;
-  Options options_;
-  TensorView x_;
-  TensorView dy_;
-  MutableTensorView output_;
-  Affine affine_;
-  Gradients gradients_;
-  Statistics statistics_;
-};
+  problem.threads = threads;
+  return LibraryCall(problem);
+}
 
 /// The peer's call, likewise.
 class TheirCall {

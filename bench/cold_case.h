@@ -26,7 +26,7 @@ class ColdCase {
         layer_{measured.operation, measured.layout, small_shape(measured), measured.dtype, measured.data},
         layer_tensors_(layer_, place(layer_.layout, layer_.shape), threads),
         layer_parameters_(make_parameters<T>(layer_tensors_.placement.channels)),
-        our_layer_(layer_, layer_tensors_, layer_parameters_, threads) {
+        our_layer_(our_call(layer_, layer_tensors_, layer_parameters_, threads)) {
     std::memcpy(source_.as<void>(), just_written_.as<void>(), just_written_.bytes());
   }
 
@@ -71,7 +71,7 @@ class ColdCase {
   Case layer_;
   Tensors<T> layer_tensors_;
   Parameters<T> layer_parameters_;
-  OurCall<T> our_layer_;
+  LibraryCall our_layer_;
   /// Nobody reads it: it keeps the compiler from leaving out the reading.
   volatile std::uint64_t read_ = 0;
 };

@@ -12,7 +12,6 @@ Exactnorm and a peer are timed in turn; a ratio is the median over rounds of pee
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from moments_peers import PEERS, Exactnorm, Moments, exact_moments
-from python_peers import WrongAnswer, list_of, parse_shape, processor
+from python_peers import WrongAnswer, list_of, parse_shape, processor, report
 from turns import median_ratio, time_in_turn
 
 
@@ -146,15 +145,7 @@ def print_table(rows: Iterator[dict[str, Any]]) -> None:
 
 def main() -> int:
     arguments = parse_arguments()
-    benchmark = Benchmark(arguments)
-    if arguments.json:
-        rows = list(benchmark.rows())
-        print(json.dumps({"header": benchmark.header(), "rows": rows}, indent=1))
-    else:
-        print_table(benchmark.rows())
-        for name, value in benchmark.header().items():
-            print(f"{name}: {value}")
-    return 1 if benchmark.found_wrong_answers else 0
+    return report(Benchmark(arguments), arguments.json, print_table)
 
 
 if __name__ == "__main__":

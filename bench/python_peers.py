@@ -276,17 +276,21 @@ def print_table(rows: Iterator[dict[str, Any]]) -> None:
         )
 
 
-def main() -> int:
-    arguments = parse_arguments()
-    benchmark = Benchmark(arguments)
-    if arguments.json:
+def report(benchmark: Any, as_json: bool, table: Callable[[Iterator[dict[str, Any]]], None]) -> int:
+    """Runs a benchmark and prints its rows and its header; returns the exit status."""
+    if as_json:
         rows = list(benchmark.rows())
         print(json.dumps({"header": benchmark.header(), "rows": rows}, indent=1))
     else:
-        print_table(benchmark.rows())
+        table(benchmark.rows())
         for name, value in benchmark.header().items():
             print(f"{name}: {value}")
     return 1 if benchmark.found_wrong_answers else 0
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    return report(Benchmark(arguments), arguments.json, print_table)
 
 
 if __name__ == "__main__":

@@ -127,6 +127,19 @@ def _series_names(rows: list[Row]) -> dict[str, str]:
     return {build: together for build in builds} | names
 
 
+def _ratio_axes(grid: Any, rows: list[Row], shapes: list[tuple[int, ...]]) -> None:
+    """Axes of panels of ratios to peers, in two rows of panels: the ratio to the right, a line for each shape."""
+    for axes in grid.flat:
+        axes.axvline(1, color="black", linewidth=0.8)
+        axes.set_xscale("log")
+        _logarithmic_ticks(axes.xaxis, ratios(rows), "x")
+        axes.set_yticks(range(len(shapes)), [shape_text(list(shape)) for shape in shapes])
+    if shapes:
+        grid[0, 0].set_ylim(len(shapes) - 0.5, -0.5)
+    for axes in grid[1]:
+        axes.set_xlabel("peer's time / Exactnorm's time")
+
+
 def _peers(results: Results) -> Any:
     panels = _peer_panels(results)
     all_rows = [row for rows in panels.values() for row in rows]
@@ -144,16 +157,9 @@ def _peers(results: Results) -> Any:
             if all(map(peer_allocates, mine)):
                 allocating = ratios(mine, "ratio_to_peer_allocating")
                 axes.plot(allocating, heights, marker, color=colour, markerfacecolor="none", markersize=4.5)
-        axes.axvline(1, color="black", linewidth=0.8)
         title = "backward (PyTorch: with forward)" if operation == "backward" else operation
         axes.set_title(f"{layout}: {title}", fontsize=9)
-        axes.set_xscale("log")
-        _logarithmic_ticks(axes.xaxis, ratios(all_rows), "x")
-        axes.set_yticks(range(len(shapes)), [shape_text(list(shape)) for shape in shapes])
-    if shapes:
-        grid[0, 0].set_ylim(len(shapes) - 0.5, -0.5)
-    for axes in grid[1]:
-        axes.set_xlabel("peer's time / Exactnorm's time")
+    _ratio_axes(grid, all_rows, shapes)
     _legend_below(figure, grid.flat, columns=len(PEER_MARKS))
     figure.suptitle(
         f"float32, {results.all_threads} threads; right of 1x Exactnorm is faster; "
@@ -187,15 +193,8 @@ def _networks(results: Results) -> Any:
                 heights = [shapes.index(tuple(row["shape"])) + offset for row in mine]
                 label = f"{name}, {state}"
                 axes.plot(ratios(mine), heights, marker, color=colour, fillstyle=fill, markersize=4.5, label=label)
-        axes.axvline(1, color="black", linewidth=0.8)
         axes.set_title(f"{layout}: {operation}", fontsize=9)
-        axes.set_xscale("log")
-        _logarithmic_ticks(axes.xaxis, ratios(all_rows), "x")
-        axes.set_yticks(range(len(shapes)), [shape_text(list(shape)) for shape in shapes])
-    if shapes:
-        grid[0, 0].set_ylim(len(shapes) - 0.5, -0.5)
-    for axes in grid[1]:
-        axes.set_xlabel("peer's time / Exactnorm's time")
+    _ratio_axes(grid, all_rows, shapes)
     _legend_below(figure, grid.flat, columns=len(states))
     return figure
 

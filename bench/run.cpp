@@ -142,7 +142,7 @@ constexpr std::size_t exact_at = 3;
 template <typename T>
 class Contest {
  public:
-  Contest(const Case& measured, const Manner& manner, Tensors<T>& tensors, OurCall<T>& ours, TheirCalls& theirs)
+  Contest(const Case& measured, const Manner& manner, Tensors<T>& tensors, LibraryCall& ours, TheirCalls& theirs)
       : measured_(measured), manner_(manner), tensors_(tensors), ours_(ours), theirs_(theirs) {}
 
   [[nodiscard]] Samples warm() {
@@ -182,7 +182,7 @@ class Contest {
   const Case& measured_;
   const Manner& manner_;
   Tensors<T>& tensors_;
-  OurCall<T>& ours_;
+  LibraryCall& ours_;
   TheirCalls& theirs_;
 };
 
@@ -210,7 +210,7 @@ Outcome run_case_as(const Case& measured, const Peers& peers, const Manner& mann
   Tensors<T> tensors(measured, placement, threads);
   const Parameters<T> parameters = make_parameters<T>(placement.channels);
   const Reference<T> reference(measured, tensors, parameters, threads);
-  OurCall<T> ours(measured, tensors, parameters, threads);
+  LibraryCall ours = our_call(measured, tensors, parameters, threads);
   if (const std::string problem = problem_with(ours, tensors, reference, Standard::promised); !problem.empty()) {
     return {{}, {"exactnorm is wrong: " + problem}, true};
   }

@@ -25,7 +25,7 @@
 #include "support/random.h"
 #include "support/tensor.h"
 #include "traverse/loop_nest.h"
-#include "traverse/walk.h"
+#include "traverse/partition.h"
 
 namespace exactnorm::testing {
 namespace {
@@ -110,7 +110,8 @@ TEST(QuickSums, TakeEveryElementOnceOfAnyLayout) {
       if (!is_empty) sums.add_box(nest, box, operands, about);
     }
     // Without a loop to cut, both are the whole.
-    const bool was_cut = std::any_of(nest.loops.begin(), nest.loops.end(), is_reduced_loop);
+    const bool was_cut =
+        std::any_of(nest.loops.begin(), nest.loops.end(), [](const Loop& loop) { return !loop.is_channel; });
     const double times = was_cut ? 1 : 2;
     const QuickColumns columns = sums.columns();
     for (std::size_t s = 0; s < sums.sums(); ++s) {

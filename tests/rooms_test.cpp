@@ -20,7 +20,6 @@
 #include "tensor/checks.h"
 #include "traverse/loop_nest.h"
 #include "traverse/partition.h"
-#include "traverse/walk.h"
 
 namespace exactnorm::testing {
 namespace {
@@ -246,14 +245,20 @@ TEST(Partition, CoversEveryElementOnce) {
       for (Index piece = 0; piece < partition.pieces(); ++piece) {
         const Box box = partition.box(group, piece);
         EXPECT_EQ(channels_of(nest, box), group_channels);
-        walk(
-            nest, box, 0, nest.loops.size(), [](const Loop&) { return true; }, start_of(nest, box),
-            [&](const Position& position) {
-              ASSERT_TRUE(visited.insert(position.offsets[0]).second);
-              ASSERT_EQ(channel_of.at(position.offsets[0]), position.channel);
-              ASSERT_NE(std::find(group_channels.begin(), group_channels.end(), position.channel),
-                        group_channels.end());
-            });
+        IndexList sizes;
+        for (const Range& range : box) sizes.push_back(range.size);
+        for (Index number = 0; number < product(sizes); ++number) {
+          const IndexList steps = unravel(number, sizes);
+          Index offset = offsets_of(nest, box)[0];
+          Index channel = nest.channel_offset;
+          for (std::size_t loop = 0; loop < box.size(); ++loop) {
+            offset += steps[loop] * nest.loops[loop].strides[0];
+            channel += (box[loop].begin + steps[loop]) * nest.loops[loop].channel_stride;
+          }
+          ASSERT_TRUE(visited.insert(offset).second);
+          ASSERT_EQ(channel_of.at(offset), channel);
+          ASSERT_NE(std::find(group_channels.begin(), group_channels.end(), channel), group_channels.end());
+        }
       }
     }
     EXPECT_EQ(visited.size(), channel_of.size()) << to_string(shape) << " threads " << threads;

@@ -1,5 +1,6 @@
 #include "batch_norm/blocks.h"
 
+#include <algorithm>
 #include <array>
 #include <optional>
 #include <string>
@@ -14,10 +15,6 @@
 #include "traverse/floating_point.h"
 
 namespace exactnorm {
-
-TensorView whole_of(const Place& place) {
-  return {nullptr, DType::float32, place.whole_shape, contiguous_strides(place.whole_shape)};
-}
 
 void check_place(const Place& place, const TensorView& x) {
   const auto refuse = [&](const std::string& expected) {
@@ -50,7 +47,7 @@ IndexList check_place_channels(const Place& place, const TensorView& x, const In
                                const char* owner) {
   check_place(place, x);
   IndexList axes = resolve_channel_axes(channel_axes, x);
-  const Index whole_channels = channel_count(axes, whole_of(place));
+  const Index whole_channels = channel_count(axes, without_data(place.whole_shape));
   if (whole_channels != channels) {
     throw Error("place", "is of a tensor of " + std::to_string(whole_channels) + " channels; expected " +
                              std::to_string(channels) + ", as in " + owner);
@@ -85,16 +82,20 @@ void inference(const TensorView& x, const Place& place, const Statistics& statis
   const DefaultFloatingPoint default_floating_point;
   const IndexList axes = check_forward(x, y, affine, options);
   check_place(place, x);
-  const TensorView whole = whole_of(place);
+  const TensorView whole = without_data(place.whole_shape);
   check_statistics(statistics, channel_count(axes, whole));
-  const ChannelAxes channels = channel_axes_of(place.whole_shape, options);
-  if (channel_axes_of(x.shape, options).sizes == channels.sizes) {  // the block has all channels
+  const auto has_all_of = [&](Index axis) {
+    const auto at = static_cast<std::size_t>(axis);
+    return x.shape[at] == place.whole_shape[at];
+  };
+  if (std::all_of(axes.begin(), axes.end(), has_all_of)) {  // the block has all channels
     inference(x, statistics, y, affine, options);
     return;
   }
 
+  const IndexList sizes = channel_axes_of(place.whole_shape, options).sizes;
   const auto of_block = [&](const TensorView& all) { return values_in(place, x, axes, all); };
-  const auto statistic = [&](const std::vector<double>& values) { return of_block(view(values, channels.sizes)); };
+  const auto statistic = [&](const std::vector<double>& values) { return of_block(view(values, sizes)); };
   const Statistics own = {statistics.count,
                           statistic(statistics.mean),
                           statistic(statistics.mean_residual),

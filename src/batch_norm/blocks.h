@@ -9,10 +9,7 @@ namespace exactnorm {
 /// Refuses a place that does not hold `x`, which is checked.
 void check_place(const Place& place, const TensorView& x);
 
-/// A tensor of the shape of the whole one, without data.
-[[nodiscard]] TensorView whole_of(const Place& place);
-
-/// The numbers that a channels of the block at a (checked) place have in the whole tensor.
+/// The numbers that the channels of a block at a (checked) place have in the whole tensor.
 [[nodiscard]] ChannelMap number_channels_in(const Place& place, const IndexList& resolved_axes);
 
 /// Checks `place` and returns its channel axes, resolved. Throws Error that names it where the whole tensor has another

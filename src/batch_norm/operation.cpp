@@ -1,8 +1,5 @@
 #include "batch_norm/operation.h"
 
-#include <algorithm>
-#include <iterator>
-#include <memory>
 #include <utility>
 #include <vector>
 
@@ -72,7 +69,7 @@ void accumulate_finalize_apply(std::span<const TensorView> operands, const Apply
   const LoopNest nest = make_loop_nest(operands, channel_axes, channels);
   const LoopNest apply_nest = apply != nullptr ? make_loop_nest(apply->views, channel_axes, channels) : nest;
   const Partition partition = partition_of(nest, operands, threads);
-  // A group can be mapped right after its reduction where both walks cut the tensor alike, and where no two threads
+  // Apply can follow right after a group is finalized where both walks cut the tensor alike, and where no two threads
   // write neighbouring parts of rows: the hardware's prefetchers would fetch what the other one is about to write.
   const bool parts_of_rows = nest.channels_innermost() && partition.groups() > 1 && partition.threads() > 1;
   const bool together = apply != nullptr && partition.pieces() == 1 && !parts_of_rows && same_loops(nest, apply_nest);

@@ -9,7 +9,6 @@
 #include "sums/exact_sums.h"
 #include "sums/superaccumulator.h"
 #include "traverse/parallel.h"
-#include "traverse/walk.h"
 
 namespace exactnorm {
 
@@ -35,7 +34,7 @@ struct ChannelBox {
 };
 ChannelBox channel_box(const LoopNest& nest, const Box& box, Index position) {
   ChannelBox channel;
-  channel.nest.offsets = start_of(nest, box).offsets;
+  channel.nest.offsets = offsets_of(nest, box);
   for (std::size_t i = nest.loops.size(); i-- > 0;) {
     const Loop& loop = nest.loops[i];
     if (!loop.is_channel) continue;

@@ -35,9 +35,6 @@ IndexList channel_sizes(const IndexList& resolved_axes, const TensorView& x) {
   return sizes;
 }
 
-// Of a tensor that is not there.
-TensorView without_data(const IndexList& shape) { return {nullptr, DType::float32, shape, contiguous_strides(shape)}; }
-
 // The strides that walk a parameter in channel order, one per channel axis, if it fits.
 std::optional<IndexList> parameter_strides(const TensorView& parameter, const IndexList& axes, const TensorView& x) {
   const IndexList sizes = channel_sizes(axes, x);
@@ -79,6 +76,8 @@ void store(void* data, const TensorView& channels, const std::vector<double>& va
 }
 
 }  // namespace
+
+TensorView without_data(const IndexList& shape) { return {nullptr, DType::float32, shape, contiguous_strides(shape)}; }
 
 Index channel_count(const IndexList& resolved_axes, const TensorView& x) {
   return element_count(channel_sizes(resolved_axes, x));

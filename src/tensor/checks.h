@@ -13,6 +13,9 @@ namespace exactnorm {
 /// The channel axes with negative ones resolved. Throws Error naming channel_axes.
 [[nodiscard]] IndexList resolve_channel_axes(const IndexList& channel_axes, const TensorView& x);
 
+/// A dense tensor of this shape, without data.
+[[nodiscard]] TensorView without_data(const IndexList& shape);
+
 /// Number of channels: the product of the sizes of the (resolved) channel axes.
 [[nodiscard]] Index channel_count(const IndexList& resolved_axes, const TensorView& x);
 

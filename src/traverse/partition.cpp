@@ -124,6 +124,14 @@ Box Partition::box(Index group, Index piece) const {
   return box;
 }
 
+std::array<Index, maximum_operands> offsets_of(const LoopNest& nest, const Box& box) noexcept {
+  std::array<Index, maximum_operands> offsets = nest.offsets;
+  for (std::size_t i = 0; i < nest.loops.size(); ++i) {
+    for (std::size_t j = 0; j < maximum_operands; ++j) offsets[j] += box[i].begin * nest.loops[i].strides[j];
+  }
+  return offsets;
+}
+
 std::vector<Index> channels_of(const LoopNest& nest, const Box& box) {
   Index count = 1;
   for (std::size_t i = 0; i < nest.loops.size(); ++i) {

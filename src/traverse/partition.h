@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <optional>
 #include <vector>
 
@@ -47,6 +48,9 @@ class Partition {
   Index pieces_ = 1;
   int threads_ = 1;
 };
+
+/// Elements, from each operand's address to the first one of a box.
+[[nodiscard]] std::array<Index, maximum_operands> offsets_of(const LoopNest& nest, const Box& box) noexcept;
 
 /// The channels of a box in the order of a walk over its channel loops: their numbers.
 [[nodiscard]] std::vector<Index> channels_of(const LoopNest& nest, const Box& box);

@@ -6,13 +6,12 @@
 #include "traverse/cache_line.h"
 #include "traverse/cache_size.h"
 #include "traverse/tuning.h"
-#include "traverse/walk.h"
 
 namespace exactnorm {
 
 Traversal::Traversal(const LoopNest& nest, const Box& box, std::size_t operands, Stage stage)
     : operands_(operands), stage_(stage) {
-  first_.offsets = start_of(nest, box).offsets;
+  first_.offsets = offsets_of(nest, box);
   Steps steps;
   for (std::size_t i = 0; i < nest.loops.size(); ++i) {
     const Loop& loop = nest.loops[i];
