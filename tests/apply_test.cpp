@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <limits>
@@ -77,11 +78,14 @@ class Problem {
   }
 
   void check(Random& random) {
-    ApplyOperands operands{
-        {std::as_const(x_).view()}, out_.view(), random.chance(0.5) ? Store::streamed : Store::cached};
-    if (with_dy_) operands.views.push_back(std::as_const(dy_).view());
-    operands.views.push_back(std::as_const(out_).view());
-    const LoopNest nest = make_loop_nest(operands.views, channel_axes_, numbers_);
+    const Store store = random.chance(0.5) ? Store::streamed : Store::cached;
+    const TensorView x = std::as_const(x_).view();
+    const TensorView dy = std::as_const(dy_).view();
+    const OutputOperand out = {out_.view().data, out_.view().dtype};
+    const ApplyOperands operands = with_dy_ ? ApplyOperands(x, dy, out, store) : ApplyOperands(x, out, store);
+    std::vector<TensorView> views = {x, std::as_const(out_).view()};
+    if (with_dy_) views.insert(views.begin() + 1, dy);
+    const LoopNest nest = make_loop_nest(views, channel_axes_, numbers_);
     const CoefficientTable table = coefficients();
     Index done = 0;
     for (const Box& box : halves(random, nest)) {
@@ -105,17 +109,22 @@ class Problem {
 
   // Sums of small integers: the coefficients of another channel give another integer.
   [[nodiscard]] CoefficientTable coefficients() const {
-    CoefficientTable table(static_cast<Index>(means_.size()));
-    std::vector<Index> channels;
-    for (std::size_t i = 0; i < means_.size(); ++i) {
-      channels.push_back(static_cast<Index>(i));
-      if (with_dy_) {
-        table.set(channels.back(), BackwardCoefficients{means_[i], 1, 1, shifts_[i], 1});
-      } else {
-        table.set(channels.back(), ForwardCoefficients{means_[i], 1, shifts_[i], 1});
-      }
+    const auto channels = static_cast<Index>(means_.size());
+    CoefficientTable table(channels);
+    const auto fill = [&](double* column, double value) { std::fill_n(column, channels, value); };
+    if (with_dy_) {
+      const BackwardColumns columns = table.backward(0);
+      std::copy(means_.begin(), means_.end(), columns.mean);
+      std::copy(shifts_.begin(), shifts_.end(), columns.shift);
+      for (double* column : {columns.x_scale, columns.normalized_scale, columns.dy_scale}) fill(column, 1);
+      table.finish_backward(0, channels);
+    } else {
+      const ForwardColumns columns = table.forward(0);
+      std::copy(means_.begin(), means_.end(), columns.mean);
+      std::copy(shifts_.begin(), shifts_.end(), columns.shift);
+      for (double* column : {columns.scale, columns.variance}) fill(column, 1);
+      table.finish_forward(0, channels);
     }
-    with_dy_ ? table.finish_backward(channels) : table.finish_forward(channels);
     return table;
   }
   [[nodiscard]] double expected(Index position) const {

@@ -5,8 +5,11 @@
 #include <cstdlib>
 #include <limits>
 #include <new>
+#include <optional>
 #include <vector>
 
+#include "exactnorm/batch_norm.h"
+#include "exactnorm/plan.h"
 #include "exactnorm/sums.h"
 #include "support/compare.h"
 #include "support/random.h"
@@ -16,8 +19,9 @@ namespace {
 
 // How many allocations of this test program are left, in all of its threads.
 std::atomic<long> allocations_left = std::numeric_limits<long>::max();
-// How much was allocated in all.
+// How much was allocated in all, and how much in whole cache lines, as each thread's scratch memory is.
 std::atomic<std::size_t> bytes_allocated = 0;
+std::atomic<std::size_t> aligned_bytes_allocated = 0;
 
 }  // namespace
 
@@ -30,8 +34,17 @@ void* operator new(std::size_t size) {
   if (void* memory = operator new(size, std::nothrow)) return memory;
   throw std::bad_alloc();
 }
+void* operator new(std::size_t size, std::align_val_t alignment) {
+  aligned_bytes_allocated += size;
+  if (allocations_left.fetch_sub(1) <= 0) throw std::bad_alloc();
+  const auto unit = static_cast<std::size_t>(alignment);
+  if (void* memory = std::aligned_alloc(unit, (size + unit - 1) / unit * unit)) return memory;
+  throw std::bad_alloc();
+}
 void operator delete(void* memory) noexcept { std::free(memory); }
 void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
 
 namespace exactnorm::testing {
 namespace {
@@ -100,6 +113,42 @@ TEST(Memory, OfManyThreadsAndGroups) {
   const std::size_t before = bytes_allocated;
   accumulate(sums, view(x, shape), {.threads = 64});
   EXPECT_LT(bytes_allocated - before, std::size_t{256} << 10);
+}
+
+// Plans that one thread runs, from the second run on.
+TEST(Memory, OfPlans) {
+  Random random(872);
+  for (const IndexList& shape : {IndexList{32, 64}, IndexList{8, 33, 5, 5}, IndexList{700, 3}}) {
+    const Index channels = shape[1];
+    const auto normal = [&](Index count) {
+      std::vector<float> values(static_cast<std::size_t>(count));
+      for (float& value : values) value = static_cast<float>(random.normal());
+      return values;
+    };
+    const std::vector<float> x = normal(product(shape));
+    const std::vector<float> dy = normal(product(shape));
+    const std::vector<float> gamma = normal(channels);
+    std::vector<float> y(x.size());
+    std::vector<float> dx(x.size());
+    std::vector<float> dgamma(gamma.size());
+    const Options options{.threads = 1};
+    const std::optional<TensorView> gamma_view = view(gamma, {channels});
+    const Gradients gradients = {mutable_view(dx, shape), mutable_view(dgamma, {channels}), std::nullopt};
+    Statistics statistics = training(view(x, shape), mutable_view(y, shape), {}, options);
+    const MutableStatisticsView columns = mutable_view(statistics);
+    const TrainingPlan forward(view(x, shape), mutable_view(y, shape), {gamma_view, std::nullopt}, options);
+    const InferencePlan inference(view(x, shape), mutable_view(y, shape), statistics, {}, options);
+    const BackwardPlan backward(view(dy, shape), view(x, shape), gamma_view, gradients, options);
+    const auto run = [&] {
+      forward.run({x.data(), y.data(), gamma.data(), nullptr}, columns);
+      inference.run(x.data(), y.data());
+      backward.run({dy.data(), x.data(), gamma.data(), dx.data(), dgamma.data(), nullptr}, columns);
+    };
+    run();
+    const std::size_t before = bytes_allocated + aligned_bytes_allocated;
+    run();
+    EXPECT_EQ(bytes_allocated + aligned_bytes_allocated - before, 0U) << to_string(shape);
+  }
 }
 
 }  // namespace

@@ -6,7 +6,6 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <span>
 #include <type_traits>
 #include <vector>
 
@@ -19,7 +18,37 @@ namespace {
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
 
-/// Those of one channel.
+/// Coefficients of one channel.
+struct Forward {
+  double mean = 0;
+  double scale = 0;
+  double shift = 0;
+  double variance = 0;
+};
+struct Backward {
+  double mean = 0;
+  double x_scale = 0;
+  double normalized_scale = 0;
+  double shift = 0;
+  double dy_scale = 0;
+};
+
+void set(CoefficientTable& table, Index channel, const Forward& c) {
+  const ForwardColumns to = table.forward(channel);
+  *to.mean = c.mean;
+  *to.scale = c.scale;
+  *to.shift = c.shift;
+  *to.variance = c.variance;
+}
+void set(CoefficientTable& table, Index channel, const Backward& c) {
+  const BackwardColumns to = table.backward(channel);
+  *to.mean = c.mean;
+  *to.x_scale = c.x_scale;
+  *to.normalized_scale = c.normalized_scale;
+  *to.shift = c.shift;
+  *to.dy_scale = c.dy_scale;
+}
+
 struct SingleCoefficients {
   float mean;
   float scale;
@@ -36,27 +65,27 @@ SingleCoefficients at(const CoefficientTable& table, Index channel) {
 /// As every target computes it.
 template <typename Coefficients>
 SingleCoefficients single(const Coefficients& coefficients) {
-  constexpr bool forward = std::is_same_v<Coefficients, ForwardCoefficients>;
+  constexpr bool forward = std::is_same_v<Coefficients, Forward>;
   std::vector<SingleCoefficients> found;
   on_every_target([&] {
     // Somewhere among others, which are not touched.
     CoefficientTable table(20);
-    const auto finish = [&](std::span<const Index> channels) {
-      forward ? table.finish_forward(channels) : table.finish_backward(channels);
+    const auto finish = [&](Index first, Index count) {
+      forward ? table.finish_forward(first, count) : table.finish_backward(first, count);
     };
-    for (const Index neighbour : {6, 8}) table.set(neighbour, Coefficients{});
-    finish(std::array<Index, 2>{6, 8});
-    table.set(7, coefficients);
-    finish(std::array<Index, 1>{7});
+    for (const Index neighbour : {6, 8}) {
+      set(table, neighbour, Coefficients{});
+      finish(neighbour, 1);
+    }
+    set(table, 7, coefficients);
+    finish(7, 1);
     EXPECT_EQ(at(table, 6).mean, 0);
     EXPECT_EQ(at(table, 8).mean, 0);
     found.push_back(at(table, 7));
     // The same in a whole vector.
-    std::vector<Index> many;
-    for (Index i = 0; i < 20; ++i) many.push_back(i);
-    for (const Index i : many) table.set(i, coefficients);
-    finish(many);
-    for (const Index i : many) found.push_back(at(table, i));
+    for (Index i = 0; i < 20; ++i) set(table, i, coefficients);
+    finish(0, 20);
+    for (Index i = 0; i < 20; ++i) found.push_back(at(table, i));
   });
   for (const SingleCoefficients& other : found) {
     if (std::isnan(found[0].mean)) {
@@ -79,7 +108,7 @@ void expect_scale_kept(const SingleCoefficients& c, double scale) {
 TEST(SingleCoefficients, OfForward) {
   Random random(421);
   for (int i = 0; i < 400 && !HasFailure(); ++i) {
-    ForwardCoefficients c = {random.of_exponent(-80, 80), random.of_exponent(-90, 90), random.of_exponent(-90, 90), 0};
+    Forward c = {random.of_exponent(-80, 80), random.of_exponent(-90, 90), random.of_exponent(-90, 90), 0};
     if (random.chance(0.2)) c.scale = static_cast<double>(static_cast<float>(c.scale));
     if (random.chance(0.1)) c.scale = std::ldexp(1, static_cast<int>(random.between(-90, 90)));
     if (random.chance(0.1)) c.mean = 0;
@@ -104,7 +133,7 @@ TEST(SingleCoefficients, OfAMeanBesideADeviation) {
     const double deviation = random.of_exponent(-30, 30);
     const double mean = deviation * random.of_exponent(-30, 30);
     const double size = std::fabs(deviation);
-    const SingleCoefficients c = single(ForwardCoefficients{mean, 2, 1, deviation * deviation});
+    const SingleCoefficients c = single(Forward{mean, 2, 1, deviation * deviation});
     const double anchor = static_cast<double>(c.mean);
     EXPECT_EQ(c.shift, static_cast<float>(1 - (mean - anchor) * 2));
     if (std::fabs(mean) < 3.9 * size) {
@@ -116,16 +145,15 @@ TEST(SingleCoefficients, OfAMeanBesideADeviation) {
     }
   }
   for (const double variance : {5e-324, 1e-310, 1e308, infinity, std::nan("")}) {
-    EXPECT_FALSE(std::isnan(single(ForwardCoefficients{0.3, 2, 1, variance}).mean));
+    EXPECT_FALSE(std::isnan(single(Forward{0.3, 2, 1, variance}).mean));
   }
 }
 
 TEST(SingleCoefficients, OfBackward) {
   Random random(422);
   for (int i = 0; i < 400 && !HasFailure(); ++i) {
-    const BackwardCoefficients c = {random.of_exponent(-10, 10), random.of_exponent(-20, 20),
-                                    random.of_exponent(-20, 20), random.of_exponent(-20, 20),
-                                    random.of_exponent(-20, 20)};
+    const Backward c = {random.of_exponent(-10, 10), random.of_exponent(-20, 20), random.of_exponent(-20, 20),
+                        random.of_exponent(-20, 20), random.of_exponent(-20, 20)};
     const SingleCoefficients single_c = single(c);
     EXPECT_EQ(single_c.mean, static_cast<float>(c.mean));
     expect_scale_kept(single_c, c.dy_scale);
@@ -139,24 +167,24 @@ TEST(SingleCoefficients, OfBackward) {
 }
 
 TEST(SingleCoefficients, GiveUpBeyondTheirRange) {
-  const ForwardCoefficients forward = {1, 2, 3};
+  const Forward forward = {1, 2, 3};
   EXPECT_FALSE(std::isnan(single(forward).mean));
-  EXPECT_FALSE(std::isnan(single(ForwardCoefficients{0, 0, 0}).mean));
+  EXPECT_FALSE(std::isnan(single(Forward{0, 0, 0}).mean));
   for (const double large : {0x1p97, -1e300, infinity, -infinity, std::nan("")}) {
     SCOPED_TRACE(large);
-    EXPECT_TRUE(std::isnan(single(ForwardCoefficients{large, 2, 3}).mean));
-    EXPECT_TRUE(std::isnan(single(ForwardCoefficients{1, large, 3}).mean));
-    EXPECT_TRUE(std::isnan(single(ForwardCoefficients{1, 2, large}).mean));
-    EXPECT_TRUE(std::isnan(single(BackwardCoefficients{large, 1, 1, 1, 1}).mean));
-    EXPECT_TRUE(std::isnan(single(BackwardCoefficients{1, large, 1, 1, 1}).mean));
-    EXPECT_TRUE(std::isnan(single(BackwardCoefficients{1, 1, 1, 1, large}).mean));
+    EXPECT_TRUE(std::isnan(single(Forward{large, 2, 3}).mean));
+    EXPECT_TRUE(std::isnan(single(Forward{1, large, 3}).mean));
+    EXPECT_TRUE(std::isnan(single(Forward{1, 2, large}).mean));
+    EXPECT_TRUE(std::isnan(single(Backward{large, 1, 1, 1, 1}).mean));
+    EXPECT_TRUE(std::isnan(single(Backward{1, large, 1, 1, 1}).mean));
+    EXPECT_TRUE(std::isnan(single(Backward{1, 1, 1, 1, large}).mean));
   }
   for (const double small : {0x1p-97, -1e-300, 5e-324}) {
-    EXPECT_TRUE(std::isnan(single(ForwardCoefficients{1, small, 3}).mean));
-    EXPECT_TRUE(std::isnan(single(BackwardCoefficients{1, 1, small, 1, 1}).mean));
+    EXPECT_TRUE(std::isnan(single(Forward{1, small, 3}).mean));
+    EXPECT_TRUE(std::isnan(single(Backward{1, 1, small, 1, 1}).mean));
   }
   // Small numbers that are only added do no harm.
-  EXPECT_EQ(single(ForwardCoefficients{1e-300, 2, 1e-300}).mean, 0);
+  EXPECT_EQ(single(Forward{1e-300, 2, 1e-300}).mean, 0);
 }
 
 // Products of 48 bits that lie halfway between two float32 numbers, or nearly: what is added decides, however small.

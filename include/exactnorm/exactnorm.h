@@ -10,6 +10,7 @@
 #include "exactnorm/info.h"
 #include "exactnorm/layer.h"
 #include "exactnorm/options.h"
+#include "exactnorm/plan.h"
 #include "exactnorm/statistics.h"
 #include "exactnorm/sums.h"
 #include "exactnorm/tensor.h"

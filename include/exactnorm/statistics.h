@@ -35,4 +35,33 @@ struct EXACTNORM_EXPORT Statistics {
   [[nodiscard]] Index channels() const noexcept { return static_cast<Index>(mean.size()); }
 };
 
+/// The columns of a Statistics in somebody else's memory: at each address one float64 per channel.
+struct EXACTNORM_EXPORT StatisticsView {
+  const double* mean = nullptr;
+  const double* mean_residual = nullptr;
+  const double* variance = nullptr;
+  const double* inverse_deviation = nullptr;
+};
+
+/// The same for memory that will be written.
+struct EXACTNORM_EXPORT MutableStatisticsView {
+  double* mean = nullptr;
+  double* mean_residual = nullptr;
+  double* variance = nullptr;
+  double* inverse_deviation = nullptr;
+
+  operator StatisticsView() const noexcept {  // NOLINT(google-explicit-constructor)
+    return {mean, mean_residual, variance, inverse_deviation};
+  }
+};
+
+[[nodiscard]] inline StatisticsView view(const Statistics& statistics) noexcept {
+  return {statistics.mean.data(), statistics.mean_residual.data(), statistics.variance.data(),
+          statistics.inverse_deviation.data()};
+}
+[[nodiscard]] inline MutableStatisticsView mutable_view(Statistics& statistics) noexcept {
+  return {statistics.mean.data(), statistics.mean_residual.data(), statistics.variance.data(),
+          statistics.inverse_deviation.data()};
+}
+
 }  // namespace exactnorm

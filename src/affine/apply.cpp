@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <vector>
 
-#include "affine/single.h"
 #include "tensor/element_type.h"
 #include "traverse/block_reader.h"
 #include "traverse/cache_line.h"
@@ -11,14 +11,11 @@
 
 namespace exactnorm {
 
-CoefficientTable::CoefficientTable(Index channels) : stride_((channels + 63) / 64 * 64 + 48) {
-  const std::size_t size = static_cast<std::size_t>(5 * stride_) * (sizeof(double) + sizeof(float));
-  std::size_t space = size + line_bytes;
-  memory_ = std::make_unique_for_overwrite<std::byte[]>(space);
-  void* start = memory_.get();
-  values_ = static_cast<double*>(std::align(line_bytes, size, start, space));
-  single_values_ = reinterpret_cast<float*>(values_ + 5 * stride_);
-}
+CoefficientTable::CoefficientTable(Index channels)
+    : stride_((channels + 63) / 64 * 64 + 48),
+      memory_(static_cast<std::size_t>(5 * stride_) * (sizeof(double) + sizeof(float))),
+      values_(reinterpret_cast<double*>(memory_.data())),
+      single_values_(reinterpret_cast<float*>(values_ + 5 * stride_)) {}
 
 CoefficientTable::CoefficientTable(const Coefficients& coefficients, std::span<const Index> channels,
                                    const SlotMap& slots, bool with_gradient)
@@ -45,28 +42,6 @@ CoefficientTable::CoefficientTable(const Coefficients& coefficients, std::span<c
   copy(coefficients.single.x_scale, single_column(4));
 }
 
-void CoefficientTable::finish(Index first, Index count, bool with_gradient) {
-  const SingleTargets to = {single_column(0) + first, single_column(1) + first, single_column(2) + first,
-                            single_column(3) + first, single_column(4) + first};
-  if (with_gradient) {
-    set_single(
-        BackwardColumns{column(0) + first, column(1) + first, column(2) + first, column(3) + first, column(4) + first},
-        count, to);
-  } else {
-    set_single(ForwardColumns{column(0) + first, column(1) + first, column(2) + first, column(3) + first}, count, to);
-  }
-}
-
-void CoefficientTable::finish(std::span<const Index> channels, bool with_gradient) {
-  // Stretches of neighbours at a time.
-  for (std::size_t begin = 0; begin < channels.size();) {
-    std::size_t end = begin + 1;
-    while (end < channels.size() && channels[end] == channels[end - 1] + 1) ++end;
-    finish(channels[begin], static_cast<Index>(end - begin), with_gradient);
-    begin = end;
-  }
-}
-
 Coefficients CoefficientTable::view() const noexcept {
   return {column(0), column(1),
           column(2), column(3),
@@ -81,7 +56,8 @@ void apply_regions(const Traversal& traversal, const ApplyOperands& operands, co
   const auto strides = [](const std::array<Index, kOperands>& of) {
     return RowStrides{of.front(), with_dy ? of[1] : 0, of.back()};
   };
-  BlockReader<T, kOperands, true> blocks(traversal, operands.views, {operands.out, operands.store == Store::streamed});
+  BlockReader<T, kOperands, true> blocks(traversal, operands.all(),
+                                         {operands.out(), operands.store() == Store::streamed});
   traversal.visit([&](const Region& region) {
     blocks.read(region, [&](const Block<T, kOperands>& block) {
       const ApplyPointers<T> at = {block.data[0], with_dy ? block.data[1] : nullptr, block.output};
@@ -100,17 +76,18 @@ void apply_regions(const Traversal& traversal, const ApplyOperands& operands, co
 
 template <typename T>
 void apply_regions_of(const Traversal& traversal, const ApplyOperands& operands, const Coefficients& coefficients) {
-  operands.views.size() == 2 ? apply_regions<T, 2>(traversal, operands, coefficients)
-                             : apply_regions<T, 3>(traversal, operands, coefficients);
+  operands.has_dy() ? apply_regions<T, 3>(traversal, operands, coefficients)
+                    : apply_regions<T, 2>(traversal, operands, coefficients);
 }
 
 }  // namespace
 
 void apply_box(const LoopNest& nest, const Box& box, const ApplyOperands& operands, const Coefficients& coefficients) {
-  const Traversal traversal(nest, box, operands.views.size(), Stage::apply);
-  const bool single = operands.out.dtype == DType::float32 &&
-                      std::all_of(operands.views.begin(), operands.views.end(),
-                                  [](const auto& view) { return dtype_fits_float32(view.dtype); });
+  const std::span<const Operand> all = operands.all();
+  const Traversal traversal(nest, box, all.size(), Stage::apply);
+  const bool single =
+      operands.out().dtype == DType::float32 &&
+      std::all_of(all.begin(), all.end(), [](const Operand& operand) { return dtype_fits_float32(operand.dtype); });
   const auto apply = [&](const Coefficients& of_slots) {
     single ? apply_regions_of<float>(traversal, operands, of_slots)
            : apply_regions_of<double>(traversal, operands, of_slots);
@@ -120,9 +97,11 @@ void apply_box(const LoopNest& nest, const Box& box, const ApplyOperands& operan
   if (first && slots.is_identity()) {
     apply(coefficients.from(*first));
   } else {
-    apply(CoefficientTable(coefficients, channels_of(nest, box), slots, operands.views.size() == 3).view());
+    thread_local std::vector<Index> channels;  // its memory is kept from box to box
+    list_channels(nest, box, channels);
+    apply(CoefficientTable(coefficients, channels, slots, operands.has_dy()).view());
   }
-  if (operands.store == Store::streamed) flush_streams();
+  if (operands.store() == Store::streamed) flush_streams();
 }
 
 }  // namespace exactnorm

@@ -66,11 +66,12 @@ struct Columns<float> {
   const Coefficients& all;
 };
 
-template <bool kWithGradient, typename T>
+// `kAllSingle`: arithmetic in float32 is known to serve, and nothing is asked.
+template <bool kWithGradient, typename T, bool kAllSingle = false>
 class Arithmetic;
 
-template <bool kWithGradient>
-class Arithmetic<kWithGradient, double> {
+template <bool kWithGradient, bool kAllSingle>
+class Arithmetic<kWithGradient, double, kAllSingle> {
  public:
   // Of channel `at`, or of those from `at` on.
   HWY_INLINE Arithmetic(const Columns<double>& from, Index at, Channels channels, bool /*all_single*/)
@@ -118,8 +119,8 @@ HWY_NOINLINE void ApplyInDouble(const float* x, const float* dy, const Coefficie
   }
 }
 
-template <bool kWithGradient>
-class Arithmetic<kWithGradient, float> {
+template <bool kWithGradient, bool kAllSingle>
+class Arithmetic<kWithGradient, float, kAllSingle> {
  public:
   // Of channel `at`, or of those from `at` on. `all_single`: of no channel the mean is NaN.
   HWY_INLINE Arithmetic(const Columns<float>& from, Index at, Channels channels, bool all_single)
@@ -144,7 +145,7 @@ class Arithmetic<kWithGradient, float> {
       value = FusedMultiplyAdd(difference, scale_rest_, value);
       value = FusedMultiplyAdd(difference, scale_, value);
     }
-    if (HWY_UNLIKELY(!all_single_)) value = hn::IfThenElse(hn::Eq(mean_, mean_), value, InDouble(x, dy));
+    if (HWY_UNLIKELY(!kAllSingle && !all_single_)) value = hn::IfThenElse(hn::Eq(mean_, mean_), value, InDouble(x, dy));
     return value;
   }
 

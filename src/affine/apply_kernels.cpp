@@ -27,8 +27,8 @@ HWY_INLINE void StoreValues(Vector<T> values, T* to) {
   }
 }
 
-template <bool kWithGradient, typename T>
-HWY_INLINE Vector<T> Compute(const T* x, const T* dy, const Arithmetic<kWithGradient, T>& arithmetic) {
+template <bool kWithGradient, typename T, bool kAllSingle>
+HWY_INLINE Vector<T> Compute(const T* x, const T* dy, const Arithmetic<kWithGradient, T, kAllSingle>& arithmetic) {
   const Tag<T> d;
   return arithmetic(hn::LoadU(d, x), kWithGradient ? hn::LoadU(d, dy) : hn::Zero(d));
 }
@@ -165,23 +165,26 @@ HWY_INLINE void ApplyRunsAs(ApplyPointers<T> at, Index runs, const RowStrides& s
 }
 
 // Some vectors of the columns, of `kRows` rows: coefficients are loaded once.
-template <bool kWithGradient, bool kStreamed, int kRows, typename T>
+template <bool kWithGradient, bool kStreamed, int kRows, bool kAllSingle, typename T>
 HWY_INLINE void ApplyColumns(const ApplyPointers<T>& at, Index columns, const RowStrides strides,
-                             const Coefficients& coefficients, Index channel, bool all_single) {
+                             const Coefficients& coefficients, Index channel) {
   const auto width = static_cast<Index>(hn::Lanes(Tag<T>()));
   const Columns<T> from(coefficients);
-  ApplyPointers<T> rows[kRows];
-  for (int row = 0; row < kRows; ++row) rows[row] = at.moved(row * strides.x, row * strides.dy, row * strides.out);
   for (Index column = 0; column < columns; column += width) {
+    // The same columns of the rows that come after these.
+    if (column % line_size<T> == 0) {
+      for (Index row = kRows; row < 2 * kRows; ++row) {
+        hwy::Prefetch(at.x + row * strides.x + column);
+        if constexpr (kWithGradient) hwy::Prefetch(at.dy + row * strides.dy + column);
+      }
+    }
     const Index first = channel + column;
-    const bool are_single = all_single || AreSingle<T>(coefficients, first, first + width);
-    const Arithmetic<kWithGradient, T> c(from, first, Channels::each, are_single);
-    for (int row = 0; row < kRows; ++row) {
-      // The same columns of the rows that come after these.
-      hwy::Prefetch(rows[row].x + kRows * strides.x + column);
-      if constexpr (kWithGradient) hwy::Prefetch(rows[row].dy + kRows * strides.dy + column);
-      const Vector<T> value = Compute(rows[row].x + column, kWithGradient ? rows[row].dy + column : nullptr, c);
-      StoreValues<kStreamed>(value, rows[row].out + column);
+    const bool are_single = kAllSingle || AreSingle<T>(coefficients, first, first + width);
+    const Arithmetic<kWithGradient, T, kAllSingle> c(from, first, Channels::each, are_single);
+    for (Index row = 0; row < kRows; ++row) {
+      const T* const dy = kWithGradient ? at.dy + row * strides.dy + column : nullptr;
+      const Vector<T> value = Compute(at.x + row * strides.x + column, dy, c);
+      StoreValues<kStreamed>(value, at.out + row * strides.out + column);
     }
   }
 }
@@ -218,9 +221,9 @@ HWY_INLINE void ApplyFewColumns(ApplyPointers<T> at, Index rows, Index columns, 
 }
 
 // Whole vectors of columns, some rows at a time.
-template <bool kWithGradient, bool kStreamed, int kRows, typename T>
+template <bool kWithGradient, bool kStreamed, int kRows, bool kAllSingle, typename T>
 HWY_INLINE void ApplyWideRows(const ApplyPointers<T>& at, Index rows, Index columns, const RowStrides& strides,
-                              const Coefficients& coefficients, bool all_single) {
+                              const Coefficients& coefficients) {
   // Coefficients of one block stay in L1 beside what is read and written.
   constexpr Index block_columns = 2048 / static_cast<Index>(sizeof(T));
   for (Index column = 0; column < columns; column += block_columns) {
@@ -228,11 +231,11 @@ HWY_INLINE void ApplyWideRows(const ApplyPointers<T>& at, Index rows, Index colu
     ApplyPointers<T> block = at.moved(column, column, column);
     Index row = 0;
     for (; row + kRows <= rows; row += kRows) {
-      ApplyColumns<kWithGradient, kStreamed, kRows>(block, size, strides, coefficients, column, all_single);
+      ApplyColumns<kWithGradient, kStreamed, kRows, kAllSingle>(block, size, strides, coefficients, column);
       block = block.moved(kRows * strides.x, kRows * strides.dy, kRows * strides.out);
     }
     for (; row < rows; ++row) {
-      ApplyColumns<kWithGradient, kStreamed, 1>(block, size, strides, coefficients, column, all_single);
+      ApplyColumns<kWithGradient, kStreamed, 1, kAllSingle>(block, size, strides, coefficients, column);
       block = block.moved(strides.x, strides.dy, strides.out);
     }
   }
@@ -252,10 +255,15 @@ HWY_INLINE void ApplyRowsAs(ApplyPointers<T> at, Index rows, Index columns, cons
     ApplyNarrowRows<kWithGradient, kStreamed, 1>(at, rows, strides, coefficients, all_single);
   } else if (whole == 2 * width) {
     ApplyNarrowRows<kWithGradient, kStreamed, 2>(at, rows, strides, coefficients, all_single);
+  } else if (std::is_same_v<T, float> && !all_single) {
+    ApplyWideRows<kWithGradient, kStreamed, 1, false>(at, rows, whole, strides, coefficients);
   } else if (kStreamed && columns > few_columns) {
-    ApplyWideRows<kWithGradient, kStreamed, 1>(at, rows, whole, strides, coefficients, all_single);
+    ApplyWideRows<kWithGradient, kStreamed, 1, true>(at, rows, whole, strides, coefficients);
+  } else if (strides.x == strides.out && (!kWithGradient || strides.dy == strides.x)) {
+    ApplyWideRows<kWithGradient, kStreamed, rows_at_once, true>(at, rows, whole, {strides.x, strides.x, strides.x},
+                                                                coefficients);
   } else {
-    ApplyWideRows<kWithGradient, kStreamed, rows_at_once>(at, rows, whole, strides, coefficients, all_single);
+    ApplyWideRows<kWithGradient, kStreamed, rows_at_once, true>(at, rows, whole, strides, coefficients);
   }
   if (whole < columns) {
     ApplyFewColumns<kWithGradient>(at.moved(whole, whole, whole), rows, columns - whole, strides, coefficients, whole,

@@ -9,7 +9,7 @@
 //     out = (dy + (((x - mean) * x_scale) * normalized_scale + shift)) * dy_scale   backward, where dy is given
 //
 // Where all elements are float32, in float32, each product added without a rounding of its own
-// (affine/single_kernels.cpp, which has the error bounds), on all processors alike:
+// (affine/coefficient_kernels.cpp, which has the error bounds), on all processors alike:
 //
 //     out = d * scale + (d * scale_rest + shift), d = x - mean                      forward
 //     out = dy * scale + (dy * scale_rest + (d * x_scale + shift))                  backward

@@ -1,41 +1,125 @@
 #include "batch_norm/arguments.h"
 
+#include <algorithm>
+#include <array>
 #include <cmath>
+#include <cstddef>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "tensor/checks.h"
+#include "tensor/elements.h"
 
 namespace exactnorm {
 
-std::vector<double> parameter_or(const std::string& name, const std::optional<TensorView>& parameter, double value,
-                                 const IndexList& axes, const TensorView& x) {
-  if (parameter) return read_parameter(name, *parameter, axes, x);
-  std::vector<double> values(static_cast<std::size_t>(channel_count(axes, x)), value);
-  return values;
+namespace {
+
+const void* data_of(const std::optional<TensorView>& view) { return view ? view->data : nullptr; }
+void* data_of(const std::optional<MutableTensorView>& view) { return view ? view->data : nullptr; }
+
+OptionalArgument optional_parameter(const char* name, const std::optional<TensorView>& parameter, const IndexList& axes,
+                                    const TensorView& x) {
+  if (!parameter) return std::nullopt;
+  return Argument::parameter(name, *parameter, axes, x);
 }
 
-Parameters read_affine(const Affine& affine, const IndexList& axes, const TensorView& x) {
-  return {parameter_or("gamma", affine.gamma, 1.0, axes, x), parameter_or("beta", affine.beta, 0.0, axes, x)};
+void check_presence(const char* name, const OptionalArgument& argument, const void* address) {
+  if (argument || address == nullptr) return;
+  throw Error(name, "was given; expected a null pointer, as it is not among the plan's tensors");
+}
+
+}  // namespace
+
+void read_parameter(const OptionalArgument& parameter, const void* address, double value, Index channels,
+                    double* values) {
+  if (parameter) {
+    read_values(parameter->at(address), values);
+  } else {
+    std::fill_n(values, channels, value);
+  }
+}
+
+ForwardArguments::ForwardArguments(const TensorView& x, const MutableTensorView& y, const Affine& affine,
+                                   const Options& options)
+    : x_((check_options(options), Argument::input("x", x))), y_(Argument::output("y", y)) {
+  check_same_shape("y", y, "x", x);
+  channel_axes_ = resolve_channel_axes(options.channel_axes, x);
+  channels_ = channel_count(channel_axes_, x);
+  elements_ = element_count(x.shape);
+  gamma_ = optional_parameter("gamma", affine.gamma, channel_axes_, x);
+  beta_ = optional_parameter("beta", affine.beta, channel_axes_, x);
+}
+
+void ForwardArguments::check(const ForwardPointers& at) const {
+  x_.check_address(at.x);
+  y_.check_address(at.y);
+  check_separate(y_, at.y, x_, at.x, true);
+  // gamma and beta are read before anything is written, so that they may lie anywhere; but nobody means to
+  // overwrite them.
+  const auto check_parameter = [&](const char* name, const OptionalArgument& parameter, const void* address) {
+    check_presence(name, parameter, address);
+    if (!parameter) return;
+    parameter->check_address(address);
+    check_separate(y_, at.y, *parameter, address, false);
+  };
+  check_parameter("gamma", gamma_, at.gamma);
+  check_parameter("beta", beta_, at.beta);
+}
+
+ForwardPointers pointers_of(const TensorView& x, const MutableTensorView& y, const Affine& affine) {
+  return {x.data, y.data, data_of(affine.gamma), data_of(affine.beta)};
 }
 
 IndexList check_forward(const TensorView& x, const MutableTensorView& y, const Affine& affine, const Options& options) {
-  check_options(options);
-  check_view("x", x);
-  check_output("y", y);
-  check_same_shape("y", y, "x", x);
-  const IndexList axes = resolve_channel_axes(options.channel_axes, x);
-  check_overlap("y", y, "x", x, true);
-  // gamma and beta are read before anything is written, so that they may lie anywhere; but nobody means to
-  // overwrite them.
-  if (affine.gamma) {
-    check_view("gamma", *affine.gamma);
-    check_overlap("y", y, "gamma", *affine.gamma, false);
+  const ForwardArguments arguments(x, y, affine, options);
+  arguments.check(pointers_of(x, y, affine));
+  return arguments.channel_axes();
+}
+
+BackwardArguments::BackwardArguments(const TensorView& dy, const TensorView& x, const std::optional<TensorView>& gamma,
+                                     const Gradients& gradients, const Options& options)
+    : dy_((check_options(options), check_layout("x", x), check_gradient(dy, x), Argument::input("dy", dy))),
+      x_(Argument::input("x", x)) {
+  channel_axes_ = resolve_channel_axes(options.channel_axes, x);
+  channels_ = channel_count(channel_axes_, x);
+  elements_ = element_count(x.shape);
+  gamma_ = optional_parameter("gamma", gamma, channel_axes_, x);
+  if (gradients.dx) {
+    dx_ = Argument::output("dx", *gradients.dx);
+    check_same_shape("dx", *gradients.dx, "x", x);
   }
-  if (affine.beta) {
-    check_view("beta", *affine.beta);
-    check_overlap("y", y, "beta", *affine.beta, false);
+  if (gradients.dgamma) dgamma_ = Argument::output_parameter("dgamma", *gradients.dgamma, channel_axes_, x);
+  if (gradients.dbeta) dbeta_ = Argument::output_parameter("dbeta", *gradients.dbeta, channel_axes_, x);
+}
+
+void BackwardArguments::check(const BackwardPointers& at) const {
+  dy_.check_address(at.dy);
+  x_.check_address(at.x);
+  check_presence("gamma", gamma_, at.gamma);
+  if (gamma_) gamma_->check_address(at.gamma);
+  const std::array<std::pair<const OptionalArgument*, const void*>, 3> outputs = {
+      {{&dx_, at.dx}, {&dgamma_, at.dgamma}, {&dbeta_, at.dbeta}}};
+  constexpr std::array names = {"dx", "dgamma", "dbeta"};
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    const auto& [output, address] = outputs[i];
+    check_presence(names[i], *output, address);
+    if (!*output) continue;
+    (*output)->check_address(address);
+    const bool may_be_same = output == &dx_;
+    check_separate(**output, address, x_, at.x, may_be_same);
+    check_separate(**output, address, dy_, at.dy, may_be_same);
+    if (gamma_) check_separate(**output, address, *gamma_, at.gamma, false);
+    for (std::size_t j = 0; j < i; ++j) {
+      const auto& [other, other_address] = outputs[j];
+      if (*other) check_separate(**output, address, **other, other_address, false);
+    }
   }
-  return axes;
+}
+
+BackwardPointers pointers_of(const TensorView& dy, const TensorView& x, const std::optional<TensorView>& gamma,
+                             const Gradients& gradients) {
+  return {dy.data, x.data, data_of(gamma), data_of(gradients.dx), data_of(gradients.dgamma), data_of(gradients.dbeta)};
 }
 
 void check_statistics(const Statistics& statistics, Index channels) {
@@ -48,48 +132,23 @@ void check_statistics(const Statistics& statistics, Index channels) {
                                   std::to_string(statistics.inverse_deviation.size()) +
                                   " values; expected one for each of the " + std::to_string(channels) + " channels");
   }
+  check_epsilon(statistics);
+}
+
+void check_epsilon(const Statistics& statistics) {
   if (!(statistics.epsilon >= 0) || !std::isfinite(statistics.epsilon)) {
     throw Error("statistics",
                 "have an epsilon of " + to_text(statistics.epsilon) + "; expected a finite number of 0 or more");
   }
 }
 
-IndexList check_backward(const BackwardArguments& a, bool frozen) {
-  check_options(a.options);
-  check_view("x", a.x);
-  check_gradient(a.dy, a.x);
-  if (a.gamma) check_view("gamma", *a.gamma);
-  const IndexList axes = resolve_channel_axes(a.options.channel_axes, a.x);
-  const Index channels = channel_count(axes, a.x);
-  check_statistics(a.statistics, channels);
-  const Index elements = element_count(a.x.shape);
-  if (!frozen && elements > 0 && a.statistics.count == 0) {
+void check_batch_statistics(const Statistics& statistics, const BackwardArguments& arguments) {
+  check_statistics(statistics, arguments.channels());
+  if (arguments.elements() > 0 && statistics.count == 0) {
     throw Error("statistics",
                 "were given, not computed from a batch; expected those that `training` returned, or "
                 "`backward_frozen`");
   }
-  std::vector<std::pair<std::string, MutableTensorView>> outputs;
-  if (a.gradients.dx) {
-    check_output("dx", *a.gradients.dx);
-    check_same_shape("dx", *a.gradients.dx, "x", a.x);
-    check_overlap("dx", *a.gradients.dx, "x", a.x, true);
-    check_overlap("dx", *a.gradients.dx, "dy", a.dy, true);
-    outputs.emplace_back("dx", *a.gradients.dx);
-  }
-  for (const auto& [name, output] : {std::pair{"dgamma", a.gradients.dgamma}, std::pair{"dbeta", a.gradients.dbeta}}) {
-    if (!output) continue;
-    check_output_parameter(name, *output, axes, a.x);
-    check_overlap(name, *output, "x", a.x, false);
-    check_overlap(name, *output, "dy", a.dy, false);
-    outputs.emplace_back(name, *output);
-  }
-  for (std::size_t i = 0; i < outputs.size(); ++i) {
-    if (a.gamma) check_overlap(outputs[i].first, outputs[i].second, "gamma", *a.gamma, false);
-    for (std::size_t j = 0; j < i; ++j) {
-      check_overlap(outputs[i].first, outputs[i].second, outputs[j].first, outputs[j].second, false);
-    }
-  }
-  return axes;
 }
 
 }  // namespace exactnorm

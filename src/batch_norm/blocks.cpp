@@ -4,6 +4,7 @@
 #include <array>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "batch_norm/accumulate.h"
@@ -80,7 +81,13 @@ std::vector<double> values_in(const Place& place, const TensorView& x, const Ind
 void inference(const TensorView& x, const Place& place, const Statistics& statistics, const MutableTensorView& y,
                const Affine& affine, const Options& options) {
   const DefaultFloatingPoint default_floating_point;
-  const IndexList axes = check_forward(x, y, affine, options);
+  // Parameters are those of the whole tensor.
+  const IndexList axes = check_forward(x, y, {}, options);
+  for (const auto& [name, given] : {std::pair{"gamma", affine.gamma}, std::pair{"beta", affine.beta}}) {
+    if (!given) continue;
+    check_view(name, *given);
+    check_overlap("y", y, name, *given, false);
+  }
   check_place(place, x);
   const TensorView whole = without_data(place.whole_shape);
   check_statistics(statistics, channel_count(axes, whole));
@@ -104,7 +111,8 @@ void inference(const TensorView& x, const Place& place, const Statistics& statis
                           statistics.epsilon,
                           statistics.epsilon_placement};
   const auto parameter = [&](const char* name, const std::optional<TensorView>& all, double value) {
-    return all ? of_block(view_parameter(name, *all, axes, whole)) : std::vector<double>(own.mean.size(), value);
+    if (!all) return std::vector<double>(own.mean.size(), value);
+    return of_block(view_parameter(name, *all, axes, whole));
   };
   const std::vector<double> gamma = parameter("gamma", affine.gamma, 1);
   const std::vector<double> beta = parameter("beta", affine.beta, 0);

@@ -1,7 +1,10 @@
 #include "batch_norm/finalizers.h"
 
+#include <algorithm>
+
 #include "batch_norm/channel_columns.h"
 #include "batch_norm/operation.h"
+#include "batch_norm/stretches.h"
 #include "sums/exact_finalize.h"
 #include "sums/quick_finalize.h"
 
@@ -23,69 +26,110 @@ std::span<const Index> take_decided(const ChannelColumns& columns, std::span<con
       wanted[left++] = position;
       continue;
     }
-    take(at, static_cast<std::size_t>(channels[at]));
+    take(at, channels[at]);
     taken.push_back(channels[at]);
   }
   wanted.resize(left);
   return taken;
 }
 
+// The same where results are in their place already.
+void keep_undecided(const ChannelColumns& columns, std::span<const Index> channels, std::vector<Index>& wanted) {
+  if (std::find(columns.flags.begin(), columns.flags.end(), 0) == columns.flags.end()) {
+    wanted.clear();
+  } else {
+    static_cast<void>(take_decided(columns, channels, wanted, [](std::size_t, Index) {}));
+  }
+}
+
 }  // namespace
+
+// All channels are wanted, and results go where they stay. Those of channels that are not decided are overwritten
+// later.
+void StatisticsFinalizer::finalize_consecutive(QuickSums& sums, const double* centres, std::span<const Index> channels,
+                                               std::vector<Index>& wanted) {
+  ChannelColumns& columns = ChannelColumns::of(channels.size());
+  const Index first = channels.front();
+  const Index size = sums.channels();
+  double* const mean = statistics_.mean + first;
+  finalize_quick_statistics(
+      sums.columns(), centres, size, count_, options_,
+      {mean, statistics_.variance + first, statistics_.inverse_deviation + first, columns.flags.data()});
+  // 0, or NaN.
+  std::transform(mean, mean + size, statistics_.mean_residual + first, [](double value) { return value - value; });
+  keep_undecided(columns, channels, wanted);
+  // Channels that are not decided get theirs again.
+  set_forward(table_, first, size, statistics_, parameters_);
+}
 
 void StatisticsFinalizer::finalize(QuickSums& sums, std::span<const double> centres, std::span<const Index> channels,
                                    std::vector<Index>& wanted) {
-  ChannelColumns& columns = ChannelColumns::of(channels.size());
   const double* const about = centres.empty() ? nullptr : centres.data();
-  finalize_quick_statistics(sums.columns(), about, sums.channels(), statistics_.count, options_,
+  if (wanted.size() == channels.size() && is_one_stretch(channels)) {
+    finalize_consecutive(sums, about, channels, wanted);
+    return;
+  }
+  ChannelColumns& columns = ChannelColumns::of(channels.size());
+  finalize_quick_statistics(sums.columns(), about, sums.channels(), count_, options_,
                             {columns[0], columns[1], columns[2], columns.flags.data()});
-  const std::span<const Index> taken =
-      take_decided(columns, channels, wanted, [&](std::size_t at, std::size_t channel) {
-        statistics_.mean[channel] = columns[0][at];
-        statistics_.mean_residual[channel] = columns[0][at] - columns[0][at];  // 0, or NaN
-        statistics_.variance[channel] = columns[1][at];
-        statistics_.inverse_deviation[channel] = columns[2][at];
-      });
-  set_forward(table_, taken, statistics_, parameters_.gamma, parameters_.beta);
+  const std::span<const Index> taken = take_decided(columns, channels, wanted, [&](std::size_t at, Index channel) {
+    const double mean = columns[0][at];
+    set_channel(statistics_, channel, {mean, mean - mean, columns[1][at], columns[2][at]});  // a residual of 0, or NaN
+  });
+  set_coefficients(taken);
 }
 
 void StatisticsFinalizer::finalize(const PartialSums& sums, std::span<const Index> channels) {
   for (std::size_t at = 0; at < channels.size(); ++at) {
     set_channel(statistics_, channels[at],
-                finalize_normalizing_statistics(sums, static_cast<Index>(at), statistics_.count, options_));
+                finalize_normalizing_statistics(sums, static_cast<Index>(at), count_, options_));
   }
-  set_forward(table_, channels, statistics_, parameters_.gamma, parameters_.beta);
+  set_coefficients(channels);
+}
+
+void StatisticsFinalizer::set_coefficients(std::span<const Index> channels) {
+  for_each_stretch(channels,
+                   [&](Index first, Index count) { set_forward(table_, first, count, statistics_, parameters_); });
 }
 
 void GradientsFinalizer::set_centres(std::span<const Index> channels, std::span<double> centres) const {
   for (std::size_t at = 0; at < channels.size(); ++at) {
-    centres[at] = statistics_.mean[static_cast<std::size_t>(channels[at])];
+    centres[at] = statistics_.mean[channels[at]];
   }
 }
 
 void GradientsFinalizer::finalize(QuickSums& sums, std::span<const double> centres, std::span<const Index> channels,
                                   std::vector<Index>& wanted) {
   ChannelColumns& columns = ChannelColumns::of(channels.size());
+  const Index size = sums.channels();
+  if (is_one_stretch(channels)) {
+    const Index first = channels.front();
+    finalize_quick_gradients(sums.columns(), from_channel(statistics_, first), size, count_,
+                             {gradients_.dgamma + first, gradients_.dbeta + first, columns.flags.data()});
+    keep_undecided(columns, channels, wanted);
+    set_coefficients(channels);  // those of channels that are not decided are set again
+    return;
+  }
   for (std::size_t at = 0; at < channels.size(); ++at) {
     const ChannelStatistics statistics = channel_of(statistics_, channels[at]);
     columns[2][at] = statistics.mean_residual;
     columns[3][at] = statistics.variance;
     columns[4][at] = statistics.inverse_deviation;
   }
-  finalize_quick_gradients(sums.columns(), {centres.data(), columns[2], columns[3], columns[4]}, sums.channels(),
-                           count_, {columns[0], columns[1], columns.flags.data()});
-  const std::span<const Index> taken =
-      take_decided(columns, channels, wanted, [&](std::size_t at, std::size_t channel) {
-        gradients_.dgamma[channel] = columns[0][at];
-        gradients_.dbeta[channel] = columns[1][at];
-      });
+  finalize_quick_gradients(sums.columns(), {centres.data(), columns[2], columns[3], columns[4]}, size, count_,
+                           {columns[0], columns[1], columns.flags.data()});
+  const std::span<const Index> taken = take_decided(columns, channels, wanted, [&](std::size_t at, Index channel) {
+    gradients_.dgamma[channel] = columns[0][at];
+    gradients_.dbeta[channel] = columns[1][at];
+  });
   set_coefficients(taken);
 }
 
 void GradientsFinalizer::finalize(const PartialSums& sums, std::span<const Index> channels) {
   for (std::size_t at = 0; at < channels.size(); ++at) {
-    const auto channel = static_cast<std::size_t>(channels[at]);
+    const Index channel = channels[at];
     const ChannelGradients gradients =
-        finalize_gradients(sums, static_cast<Index>(at), count_, channel_of(statistics_, channels[at]));
+        finalize_gradients(sums, static_cast<Index>(at), count_, channel_of(statistics_, channel));
     gradients_.dgamma[channel] = gradients.dgamma;
     gradients_.dbeta[channel] = gradients.dbeta;
   }
@@ -93,16 +137,21 @@ void GradientsFinalizer::finalize(const PartialSums& sums, std::span<const Index
 }
 
 void GradientsFinalizer::set_coefficients(std::span<const Index> channels) {
-  for (const Index channel : channels) {
-    const auto at = static_cast<std::size_t>(channel);
-    if (frozen_) {
-      table_.set(channel, ForwardCoefficients{0, gamma_[at] * statistics_.inverse_deviation[at], 0, 0});
-    } else {
-      table_.set(channel, backward_coefficients({gradients_.dgamma[at], gradients_.dbeta[at]},
-                                                channel_of(statistics_, channel), gamma_[at], count_, options_));
+  for_each_stretch(channels, [&](Index first, Index count) {
+    if (!frozen_) {
+      set_backward_columns({from_channel(statistics_, first), gamma_ + first, gradients_.dgamma + first,
+                            gradients_.dbeta + first, count_},
+                           count, options_, table_.backward(first));
+      table_.finish_backward(first, count);
+      return;
     }
-  }
-  frozen_ ? table_.finish_forward(channels) : table_.finish_backward(channels);
+    const ForwardColumns columns = table_.forward(first);
+    for (Index i = 0; i < count; ++i) {
+      columns.scale[i] = gamma_[first + i] * statistics_.inverse_deviation[first + i];
+      columns.mean[i] = columns.shift[i] = columns.variance[i] = 0;
+    }
+    table_.finish_forward(first, count);
+  });
 }
 
 }  // namespace exactnorm

@@ -4,7 +4,6 @@
 #include <vector>
 
 #include "affine/apply.h"
-#include "batch_norm/arguments.h"
 #include "batch_norm/reduction.h"
 #include "exactnorm/options.h"
 #include "exactnorm/statistics.h"
@@ -13,12 +12,19 @@
 
 namespace exactnorm {
 
-/// Finalizes sums of x to statistics, and to the coefficients of y. Its arguments outlive it.
+/// One element per channel each.
+struct ParameterValues {
+  const double* gamma = nullptr;
+  const double* beta = nullptr;
+};
+
+/// Finalizes sums of x, of `count` elements per channel, to statistics, and to the coefficients of y. Its arguments
+/// outlive it.
 class StatisticsFinalizer : public Finalizer {
  public:
-  StatisticsFinalizer(Statistics& statistics, const Parameters& parameters, const Options& options,
-                      CoefficientTable& table)
-      : statistics_(statistics), parameters_(parameters), options_(options), table_(table) {}
+  StatisticsFinalizer(const MutableStatisticsView& statistics, Index count, const ParameterValues& parameters,
+                      const Options& options, CoefficientTable& table)
+      : statistics_(statistics), count_(count), parameters_(parameters), options_(options), table_(table) {}
 
   void set_centres(std::span<const Index>, std::span<double>) const override {}
   void finalize(QuickSums& sums, std::span<const double> centres, std::span<const Index> channels,
@@ -26,16 +32,21 @@ class StatisticsFinalizer : public Finalizer {
   void finalize(const PartialSums& sums, std::span<const Index> channels) override;
 
  private:
-  Statistics& statistics_;
-  const Parameters& parameters_;
+  void finalize_consecutive(QuickSums& sums, const double* centres, std::span<const Index> channels,
+                            std::vector<Index>& wanted);
+  void set_coefficients(std::span<const Index> channels);
+
+  MutableStatisticsView statistics_;
+  Index count_;
+  ParameterValues parameters_;
   const Options& options_;
   CoefficientTable& table_;
 };
 
 /// One element per channel each.
 struct GradientTargets {
-  std::vector<double>& dgamma;
-  std::vector<double>& dbeta;
+  double* dgamma = nullptr;
+  double* dbeta = nullptr;
 };
 
 /// Finalizes sums of dy and x to gradients, and to the coefficients of dx. Its arguments outlive it. `frozen`: mean and
@@ -43,7 +54,7 @@ struct GradientTargets {
 class GradientsFinalizer : public Finalizer {
  public:
   /// `count` elements of each channel are summed.
-  GradientsFinalizer(const Statistics& statistics, Index count, const std::vector<double>& gamma,
+  GradientsFinalizer(const StatisticsView& statistics, Index count, const double* gamma,
                      const GradientTargets& gradients, bool frozen, const Options& options, CoefficientTable& table)
       : statistics_(statistics),
         count_(count),
@@ -62,9 +73,9 @@ class GradientsFinalizer : public Finalizer {
   void set_coefficients(std::span<const Index> channels);
 
  private:
-  const Statistics& statistics_;
+  StatisticsView statistics_;
   Index count_;
-  const std::vector<double>& gamma_;
+  const double* gamma_;
   GradientTargets gradients_;
   bool frozen_;
   const Options& options_;

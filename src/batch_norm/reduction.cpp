@@ -74,7 +74,7 @@ bool gains_from_centre(const QuickColumns& sums, Index at, double count, double&
 // What is summed, and what makes results of it.
 struct Work {
   const LoopNest& nest;
-  std::span<const TensorView> operands;
+  std::span<const Operand> operands;
   PartialSums::Kind kind;
   Finalizer& finalizer;
 
@@ -95,11 +95,13 @@ struct Work {
 
 // The channels of a group on their way: those that are still wanted, what their sums are about, and the sums.
 struct QuickGroup {
+  std::vector<Index> channels;
   QuickSums sums;
   std::vector<double> centres;
   std::vector<Index> wanted;
 
-  void start(const Work& work, const std::vector<Index>& channels) {
+  void start(const Work& work, const Box& box) {
+    list_channels(work.nest, box, channels);
     wanted.resize(channels.size());
     std::iota(wanted.begin(), wanted.end(), 0);
     centres.clear();
@@ -109,7 +111,7 @@ struct QuickGroup {
   }
 
   // What the sums so far decide, of which `decided` counts the channels.
-  void finalize(const Work& work, const std::vector<Index>& channels, std::atomic<Index>& decided) {
+  void finalize(const Work& work, std::atomic<Index>& decided) {
     const std::size_t before = wanted.size();
     work.finalizer.finalize(sums, centres, channels, wanted);
     add_to(decided, before - wanted.size());
@@ -130,23 +132,23 @@ struct QuickGroup {
   }
 
  private:
-  void clear_centres(std::size_t channels) { centres.assign(channels + static_cast<std::size_t>(quick_padding), 0.0); }
+  void clear_centres(std::size_t size) { centres.assign(size + static_cast<std::size_t>(quick_padding), 0.0); }
 };
 
 // A group in one piece, by one thread.
-void reduce_group(const Work& work, const Box& box, const std::vector<Index>& channels) {
+void reduce_group(const Work& work, const Box& box) {
   // Its memory is kept from group to group.
   thread_local QuickGroup group;
+  group.start(work, box);
   const auto attempt = [&](std::atomic<Index>& decided) {
-    group.sums.reset(static_cast<Index>(channels.size()), sums_of(work.kind));
+    group.sums.reset(static_cast<Index>(group.channels.size()), sums_of(work.kind));
     group.sums.add_box(work.nest, box, work.operands, group.centres);
-    group.finalize(work, channels, decided);
+    group.finalize(work, decided);
   };
-  group.start(work, channels);
   attempt(counts.quick);
   if (group.gains_from_centres(work)) attempt(counts.centred);
   for (const Index position : group.wanted) {
-    work.finalize_exactly(box, position, channels[static_cast<std::size_t>(position)]);
+    work.finalize_exactly(box, position, group.channels[static_cast<std::size_t>(position)]);
   }
   add_to(counts.exact, group.wanted.size());
 }
@@ -160,9 +162,7 @@ class QuickPieces {
 
   void run() {
     for (Index group = 0; group < partition_.groups(); ++group) {
-      Group& at = groups_[static_cast<std::size_t>(group)];
-      at.channels = channels_of(work_.nest, partition_.whole_box(group));
-      at.start(work_, at.channels);
+      groups_[static_cast<std::size_t>(group)].start(work_, partition_.whole_box(group));
     }
     attempt(counts.quick);
     for (Group& group : groups_) group.again = group.gains_from_centres(work_);
@@ -183,7 +183,6 @@ class QuickPieces {
 
  private:
   struct Group : QuickGroup {
-    std::vector<Index> channels;
     std::vector<std::unique_ptr<QuickSums>> parts;  // one for each thread
     bool again = true;
   };
@@ -217,7 +216,7 @@ class QuickPieces {
       for (const std::unique_ptr<QuickSums>& part : group.parts) {
         if (part) group.sums.merge(*part);
       }
-      group.finalize(work_, group.channels, decided);
+      group.finalize(work_, decided);
     });
   }
 
@@ -238,7 +237,7 @@ SumCounts sum_counts() noexcept { return {counts.quick.load(), counts.centred.lo
 
 void use_quick_sums(bool use) noexcept { quick_sums_are_used.store(use); }
 
-void reduce_groups(const LoopNest& nest, const Partition& partition, std::span<const TensorView> operands,
+void reduce_groups(const LoopNest& nest, const Partition& partition, std::span<const Operand> operands,
                    PartialSums::Kind kind, Finalizer& finalizer, FunctionView<void(Index)> done) {
   if (range_for(operands) == PartialSums::Range::extended || !quick_sums_are_used.load(std::memory_order_relaxed)) {
     reduce_groups_exactly(nest, partition, operands, kind,
@@ -251,8 +250,7 @@ void reduce_groups(const LoopNest& nest, const Partition& partition, std::span<c
   const Work work = {nest, operands, kind, finalizer};
   if (partition.pieces() == 1) {
     parallel_for(partition.groups(), partition.threads(), Order::forwards, [&](Index group, int) {
-      const Box box = partition.whole_box(group);
-      reduce_group(work, box, channels_of(nest, box));
+      reduce_group(work, partition.whole_box(group));
       done(group);
     });
     return;
@@ -261,7 +259,7 @@ void reduce_groups(const LoopNest& nest, const Partition& partition, std::span<c
   for (Index group = 0; group < partition.groups(); ++group) done(group);
 }
 
-void reduce_groups_exactly(const LoopNest& nest, const Partition& partition, std::span<const TensorView> operands,
+void reduce_groups_exactly(const LoopNest& nest, const Partition& partition, std::span<const Operand> operands,
                            PartialSums::Kind kind,
                            FunctionView<void(Index, std::span<const Index>, const PartialSums&)> consume) {
   const PartialSums::Range range = range_for(operands);

@@ -25,10 +25,21 @@ PartialSums::Range range_for(DType dtype) noexcept {
   return dtype_fits_float32(dtype) ? PartialSums::Range::single : PartialSums::Range::extended;
 }
 
+namespace {
+
+// The range that all operands fit.
+PartialSums::Range common_range(std::span<const TensorView> operands) {
+  PartialSums::Range range = PartialSums::Range::single;
+  for (const TensorView& operand : operands) range = std::max(range, range_for(operand.dtype));
+  return range;
+}
+
+}  // namespace
+
 void accumulate_part(PartialSums& sums, std::span<const TensorView> operands, const IndexList& channel_axes,
                      const ChannelMap& channels, int threads) {
   if (element_count(operands.front().shape) == 0) return;
-  if (range_for(operands) == PartialSums::Range::extended) PartialSumsAccess::widen(sums);
+  if (common_range(operands) == PartialSums::Range::extended) PartialSumsAccess::widen(sums);
   reduce_all(operands, channel_axes, channels, threads, sums);
 }
 
@@ -75,7 +86,7 @@ void accumulate_all(PartialSums& sums, PartialSums::Kind kind, std::span<const T
     return;
   }
   // Into sums of its own: where memory ends half way, those given are as they were.
-  PartialSums added(channels, kind, std::max(sums.range(), range_for(operands)));
+  PartialSums added(channels, kind, std::max(sums.range(), common_range(operands)));
   accumulate_part(added, operands, axes, numbers, options.threads);
   PartialSumsAccess::set_count(added, count);
   sums.merge(added);
@@ -96,6 +107,7 @@ void accumulate(PartialSums& sums, const TensorView& dy, const TensorView& x, co
   check_options(options);
   check_view("x", x);
   check_gradient(dy, x);
+  check_address("dy", dy);
   const std::array operands = {dy, x};
   accumulate_all(sums, PartialSums::Kind::gradients, operands, options);
 }
@@ -110,7 +122,7 @@ Statistics finalize_all(const PartialSums& sums, const Options& options, const F
   check_kind(sums, PartialSums::Kind::moments);
   Statistics statistics = make_statistics(sums.channels(), sums.count(), options);
   for (Index channel = 0; channel < sums.channels(); ++channel) {
-    set_channel(statistics, channel, finalize(sums, channel, sums.count(), options));
+    set_channel(mutable_view(statistics), channel, finalize(sums, channel, sums.count(), options));
   }
   return statistics;
 }
@@ -172,7 +184,7 @@ Statistics given_statistics(const TensorView& mean, const TensorView& variance, 
   const auto read = [](const char* name, const TensorView& values) {
     IndexList every_axis;
     for (std::size_t i = 0; i < values.rank(); ++i) every_axis.push_back(static_cast<Index>(i));
-    return read_parameter(name, values, every_axis, values);
+    return values_of(view_parameter(name, values, every_axis, values));
   };
   const std::vector<double> means = read("mean", mean);
   const std::vector<double> variances = read("variance", variance);
@@ -181,7 +193,8 @@ Statistics given_statistics(const TensorView& mean, const TensorView& variance, 
     const auto at = static_cast<std::size_t>(channel);
     if (!std::isfinite(means[at])) refuse("mean", means[at], channel, "a finite number");
     check_variance(variances[at], channel, options);
-    set_channel(statistics, channel, {means[at], 0, variances[at], inverse_deviation_of(variances[at], options)});
+    set_channel(mutable_view(statistics), channel,
+                {means[at], 0, variances[at], inverse_deviation_of(variances[at], options)});
   }
   return statistics;
 }

@@ -185,13 +185,31 @@ class Normalization {
   void map(FileBlocks& blocks, Progress& progress, npy::NpyWriter& writer) const {
     std::vector<std::byte> buffer;
     const Affine affine = {per_channel(gamma_), per_channel(beta_)};
+    // Of the blocks that have all channels, all but the last one are alike: a plan makes the coefficients once.
+    std::optional<InferencePlan> plan;
+    IndexList planned_shape;
     blocks.for_each(progress, [&](const FileBlock& block) {
       buffer.resize(static_cast<std::size_t>(element_count(block.x.shape)) * size_of(output_dtype()));
       const MutableTensorView y = {buffer.data(), output_dtype(), block.x.shape, block.x.strides};
-      inference(block.x, block.place, statistics_, y, affine, options_);
+      if (has_all_channels(block.x)) {
+        if (!plan || !(planned_shape == block.x.shape)) {
+          plan.emplace(block.x, y, statistics_, affine, options_);
+          planned_shape = block.x.shape;
+        }
+        plan->run(block.x.data, y.data);
+      } else {
+        inference(block.x, block.place, statistics_, y, affine, options_);
+      }
       // Standard output cannot be taken back.
       input_.check();
       writer.write_at(block.first, buffer);
+    });
+  }
+
+  [[nodiscard]] bool has_all_channels(const TensorView& block) const {
+    return std::all_of(channels_.axes.begin(), channels_.axes.end(), [&](Index axis) {
+      const auto at = static_cast<std::size_t>(axis);
+      return block.shape[at] == input_.shape()[at];
     });
   }
 

@@ -15,7 +15,9 @@
 #include "exactnorm/sums.h"
 #include "sums/exact_finalize.h"
 #include "sums/exact_sums.h"
+#include "tensor/argument.h"
 #include "tensor/checks.h"
+#include "tensor/elements.h"
 #include "traverse/floating_point.h"
 
 namespace exactnorm {
@@ -25,7 +27,7 @@ namespace {
 // The range that all ranks agreed on has to hold what this one has.
 void check_range(const SumExchange& exchange, const char* name, const TensorView& x) {
   if (exchange.layers()[0].range == PartialSums::Range::extended) return;
-  if (range_for(std::span(&x, 1)) == PartialSums::Range::single) return;
+  if (range_for(x.dtype) == PartialSums::Range::single) return;
   throw Error(name, "is " + std::string(name_of(x.dtype)) +
                         "; expected float32 or an integer of at most 16 bits, as the exchange is of range single");
 }
@@ -51,7 +53,8 @@ void check_shares(const SynchronizedGradients& gradients, const IndexList& axes,
                              std::pair{"dbeta", gradients.dbeta}};
   for (const auto& [name, share] : shares) {
     if (!share) continue;
-    check_output_parameter(name, *share, axes, x);
+    static_cast<void>(Argument::output_parameter(name, *share, axes, x));
+    check_address(name, *share);
     check_overlap(name, *share, "x", x, false);
     check_overlap(name, *share, "dy", dy, false);
     if (gamma) check_overlap(name, *share, "gamma", *gamma, false);
@@ -106,7 +109,8 @@ Shares shares_of(const PartialSums& own, const Statistics& statistics) {
   if (own.count() == 0) return shares;
   for (std::size_t at = 0; at < channels; ++at) {
     const auto channel = static_cast<Index>(at);
-    const ChannelGradients gradients = finalize_gradients(own, channel, own.count(), channel_of(statistics, channel));
+    const ChannelGradients gradients =
+        finalize_gradients(own, channel, own.count(), channel_of(view(statistics), channel));
     shares.dgamma[at] = gradients.dgamma;
     shares.dbeta[at] = gradients.dbeta;
   }
@@ -128,7 +132,6 @@ PartialSums exchange_moments(SumExchange& exchange, const TensorView& x, const M
     const DefaultFloatingPoint default_floating_point;
     const IndexList axes = check_forward(x, y, affine, options);
     check_channels(exchange, channel_count(axes, x));
-    static_cast<void>(read_affine(affine, axes, x));
     check_range(exchange, "x", x);
     PartialSums sums(exchange.layers()[0].channels, PartialSums::Kind::moments, exchange.layers()[0].range);
     accumulate(sums, x, options);
@@ -153,10 +156,12 @@ void synchronized_backward(SumExchange& exchange, const TensorView& dy, const Te
   Shares shares;
   const PartialSums total = exchange_sums(exchange, [&] {
     const DefaultFloatingPoint default_floating_point;
-    axes = check_backward({dy, x, statistics, gamma, of_batch, options}, false);
+    const BackwardArguments arguments(dy, x, gamma, of_batch, options);
+    arguments.check(pointers_of(dy, x, gamma, of_batch));
+    check_batch_statistics(statistics, arguments);
+    axes = arguments.channel_axes();
     check_shares(gradients, axes, dy, x, gamma);
-    static_cast<void>(parameter_or("gamma", gamma, 1.0, axes, x));
-    check_channels(exchange, channel_count(axes, x));
+    check_channels(exchange, arguments.channels());
     check_range(exchange, "x", x);
     check_range(exchange, "dy", dy);
     PartialSums own(exchange.layers()[0].channels, PartialSums::Kind::gradients, exchange.layers()[0].range);
@@ -171,8 +176,12 @@ void synchronized_backward(SumExchange& exchange, const TensorView& dy, const Te
                                   std::to_string(total.count()) + ", as in x on all ranks together");
   }
   backward_from_sums(dy, x, statistics, total, gamma, of_batch, options);
-  if (gradients.dgamma_share) write_parameter("dgamma_share", *gradients.dgamma_share, axes, x, shares.dgamma);
-  if (gradients.dbeta_share) write_parameter("dbeta_share", *gradients.dbeta_share, axes, x, shares.dbeta);
+  const auto write = [&](const char* name, const std::optional<MutableTensorView>& share,
+                         const std::vector<double>& values) {
+    if (share) write_values(Argument::output_parameter(name, *share, axes, x).at(share->data), values.data());
+  };
+  write("dgamma_share", gradients.dgamma_share, shares.dgamma);
+  write("dbeta_share", gradients.dbeta_share, shares.dbeta);
 }
 
 }  // namespace exactnorm

@@ -81,15 +81,6 @@ double root_of_squares(double a, double b) {
   return larger * std::sqrt(1 + ratio * ratio);
 }
 
-// deviation / (deviation + epsilon). A variance of extraordinary size tells the deviation no longer, but then
-// epsilon is either far below it, or so far above that what cancels here has no weight.
-double normalized_deviation(const ChannelStatistics& statistics, double epsilon) {
-  if (statistics.variance > 0x1p-900 && statistics.variance < 0x1p900) {
-    return statistics.inverse_deviation * std::sqrt(statistics.variance);
-  }
-  return 1.0 - statistics.inverse_deviation * epsilon;
-}
-
 double inverse_deviation_of_scaled(const ScaledNumber& variance, const Options& options) {
   if (variance.high == 0 || std::abs(variance.exponent) < ordinary_exponent) {
     return inverse_deviation_of(variance.nearest, options);
@@ -173,21 +164,6 @@ ChannelGradients finalize_gradients(const PartialSums& sums, Index channel, Inde
   const double unit = gradient_unit(static_cast<double>(count), divide(sum_of(sums, channel, 2)).nearest);
   const double factor = gamma_unit_factor(statistics.variance, statistics.inverse_deviation);
   return {on_grid(exact.dgamma, unit * factor), on_grid(exact.dbeta, unit)};
-}
-
-BackwardCoefficients backward_coefficients(const ChannelGradients& gradients, const ChannelStatistics& statistics,
-                                           double gamma, Index count, const Options& options) noexcept {
-  const double inverse = statistics.inverse_deviation;
-  const auto n = static_cast<double>(count);
-  // dgamma is r * G, with G the sum of dy * (x - mean); (x - mean) * r is normalized, and k * G is left:
-  // dgamma, or dgamma / (r * deviation).
-  double normalized_scale = -gradients.dgamma / n;
-  if (options.epsilon_placement == EpsilonPlacement::deviation) {
-    const double product = normalized_deviation(statistics, options.epsilon);
-    normalized_scale = product == 0 ? 0.0 : normalized_scale / product;
-  }
-  const double shift = -gradients.dbeta / n - statistics.mean_residual * inverse * normalized_scale;
-  return {statistics.mean, inverse, normalized_scale, shift, gamma * inverse};
 }
 
 Statistics make_statistics(Index channels, Index count, const Options& options) {

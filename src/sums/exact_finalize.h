@@ -1,10 +1,5 @@
 #pragma once
 
-#include <algorithm>
-#include <cmath>
-#include <cstddef>
-#include <limits>
-
 #include "exactnorm/options.h"
 #include "exactnorm/statistics.h"
 #include "exactnorm/sums.h"
@@ -50,53 +45,24 @@ struct ChannelGradients {
 /// 1 / sqrt(variance + epsilon) or 1 / (sqrt(variance) + epsilon); 0 where that divides by zero.
 [[nodiscard]] double inverse_deviation_of(double variance, const Options& options) noexcept;
 
-/// y = (x - mean) * scale + shift
-struct ForwardCoefficients {
-  double mean = 0;
-  double scale = 0;
-  double shift = 0;
-  double variance = 0;  // of x, or 0: how much of the mean matters is measured by it
-};
-[[nodiscard]] inline ForwardCoefficients forward_coefficients(const ChannelStatistics& statistics, double gamma,
-                                                              double beta) noexcept {
-  const double scale = gamma * statistics.inverse_deviation;
-  // gamma * (x - mean) / deviation + beta as IEEE arithmetic has it: not a number where x is the mean, rounded to
-  // float64.
-  if (!std::isfinite(gamma)) return {statistics.mean, scale, beta, statistics.variance};
-  constexpr double largest = std::numeric_limits<double>::max();
-  // Finite, so that a constant channel, where it meets 0, is beta.
-  const double finite = std::clamp(scale, -largest, largest);
-  return {statistics.mean, finite, beta - statistics.mean_residual * finite, statistics.variance};
+/// The columns from channel `first` on.
+[[nodiscard]] inline StatisticsView from_channel(const StatisticsView& statistics, Index first) noexcept {
+  return {statistics.mean + first, statistics.mean_residual + first, statistics.variance + first,
+          statistics.inverse_deviation + first};
 }
-
-/// dx = (dy + (((x - mean) * x_scale) * normalized_scale + shift)) * dy_scale, where the inner product is the
-/// normalized x: of ordinary size, whatever that of x is.
-struct BackwardCoefficients {
-  double mean = 0;
-  double x_scale = 0;
-  double normalized_scale = 0;
-  double shift = 0;
-  double dy_scale = 0;
-};
-
-/// The coefficients of dx in a backward pass through statistics of x itself, over `count` elements, more than 0.
-[[nodiscard]] BackwardCoefficients backward_coefficients(const ChannelGradients& gradients,
-                                                         const ChannelStatistics& statistics, double gamma, Index count,
-                                                         const Options& options) noexcept;
-
-/// One channel of a Statistics.
-[[nodiscard]] inline ChannelStatistics channel_of(const Statistics& statistics, Index channel) noexcept {
-  const auto at = static_cast<std::size_t>(channel);
-  return {statistics.mean[at], statistics.mean_residual[at], statistics.variance[at], statistics.inverse_deviation[at]};
+/// One channel of statistics.
+[[nodiscard]] inline ChannelStatistics channel_of(const StatisticsView& statistics, Index channel) noexcept {
+  return {statistics.mean[channel], statistics.mean_residual[channel], statistics.variance[channel],
+          statistics.inverse_deviation[channel]};
 }
 /// A Statistics of `channels` channels, all NaN, with the epsilon of `options`.
 [[nodiscard]] Statistics make_statistics(Index channels, Index count, const Options& options);
-inline void set_channel(Statistics& statistics, Index channel, const ChannelStatistics& value) noexcept {
-  const auto at = static_cast<std::size_t>(channel);
-  statistics.mean[at] = value.mean;
-  statistics.mean_residual[at] = value.mean_residual;
-  statistics.variance[at] = value.variance;
-  statistics.inverse_deviation[at] = value.inverse_deviation;
+inline void set_channel(const MutableStatisticsView& statistics, Index channel,
+                        const ChannelStatistics& value) noexcept {
+  statistics.mean[channel] = value.mean;
+  statistics.mean_residual[channel] = value.mean_residual;
+  statistics.variance[channel] = value.variance;
+  statistics.inverse_deviation[channel] = value.inverse_deviation;
 }
 
 }  // namespace exactnorm

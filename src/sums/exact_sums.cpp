@@ -115,7 +115,7 @@ class BlockAdder {
 };
 
 template <typename T, std::size_t kOperands>
-void add_regions(const Traversal& traversal, std::span<const TensorView> operands, std::span<const Index> channels,
+void add_regions(const Traversal& traversal, std::span<const Operand> operands, std::span<const Index> channels,
                  PartialSums& sums) {
   BlockReader<T, kOperands> reader(traversal, operands);
   BlockAdder<T, kOperands> adder(channels, sums);
@@ -128,13 +128,13 @@ void add_regions(const Traversal& traversal, std::span<const TensorView> operand
 
 }  // namespace
 
-PartialSums::Range range_for(std::span<const TensorView> operands) noexcept {
+PartialSums::Range range_for(std::span<const Operand> operands) noexcept {
   const bool fits =
-      std::all_of(operands.begin(), operands.end(), [](const TensorView& x) { return dtype_fits_float32(x.dtype); });
+      std::all_of(operands.begin(), operands.end(), [](const Operand& x) { return dtype_fits_float32(x.dtype); });
   return fits ? PartialSums::Range::single : PartialSums::Range::extended;
 }
 
-void add_exactly(const LoopNest& nest, const Box& box, std::span<const TensorView> operands,
+void add_exactly(const LoopNest& nest, const Box& box, std::span<const Operand> operands,
                  std::span<const Index> channels, PartialSums& sums) {
   const Traversal traversal(nest, box, operands.size());
   const SlotMap& slots = traversal.slots();

@@ -31,8 +31,14 @@ HWY_INLINE V VarianceOnGrid(V variance) {
   return hn::BitCast(D(), hn::ShiftLeft<variance_dropped_bits>(hn::ShiftRight<variance_dropped_bits>(bits)));
 }
 
-HWY_INLINE V OnGrid(V value, V unit) {
-  const V units = hn::Div(hn::Abs(value), unit);
+// 1 / unit of a power of two: 2^-1000 to 2^1000.
+HWY_INLINE V Inverse(V unit) {
+  return hn::BitCast(D(), hn::Sub(hn::Set(Bits(), std::uint64_t{2046} << 52), hn::BitCast(Bits(), unit)));
+}
+
+// `inverse` is 1 / unit; where it is infinite, the value stays as it is.
+HWY_INLINE V OnGrid(V value, V unit, V inverse) {
+  const V units = hn::Mul(hn::Abs(value), inverse);
   const V below = hn::Floor(units);
   const M rounds_up = hn::Ge(hn::Sub(units, below), Number(grid_fraction));
   const V rounded = hn::Mul(hn::Add(below, hn::IfThenElseZero(rounds_up, Number(1))), unit);
@@ -51,6 +57,10 @@ HWY_INLINE V SumOf(const QuickColumns& sums, int which, std::size_t at) {
 }
 
 HWY_INLINE void StoreDecided(M decided, std::size_t count, std::uint8_t* to) {
+  if (count == hn::Lanes(D()) && hn::AllTrue(D(), decided)) {
+    std::fill_n(to, hn::Lanes(D()), std::uint8_t{1});
+    return;
+  }
   HWY_ALIGN double lanes[hn::MaxLanes(D())];
   hn::Store(hn::IfThenElse(decided, Number(1), hn::Zero(D())), D(), lanes);
   for (std::size_t i = 0; i < count; ++i) to[i] = lanes[i] != 0 ? 1 : 0;
@@ -66,7 +76,7 @@ HWY_INLINE void StoreLanes(V values, std::size_t count, double* to) {
 
 void FinalizeStatistics(const QuickColumns& sums, const double* centres, Index channels, Index count,
                         const Options& options, const QuickStatistics& to) {
-  const V n = Number(static_cast<double>(count));
+  const V share = Number(1 / static_cast<double>(count));
   const V epsilon = Number(options.epsilon);
   const V infinity = Number(std::numeric_limits<double>::infinity());
   const V not_a_number = Number(std::numeric_limits<double>::quiet_NaN());
@@ -75,19 +85,20 @@ void FinalizeStatistics(const QuickColumns& sums, const double* centres, Index c
   const std::size_t width = hn::Lanes(D());
   for (std::size_t at = 0; at < size; at += width) {
     const std::size_t few = std::min(width, size - at);
-    const V a = hn::Div(SumOf(sums, 1, at), n);
-    const V q = hn::Div(SumOf(sums, 0, at), n);
+    const V a = hn::Mul(SumOf(sums, 1, at), share);
+    const V q = hn::Mul(SumOf(sums, 0, at), share);
     const V centre = centres == nullptr ? hn::Zero(D()) : hn::LoadU(D(), centres + at);
     const V computed = hn::Sub(a, hn::Mul(q, q));
-    const V variance_bound = hn::Mul(a, Number(144 * 0x1p-53));
-    const V mean_bound = hn::Mul(hn::Sqrt(a), Number(48 * 0x1p-53));
+    const V variance_bound = hn::Mul(a, Number(150 * 0x1p-53));
+    const V mean_bound = hn::Mul(hn::Sqrt(a), Number(50 * 0x1p-53));
 
     const V low = hn::Sub(computed, variance_bound);
     const V low_variance = VarianceOnGrid(low);
     const V high_variance = VarianceOnGrid(hn::Add(computed, variance_bound));
     const V unit = MeanUnit(low_variance);
-    const V low_mean = OnGrid(hn::Add(centre, hn::Sub(q, mean_bound)), unit);
-    const V high_mean = OnGrid(hn::Add(centre, hn::Add(q, mean_bound)), unit);
+    const V inverse_unit = Inverse(unit);
+    const V low_mean = OnGrid(hn::Add(centre, hn::Sub(q, mean_bound)), unit, inverse_unit);
+    const V high_mean = OnGrid(hn::Add(centre, hn::Add(q, mean_bound)), unit, inverse_unit);
     // Where units are no coarser than float64's at the mean, the exact mean has a residual.
     const M is_coarse = hn::Lt(hn::Abs(low_mean), hn::Mul(unit, Number(0x1p51)));
     M decided = hn::And(hn::Gt(low, hn::Zero(D())), hn::Eq(low_variance, high_variance));
@@ -124,7 +135,7 @@ HWY_INLINE V GammaUnitFactor(V variance, V inverse_deviation) {
   return hn::IfThenElseZero(hn::Le(share, Number(2)), power);
 }
 
-void FinalizeGradients(const QuickColumns& sums, const QuickReference& reference, Index channels, Index count,
+void FinalizeGradients(const QuickColumns& sums, const StatisticsView& reference, Index channels, Index count,
                        const QuickGradients& to) {
   const V n = Number(static_cast<double>(count));
   const V largest = Number(std::numeric_limits<double>::max());
@@ -151,10 +162,15 @@ void FinalizeGradients(const QuickColumns& sums, const QuickReference& reference
     const V unit = GradientUnit(n, hn::Sub(squares, hn::Mul(squares, factor)));
     const V high_unit = GradientUnit(n, hn::Add(squares, hn::Mul(squares, factor)));
     const V gamma_unit = hn::Mul(unit, GammaUnitFactor(load(reference.variance + at), scale));
-    const V dbeta = OnGrid(low_dbeta, unit);
-    const V dgamma = OnGrid(low_dgamma, gamma_unit);
-    M decided = hn::And(hn::Eq(unit, high_unit), hn::Eq(dbeta, OnGrid(hn::Add(sum_dy, sum_bound), unit)));
-    decided = hn::And(decided, hn::Eq(dgamma, OnGrid(high_dgamma, gamma_unit)));
+    const V inverse_unit = Inverse(unit);
+    const M is_rounded = hn::Ge(gamma_unit, Number(0x1p-1000));
+    const V inverse_gamma_unit =
+        hn::IfThenElse(is_rounded, Inverse(gamma_unit), Number(std::numeric_limits<double>::infinity()));
+    const V dbeta = OnGrid(low_dbeta, unit, inverse_unit);
+    const V dgamma = OnGrid(low_dgamma, gamma_unit, inverse_gamma_unit);
+    M decided = hn::And(hn::Eq(unit, high_unit), hn::Eq(dbeta, OnGrid(hn::Add(sum_dy, sum_bound), unit, inverse_unit)));
+    decided = hn::And(decided, hn::Eq(dgamma, OnGrid(high_dgamma, gamma_unit, inverse_gamma_unit)));
+    decided = hn::And(decided, hn::Or(is_rounded, hn::Eq(gamma_unit, hn::Zero(D()))));
     const V magnitude = hn::Max(hn::Abs(dbeta), hn::Max(hn::Abs(low_dgamma), hn::Abs(high_dgamma)));
     decided = hn::And(decided, hn::And(hn::Le(magnitude, largest), hn::Le(hn::Abs(scale), largest)));
     decided = hn::And(decided, hn::Or(hn::Ge(mean, Number(0x1p-300)), hn::Eq(mean, hn::Zero(D()))));
@@ -179,7 +195,7 @@ void finalize_quick_statistics(const QuickColumns& sums, const double* centres, 
   HWY_DISPATCH_TABLE(FinalizeStatistics)[active_target_index()](sums, centres, channels, count, options, to);
 }
 
-void finalize_quick_gradients(const QuickColumns& sums, const QuickReference& reference, Index channels, Index count,
+void finalize_quick_gradients(const QuickColumns& sums, const StatisticsView& reference, Index channels, Index count,
                               const QuickGradients& to) {
   HWY_DISPATCH_TABLE(FinalizeGradients)[active_target_index()](sums, reference, channels, count, to);
 }

@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "exactnorm/options.h"
+#include "exactnorm/statistics.h"
 #include "sums/quick_kernels.h"
 
 // From quick sums to statistics and gradients on the grid (grid.h), many channels at a time, where the sums' error
@@ -17,10 +18,11 @@
 //     |error of sum dy|     <= 44 u * sqrt(n * sum dy^2)
 //     |error of sum dy * d| <= 44 u * sqrt(sum dy^2 * sum d^2)
 //
-// Statistics. Let a = sum d^2 / n and q = sum d / n, so that mean = centre + q and variance = a - q^2. The division,
-// the square and the difference add a few roundings: |error of q| <= 46 u * sqrt(a), and, as |q| <= sqrt(a), |error of
-// a - q^2| <= (45 + 2 * 46 + 2) u * a = 139 u * a. The code takes 48 u and 144 u, which cover its own rounding. Adding
-// centre to the ends of q's interval rounds as the exact mean is rounded to float64.
+// Statistics. Let a = sum d^2 / n and q = sum d / n, so that mean = centre + q and variance = a - q^2. The product with
+// the rounded 1 / n, the square and the difference add a few roundings: |error of q| <= 47 u * sqrt(a), |error of a| <=
+// 47 u * a, and, as |q| <= sqrt(a), |error of a - q^2| <= (47 + 2 * 47 + 2) u * a = 143 u * a. The code takes 50 u and
+// 150 u, which cover its own rounding. Adding centre to the ends of q's interval rounds as the exact mean is rounded to
+// float64.
 //
 // Gradients: 48 u times the square roots above, and, where the mean has a residual, what sum dy's error makes of it.
 //
@@ -42,20 +44,14 @@ struct QuickStatistics {
 void finalize_quick_statistics(const QuickColumns& sums, const double* centres, Index channels, Index count,
                                const Options& options, const QuickStatistics& to);
 
-/// Per channel, the statistics of the forward pass that sums of gradients refer to.
-struct QuickReference {
-  const double* mean = nullptr;
-  const double* mean_residual = nullptr;
-  const double* variance = nullptr;
-  const double* inverse_deviation = nullptr;
-};
 /// As QuickStatistics.
 struct QuickGradients {
   double* dgamma = nullptr;
   double* dbeta = nullptr;
   std::uint8_t* decided = nullptr;
 };
-void finalize_quick_gradients(const QuickColumns& sums, const QuickReference& reference, Index channels, Index count,
+/// From sums about the means of `reference`, the statistics of the forward pass.
+void finalize_quick_gradients(const QuickColumns& sums, const StatisticsView& reference, Index channels, Index count,
                               const QuickGradients& to);
 
 }  // namespace exactnorm

@@ -23,7 +23,7 @@ QuickBlock quick_block(const Block<float, kOperands>& block) {
 }
 
 template <std::size_t kOperands>
-void add_regions(const Traversal& traversal, std::span<const TensorView> operands, const double* centres,
+void add_regions(const Traversal& traversal, std::span<const Operand> operands, const double* centres,
                  const QuickColumns& columns) {
   BlockReader<float, kOperands> reader(traversal, operands);
   traversal.visit([&](const Region& region) {
@@ -68,7 +68,7 @@ void QuickSums::add_slot(Index channel, const QuickColumns& slots, Index slot) {
   }
 }
 
-void QuickSums::add_box(const LoopNest& nest, const Box& box, std::span<const TensorView> operands,
+void QuickSums::add_box(const LoopNest& nest, const Box& box, std::span<const Operand> operands,
                         std::span<const double> centres) {
   const Traversal traversal(nest, box, operands.size());
   const auto add = [&](const double* slot_centres, const QuickColumns& to) {

@@ -89,7 +89,8 @@ void widen_slots(const Block<T, 1>& block, bool is_lanes, Ranges& slots) {
 
 template <typename T>
 void visit_box(const Traversal& traversal, const TensorView& x, Ranges& slots) {
-  BlockReader<T, 1> reader(traversal, {&x, 1});
+  const Operand operand = x;
+  BlockReader<T, 1> reader(traversal, {&operand, 1});
   traversal.visit([&](const Region& region) {
     reader.read(region, [&](const Block<T, 1>& block) { widen_slots(block, traversal.is_lanes(), slots); });
   });

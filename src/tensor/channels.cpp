@@ -3,10 +3,8 @@
 #include <algorithm>
 #include <optional>
 #include <string>
-#include <vector>
 
 #include "tensor/checks.h"
-#include "tensor/elements.h"
 
 namespace exactnorm {
 
@@ -58,23 +56,6 @@ std::optional<IndexList> parameter_strides(const TensorView& parameter, const In
   return strides;
 }
 
-template <typename View>
-View view_as_channels(const std::string& name, const View& parameter, const IndexList& axes, const TensorView& x) {
-  const std::optional<IndexList> strides = parameter_strides(parameter, axes, x);
-  if (!strides) {
-    throw Error(name, "has shape " + to_string(parameter.shape) + "; expected one element for each of the " +
-                          std::to_string(channel_count(axes, x)) + " channels");
-  }
-  return {parameter.data, parameter.dtype, channel_sizes(axes, x), *strides};
-}
-
-template <typename T>
-void store(void* data, const TensorView& channels, const std::vector<double>& values) {
-  for_each_element(channels, [&](Index channel, Index offset) {
-    static_cast<T*>(data)[offset] = static_cast<T>(values[static_cast<std::size_t>(channel)]);
-  });
-}
-
 }  // namespace
 
 TensorView without_data(const IndexList& shape) { return {nullptr, DType::float32, shape, contiguous_strides(shape)}; }
@@ -95,34 +76,18 @@ ChannelAxes channel_axes_of(const IndexList& shape, const Options& options) {
 }
 
 TensorView parameter_view(const TensorView& parameter, const IndexList& shape, const Options& options) {
+  check_view("parameter", parameter);
   return view_parameter("parameter", parameter, channel_axes_of(shape, options).axes, without_data(shape));
 }
 
 TensorView view_parameter(const std::string& name, const TensorView& parameter, const IndexList& resolved_axes,
                           const TensorView& x) {
-  check_view(name, parameter);
-  return view_as_channels(name, parameter, resolved_axes, x);
-}
-
-std::vector<double> read_parameter(const std::string& name, const TensorView& parameter, const IndexList& resolved_axes,
-                                   const TensorView& x) {
-  return values_of(view_parameter(name, parameter, resolved_axes, x));
-}
-
-void check_output_parameter(const std::string& name, const TensorView& parameter, const IndexList& resolved_axes,
-                            const TensorView& x) {
-  check_output(name, parameter);
-  static_cast<void>(view_as_channels(name, parameter, resolved_axes, x));
-}
-
-void write_parameter(const std::string& name, const MutableTensorView& parameter, const IndexList& resolved_axes,
-                     const TensorView& x, const std::vector<double>& values) {
-  const MutableTensorView channels = view_as_channels(name, parameter, resolved_axes, x);
-  if (channels.dtype == DType::float32) {
-    store<float>(channels.data, channels, values);
-  } else {
-    store<double>(channels.data, channels, values);
+  const std::optional<IndexList> strides = parameter_strides(parameter, resolved_axes, x);
+  if (!strides) {
+    throw Error(name, "has shape " + to_string(parameter.shape) + "; expected one element for each of the " +
+                          std::to_string(channel_count(resolved_axes, x)) + " channels");
   }
+  return {parameter.data, parameter.dtype, channel_sizes(resolved_axes, x), *strides};
 }
 
 }  // namespace exactnorm

@@ -15,7 +15,7 @@ std::string to_text(double value) {
   return {text.data(), result.ptr};
 }
 
-void check_view(const std::string& name, const TensorView& x) {
+void check_layout(const std::string& name, const TensorView& x) {
   if (x.shape.size() != x.strides.size()) {
     throw Error(name, "has shape " + to_string(x.shape) + " and strides " + to_string(x.strides) +
                           "; expected one stride per dimension");
@@ -30,11 +30,6 @@ void check_view(const std::string& name, const TensorView& x) {
     throw Error(name, "has a shape that " + error.problem());
   }
   if (count == 0) return;
-  if (x.data == nullptr) throw Error(name, "is a null pointer; expected " + std::to_string(count) + " elements");
-  if (reinterpret_cast<std::uintptr_t>(x.data) % size_of(x.dtype) != 0) {
-    throw Error(name, "is not aligned; expected an address that is a multiple of " + std::to_string(size_of(x.dtype)) +
-                          " for " + std::string(name_of(x.dtype)));
-  }
   // Offsets are computed in 64-bit elements and bytes: no address may leave that range.
   double reach = 0;
   for (std::size_t i = 0; i < x.rank(); ++i) {
@@ -43,6 +38,21 @@ void check_view(const std::string& name, const TensorView& x) {
   if (reach * static_cast<double>(size_of(x.dtype)) > 0x1p60) {
     throw Error(name, "has strides " + to_string(x.strides) + "; expected all elements within 2^60 bytes");
   }
+}
+
+void check_address(const std::string& name, const TensorView& x) {
+  const Index count = element_count(x.shape);
+  if (count == 0) return;
+  if (x.data == nullptr) throw Error(name, "is a null pointer; expected " + std::to_string(count) + " elements");
+  if (reinterpret_cast<std::uintptr_t>(x.data) % size_of(x.dtype) != 0) {
+    throw Error(name, "is not aligned; expected an address that is a multiple of " + std::to_string(size_of(x.dtype)) +
+                          " for " + std::string(name_of(x.dtype)));
+  }
+}
+
+void check_view(const std::string& name, const TensorView& x) {
+  check_layout(name, x);
+  check_address(name, x);
 }
 
 namespace {
@@ -87,23 +97,6 @@ struct Terms {
   std::size_t size = 0;
 };
 
-// The bytes from the first to behind the last element of a view that has some, as addresses.
-struct Extent {
-  std::uintptr_t begin;
-  std::uintptr_t end;
-};
-Extent extent_of(const TensorView& x) {
-  Index low = 0;
-  Index high = 1;
-  for (std::size_t i = 0; i < x.rank(); ++i) {
-    const Index reach = (x.shape[i] - 1) * x.strides[i];
-    (reach < 0 ? low : high) += reach;
-  }
-  const auto address = reinterpret_cast<std::uintptr_t>(x.data);
-  const auto size = static_cast<Index>(size_of(x.dtype));
-  return {address + static_cast<std::uintptr_t>(low * size), address + static_cast<std::uintptr_t>(high * size)};
-}
-
 // Appends the terms of one view, with `sign`, moving the offset so that all strides count upwards.
 void append_terms(const TensorView& x, int sign, Terms& terms, Index& offset) {
   for (std::size_t i = 0; i < x.rank(); ++i) {
@@ -118,14 +111,24 @@ constexpr int overlap_budget = 100000;
 
 }  // namespace
 
+Extent extent_of(const TensorView& x) noexcept {
+  Extent extent = {0, 1};
+  for (std::size_t i = 0; i < x.rank(); ++i) {
+    const Index reach = (x.shape[i] - 1) * x.strides[i];
+    (reach < 0 ? extent.begin : extent.end) += reach;
+  }
+  const auto size = static_cast<Index>(size_of(x.dtype));
+  return {extent.begin * size, extent.end * size};
+}
+
 bool views_overlap(const TensorView& a, const TensorView& b) {
   if (element_count(a.shape) == 0 || element_count(b.shape) == 0) return false;
   const Extent extent_a = extent_of(a);
   const Extent extent_b = extent_of(b);
-  if (extent_a.end <= extent_b.begin || extent_b.end <= extent_a.begin) return false;
   const auto address_a = reinterpret_cast<std::uintptr_t>(a.data);
   const auto address_b = reinterpret_cast<std::uintptr_t>(b.data);
   auto offset = static_cast<Index>(address_b - address_a);
+  if (extent_a.end <= extent_b.begin + offset || extent_b.end + offset <= extent_a.begin) return false;
   Terms room;
   append_terms(b, 1, room, offset);
   append_terms(a, -1, room, offset);
@@ -145,8 +148,8 @@ bool views_overlap(const TensorView& a, const TensorView& b) {
   return reaches(terms.first(kept), 0, offset, sizes, budget);
 }
 
-void check_output(const std::string& name, const TensorView& y) {
-  check_view(name, y);
+void check_output_layout(const std::string& name, const TensorView& y) {
+  check_layout(name, y);
   if (!is_floating(y.dtype)) {
     throw Error(name, "has dtype " + std::string(name_of(y.dtype)) + "; expected float32 or float64");
   }
@@ -169,6 +172,11 @@ void check_output(const std::string& name, const TensorView& y) {
   }
 }
 
+void check_output(const std::string& name, const TensorView& y) {
+  check_output_layout(name, y);
+  check_address(name, y);
+}
+
 void check_same_shape(const std::string& name, const TensorView& y, const std::string& reference_name,
                       const TensorView& reference) {
   if (y.shape != reference.shape) {
@@ -178,7 +186,7 @@ void check_same_shape(const std::string& name, const TensorView& y, const std::s
 }
 
 void check_gradient(const TensorView& dy, const TensorView& x) {
-  check_view("dy", dy);
+  check_layout("dy", dy);
   if (!is_floating(dy.dtype)) {
     throw Error("dy", "has dtype " + std::string(name_of(dy.dtype)) + "; expected float32 or float64");
   }

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <string>
-#include <vector>
 
 #include "exactnorm/options.h"
 #include "exactnorm/tensor.h"
@@ -22,20 +21,33 @@ namespace exactnorm {
 /// A number as an error message shows it: short, but exact enough to be found again.
 [[nodiscard]] std::string to_text(double value);
 
-/// Rank, strides, sizes, pointer and its alignment.
+/// All of a view but its address: rank, strides, sizes.
+void check_layout(const std::string& name, const TensorView& x);
+/// The address, which is not looked at where there are no elements.
+void check_address(const std::string& name, const TensorView& x);
+/// Both.
 void check_view(const std::string& name, const TensorView& x);
 
-/// check_view, float dtype, and no two elements at one address.
+/// check_layout, float dtype, and no two elements at one address.
+void check_output_layout(const std::string& name, const TensorView& y);
+/// And the address.
 void check_output(const std::string& name, const TensorView& y);
 
 void check_same_shape(const std::string& name, const TensorView& y, const std::string& reference_name,
                       const TensorView& reference);
 
-/// dy beside a checked x: a float dtype and the same shape.
+/// dy beside a checked x, but for its address: a float dtype and the same shape.
 void check_gradient(const TensorView& dy, const TensorView& x);
 
 /// Epsilon and threads.
 void check_options(const Options& options);
+
+/// The bytes that a view with elements spans, from its address on: from `begin` to before `end`.
+struct Extent {
+  Index begin = 0;
+  Index end = 0;
+};
+[[nodiscard]] Extent extent_of(const TensorView& x) noexcept;
 
 /// Whether any element of `a` shares a byte with any element of `b`.
 [[nodiscard]] bool views_overlap(const TensorView& a, const TensorView& b);
@@ -44,19 +56,9 @@ void check_options(const Options& options);
 void check_overlap(const std::string& output_name, const TensorView& output, const std::string& other_name,
                    const TensorView& other, bool may_be_same);
 
-/// A view of a per-channel parameter with the sizes of the channel axes. Throws Error unless its shape is
-/// (channels,), the sizes of the channel axes, or x's shape with 1 on the reduced axes. x needs no data.
+/// A view of a per-channel parameter, whose layout is checked, with the sizes of the channel axes. Throws Error unless
+/// its shape is (channels,), the sizes of the channel axes, or x's shape with 1 on the reduced axes. x needs no data.
 [[nodiscard]] TensorView view_parameter(const std::string& name, const TensorView& parameter,
                                         const IndexList& resolved_axes, const TensorView& x);
-
-/// The values of such a parameter as float64, in the order of channels. Throws Error as view_parameter does.
-[[nodiscard]] std::vector<double> read_parameter(const std::string& name, const TensorView& parameter,
-                                                 const IndexList& resolved_axes, const TensorView& x);
-
-/// The same check, and that of an output, for a parameter that will be written; and the write.
-void check_output_parameter(const std::string& name, const TensorView& parameter, const IndexList& resolved_axes,
-                            const TensorView& x);
-void write_parameter(const std::string& name, const MutableTensorView& parameter, const IndexList& resolved_axes,
-                     const TensorView& x, const std::vector<double>& values);
 
 }  // namespace exactnorm

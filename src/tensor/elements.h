@@ -30,4 +30,8 @@ void for_each_element(const TensorView& x, const Visit& visit) {
   }
 }
 
+/// The values of a view as float64, in row-major order; and the other way round, into a float32 or float64 view.
+void read_values(const TensorView& x, double* values);
+void write_values(const MutableTensorView& y, const double* values);
+
 }  // namespace exactnorm

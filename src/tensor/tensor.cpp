@@ -4,7 +4,6 @@
 #include <vector>
 
 #include "tensor/checks.h"
-#include "tensor/element_type.h"
 #include "tensor/elements.h"
 #include "traverse/floating_point.h"
 
@@ -120,12 +119,7 @@ std::vector<double> values_of(const TensorView& x) {
   const DefaultFloatingPoint default_floating_point;
   check_view("x", x);
   std::vector<double> values(static_cast<std::size_t>(element_count(x.shape)));
-  visit_dtype(x.dtype, [&](auto element) {
-    const auto* elements = static_cast<const decltype(element)*>(x.data);
-    for_each_element(x, [&](Index position, Index offset) {
-      values[static_cast<std::size_t>(position)] = static_cast<double>(elements[offset]);
-    });
-  });
+  read_values(x, values.data());
   return values;
 }
 

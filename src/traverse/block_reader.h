@@ -7,6 +7,7 @@
 
 #include "exactnorm/tensor.h"
 #include "tensor/element_type.h"
+#include "tensor/operand.h"
 #include "tensor/packed_tile.h"
 #include "traverse/cache_line.h"
 #include "traverse/traversal.h"
@@ -31,7 +32,7 @@ struct Block {
 
 /// The last operand of a traversal, where it is written.
 struct Output {
-  const MutableTensorView& view;
+  OutputOperand to;
   bool is_streamed;  // in whole cache lines
 };
 
@@ -40,13 +41,13 @@ struct Output {
 template <typename T, std::size_t kOperands, bool kWrites = false>
 class BlockReader {
  public:
-  BlockReader(const Traversal& traversal, std::span<const TensorView> operands) requires(!kWrites)
+  BlockReader(const Traversal& traversal, std::span<const Operand> operands) requires(!kWrites)
       : operands_(operands), is_lanes_(traversal.is_lanes()), repeats_(traversal.slots().repeats) {}
-  BlockReader(const Traversal& traversal, std::span<const TensorView> operands, const Output& output) requires kWrites
+  BlockReader(const Traversal& traversal, std::span<const Operand> operands, const Output& output) requires kWrites
       : operands_(operands),
         is_lanes_(traversal.is_lanes()),
         repeats_(traversal.slots().repeats),
-        to_(&output.view),
+        to_(output.to),
         is_streamed_(output.is_streamed) {}
 
   /// Calls visit(block) for each block of the region.
@@ -72,7 +73,7 @@ class BlockReader {
       block.channel_strides[j] = region.channel_strides[j];
       block.strides[j] = region.row_strides[j];
     }
-    if constexpr (kWrites) block.output = static_cast<T*>(to_->data) + region.offsets[kInputs];
+    if constexpr (kWrites) block.output = static_cast<T*>(to_.data) + region.offsets[kInputs];
     repeats_ == 1 ? visit_block(block, visit) : visit_joined(block, visit);
   }
 
@@ -159,17 +160,17 @@ class BlockReader {
         repeats_ == 1 ? visit(block) : visit_joined(block, visit);
         if constexpr (kWrites) {
           for_rows(kInputs, [&](Index offset, Index count, Index stride, Index at) {
-            tiles_[0].take(*to_, offset, count, stride, at);
+            tiles_[0].take(to_, offset, count, stride, at);
           });
         }
       }
     }
   }
 
-  std::span<const TensorView> operands_;
+  std::span<const Operand> operands_;
   bool is_lanes_;
   Index repeats_;
-  const MutableTensorView* to_ = nullptr;
+  OutputOperand to_;
   bool is_streamed_ = false;
   std::array<PackedTile<T>, kInputs> tiles_;
 };

@@ -1,6 +1,7 @@
 #include "traverse/partition.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "traverse/cache_line.h"
 
@@ -133,24 +134,26 @@ std::array<Index, maximum_operands> offsets_of(const LoopNest& nest, const Box& 
 }
 
 std::vector<Index> channels_of(const LoopNest& nest, const Box& box) {
+  std::vector<Index> channels;
+  list_channels(nest, box, channels);
+  return channels;
+}
+
+void list_channels(const LoopNest& nest, const Box& box, std::vector<Index>& channels) {
   Index count = 1;
   for (std::size_t i = 0; i < nest.loops.size(); ++i) {
     if (nest.loops[i].is_channel) count *= box[i].size;
   }
-  std::vector<Index> channels(static_cast<std::size_t>(count), nest.channel_offset);
+  if (const std::optional<Index> first = first_of_consecutive(nest, box)) {
+    channels.resize(static_cast<std::size_t>(count));
+    std::iota(channels.begin(), channels.end(), *first);
+    return;
+  }
+  channels.assign(static_cast<std::size_t>(count), nest.channel_offset);
   Index inner = 1;
   for (std::size_t i = nest.loops.size(); i-- > 0;) {
     const Loop& loop = nest.loops[i];
     if (!loop.is_channel) continue;
-    if (box[i].size == count) {  // the only one of more than one step
-      Index number = nest.channel_offset + box[i].begin * loop.channel_stride;
-      for (Index& channel : channels) {
-        channel += number - nest.channel_offset;
-        number += loop.channel_stride;
-      }
-      inner *= count;
-      continue;
-    }
     // Each step of this loop stands for `inner` channels in a row, again and again.
     for (std::size_t at = 0; at < channels.size();) {
       for (Index step = 0; step < box[i].size; ++step) {
@@ -160,7 +163,6 @@ std::vector<Index> channels_of(const LoopNest& nest, const Box& box) {
     }
     inner *= box[i].size;
   }
-  return channels;
 }
 
 std::optional<Index> first_of_consecutive(const LoopNest& nest, const Box& box) {

@@ -54,6 +54,8 @@ class Partition {
 
 /// The channels of a box in the order of a walk over its channel loops: their numbers.
 [[nodiscard]] std::vector<Index> channels_of(const LoopNest& nest, const Box& box);
+/// The same in a vector whose memory is kept.
+void list_channels(const LoopNest& nest, const Box& box, std::vector<Index>& channels);
 
 /// The first of them, if each one's number is one more than the last one's.
 [[nodiscard]] std::optional<Index> first_of_consecutive(const LoopNest& nest, const Box& box);

@@ -1,0 +1,68 @@
+#pragma once
+
+#include <optional>
+
+#include "affine/apply.h"
+#include "batch_norm/arguments.h"
+#include "batch_norm/operation.h"
+#include "exactnorm/options.h"
+#include "exactnorm/plan.h"
+#include "exactnorm/statistics.h"
+#include "exactnorm/sums.h"
+
+// The operations: what they need of their tensors' layouts, made once, and what they do with checked addresses.
+
+namespace exactnorm {
+
+class TrainingPass {
+ public:
+  /// Throws Error as ForwardArguments does.
+  TrainingPass(const TensorView& x, const MutableTensorView& y, const Affine& affine, const Options& options);
+
+  [[nodiscard]] const ForwardArguments& arguments() const noexcept { return arguments_; }
+  /// Addresses are checked.
+  void run(const ForwardPointers& at, const MutableStatisticsView& statistics) const;
+
+ private:
+  ForwardArguments arguments_;
+  Options options_;
+  std::optional<OperationSchedule> schedule_;  // where there are elements
+};
+
+class InferencePass {
+ public:
+  /// Throws Error as ForwardArguments does.
+  InferencePass(const TensorView& x, const MutableTensorView& y, const Affine& affine, const Options& options);
+
+  [[nodiscard]] const ForwardArguments& arguments() const noexcept { return arguments_; }
+  [[nodiscard]] CoefficientTable coefficients(const StatisticsView& statistics, const ForwardPointers& at) const;
+  /// Addresses are checked.
+  void run(const void* x, void* y, const Coefficients& coefficients) const;
+
+ private:
+  ForwardArguments arguments_;
+  std::optional<Schedule> schedule_;  // where there are elements
+};
+
+class BackwardPass {
+ public:
+  /// Throws Error as BackwardArguments does. Epsilon and its placement are those of the forward pass.
+  BackwardPass(const TensorView& dy, const TensorView& x, const std::optional<TensorView>& gamma,
+               const Gradients& gradients, const Options& options, BackwardKind kind, bool sums_are_given = false);
+
+  [[nodiscard]] const BackwardArguments& arguments() const noexcept { return arguments_; }
+  /// Addresses are checked. `sums`, where they are given, are those of a whole batch of which x is a part.
+  void run(const BackwardPointers& at, const StatisticsView& statistics, const PartialSums* sums = nullptr) const;
+
+ private:
+  [[nodiscard]] ApplyOperands apply_operands(const BackwardPointers& at) const;
+
+  BackwardArguments arguments_;
+  Options options_;
+  bool is_frozen_;
+  // Where there are elements: of all stages, or, where nothing is summed, of apply alone.
+  std::optional<OperationSchedule> schedule_;
+  std::optional<Schedule> apply_alone_;
+};
+
+}  // namespace exactnorm

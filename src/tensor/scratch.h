@@ -1,0 +1,77 @@
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "exactnorm/tensor.h"
+
+namespace exactnorm {
+
+/// Memory for the time of a call, aligned to cache lines, from a stock that each thread keeps: a call of few elements
+/// has no time to allocate, and fetching pages from the system for every group of channels would take longer than the
+/// work.
+class Scratch {
+ public:
+  explicit Scratch(std::size_t bytes) : memory_(take(bytes)) {}
+  Scratch(Scratch&&) noexcept = default;
+  Scratch& operator=(Scratch&&) noexcept = default;
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  ~Scratch() {
+    if (memory_.lines == nullptr || memory_.size > largest_kept || stock().size() >= most_kept) return;
+    stock().push_back(std::move(memory_));
+  }
+
+  [[nodiscard]] std::byte* data() noexcept { return memory_.lines[0].bytes.data(); }
+
+ private:
+  struct alignas(64) Line {
+    std::array<std::byte, 64> bytes;
+  };
+  struct Memory {
+    std::unique_ptr<Line[]> lines;
+    std::size_t size = 0;  // lines
+  };
+  static constexpr std::size_t largest_kept = 1 << 14;  // lines: 1 MiB
+  static constexpr std::size_t most_kept = 32;
+
+  static std::vector<Memory>& stock() {
+    thread_local std::vector<Memory> memory;
+    return memory;
+  }
+  static Memory take(std::size_t bytes) {
+    std::vector<Memory>& kept = stock();
+    const std::size_t lines = bytes / sizeof(Line) + 1;
+    if (kept.empty()) {
+      kept.reserve(most_kept);  // so that giving back cannot fail
+    } else {
+      Memory memory = std::move(kept.back());
+      kept.pop_back();
+      if (memory.size >= lines) return memory;
+    }
+    return {std::make_unique_for_overwrite<Line[]>(lines), lines};
+  }
+
+  Memory memory_;
+};
+
+/// `size` numbers in such memory, which start with a cache line; not initialized.
+template <typename T>
+class ScratchArray {
+ public:
+  explicit ScratchArray(Index size)
+      : memory_(static_cast<std::size_t>(size) * sizeof(T)), size_(static_cast<std::size_t>(size)) {}
+
+  [[nodiscard]] T* data() noexcept { return reinterpret_cast<T*>(memory_.data()); }
+  [[nodiscard]] std::span<T> span() noexcept { return {data(), size_}; }
+
+ private:
+  Scratch memory_;
+  std::size_t size_;
+};
+
+}  // namespace exactnorm
