@@ -33,8 +33,9 @@ HWY_INLINE Vector<T> Compute(const T* x, const T* dy, const Arithmetic<kWithGrad
   return arithmetic(hn::LoadU(d, x), kWithGradient ? hn::LoadU(d, dy) : hn::Zero(d));
 }
 
-template <bool kWithGradient, typename T>
-HWY_INLINE void ApplyFew(const ApplyPointers<T>& at, Index count, const Arithmetic<kWithGradient, T>& arithmetic) {
+template <bool kWithGradient, typename T, bool kAllSingle>
+HWY_INLINE void ApplyFew(const ApplyPointers<T>& at, Index count,
+                         const Arithmetic<kWithGradient, T, kAllSingle>& arithmetic) {
   const Tag<T> d;
   const auto few = static_cast<std::size_t>(count);
   const Vector<T> x = LoadFew(d, at.x, few);
@@ -42,9 +43,9 @@ HWY_INLINE void ApplyFew(const ApplyPointers<T>& at, Index count, const Arithmet
 }
 
 // Elements from `done` on, while there are whole vectors; returns the first element that was left.
-template <bool kWithGradient, bool kStreamed, typename T>
+template <bool kWithGradient, bool kStreamed, typename T, bool kAllSingle>
 HWY_INLINE Index ApplyVectors(const ApplyPointers<T>& at, Index done, Index count,
-                              const Arithmetic<kWithGradient, T>& c) {
+                              const Arithmetic<kWithGradient, T, kAllSingle>& c) {
   const auto width = static_cast<Index>(hn::Lanes(Tag<T>()));
   const auto one = [&](Index i) HWY_ATTR {
     const Vector<T> value = Compute(at.x + i, kWithGradient ? at.dy + i : nullptr, c);
@@ -60,17 +61,21 @@ HWY_INLINE Index ApplyVectors(const ApplyPointers<T>& at, Index done, Index coun
   return done;
 }
 
-template <bool kWithGradient, typename T>
-HWY_INLINE void ApplyRun(const ApplyPointers<T>& at, Index count, const Arithmetic<kWithGradient, T>& c, Store store) {
+template <bool kWithGradient, typename T, bool kAllSingle>
+HWY_INLINE void ApplyRun(const ApplyPointers<T>& at, Index count, const Arithmetic<kWithGradient, T, kAllSingle>& c,
+                         Store store) {
   const auto width = static_cast<Index>(hn::Lanes(Tag<T>()));
   if (count < width) {
     ApplyFew(at, count, c);
     return;
   }
-  // The last elements are a whole vector that overlaps the one before. It is computed first, since the
-  // stores may overwrite what it reads.
+  // The last elements, where they are no whole vector, are one that overlaps the one before. It is computed first,
+  // since the stores may overwrite what it reads.
   const Index last = count - width;
-  const Vector<T> last_value = Compute(at.x + last, kWithGradient ? at.dy + last : nullptr, c);
+  Vector<T> last_value = hn::Zero(Tag<T>());
+  if (count % width != 0 || store == Store::streamed) {
+    last_value = Compute(at.x + last, kWithGradient ? at.dy + last : nullptr, c);
+  }
   Index done = 0;
   constexpr Index line = line_size<T>;
   if (store == Store::streamed && count >= 2 * line) {
@@ -123,9 +128,10 @@ class OpenLine {
   HWY_ALIGN T line_[size];
 };
 
-template <bool kWithGradient, typename T>
-HWY_INLINE Arithmetic<kWithGradient, T> ArithmeticOfRun(const Coefficients& coefficients, Index channel) {
-  return {Columns<T>(coefficients), channel, Channels::one, AreSingle<T>(coefficients, channel, channel + 1)};
+template <bool kWithGradient, bool kAllSingle, typename T>
+HWY_INLINE Arithmetic<kWithGradient, T, kAllSingle> ArithmeticOfRun(const Coefficients& coefficients, Index channel) {
+  const bool single = kAllSingle || AreSingle<T>(coefficients, channel, channel + 1);
+  return {Columns<T>(coefficients), channel, Channels::one, single};
 }
 
 // Runs that follow each other without a gap, each of some lines.
@@ -135,7 +141,7 @@ HWY_INLINE void StreamRuns(ApplyPointers<T> at, Index runs, const RowStrides& st
   constexpr Index line = OpenLine<T>::size;
   OpenLine<T> open;
   for (Index run = 0; run < runs; ++run) {
-    const Arithmetic c = ArithmeticOfRun<kWithGradient, T>(coefficients, same_channel ? 0 : run);
+    const Arithmetic c = ArithmeticOfRun<kWithGradient, false, T>(coefficients, same_channel ? 0 : run);
     Index done = 0;
     if (open.filled() != 0) {
       done = open.template Close<kWithGradient>(at, c);
@@ -151,6 +157,16 @@ HWY_INLINE void StreamRuns(ApplyPointers<T> at, Index runs, const RowStrides& st
   open.Store(at.out);
 }
 
+template <bool kWithGradient, bool kAllSingle, typename T>
+HWY_INLINE void ApplyEachRun(ApplyPointers<T> at, Index runs, const RowStrides& strides, Index count,
+                             const Coefficients& coefficients, bool same_channel, Store store) {
+  for (Index run = 0; run < runs; ++run) {
+    const Index channel = same_channel ? 0 : run;
+    ApplyRun(at, count, ArithmeticOfRun<kWithGradient, kAllSingle, T>(coefficients, channel), store);
+    at = at.moved(strides.x, strides.dy, strides.out);
+  }
+}
+
 template <bool kWithGradient, typename T>
 HWY_INLINE void ApplyRunsAs(ApplyPointers<T> at, Index runs, const RowStrides& strides, Index count,
                             const Coefficients& coefficients, bool same_channel, Store store) {
@@ -158,9 +174,10 @@ HWY_INLINE void ApplyRunsAs(ApplyPointers<T> at, Index runs, const RowStrides& s
     StreamRuns<kWithGradient>(at, runs, strides, count, coefficients, same_channel);
     return;
   }
-  for (Index run = 0; run < runs; ++run) {
-    ApplyRun(at, count, ArithmeticOfRun<kWithGradient, T>(coefficients, same_channel ? 0 : run), store);
-    at = at.moved(strides.x, strides.dy, strides.out);
+  if (std::is_same_v<T, float> && !AreSingle<T>(coefficients, 0, same_channel ? 1 : runs)) {
+    ApplyEachRun<kWithGradient, false>(at, runs, strides, count, coefficients, same_channel, store);
+  } else {
+    ApplyEachRun<kWithGradient, true>(at, runs, strides, count, coefficients, same_channel, store);
   }
 }
 

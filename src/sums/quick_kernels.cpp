@@ -20,6 +20,7 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 using QuickD = hn::CappedTag<double, 8>;
 using QuickV = hn::Vec<QuickD>;
+using QuickM = hn::Mask<QuickD>;
 using QuickNarrow = hn::Rebind<float, QuickD>;
 
 // high + low += value, where only the sum of the low parts rounds (Knuth's two-sum).
@@ -79,6 +80,16 @@ struct Terms {
     AddTerms(add, kGradients ? PromotedFew(dy, count) : d, d, to);
   }
 
+  // The lanes of a vector that `is_new` names; elements of the others were added before. Loads of whole vectors take
+  // less time than those of a few elements.
+  static HWY_INLINE void AddNew(const Adder& add, const float* x, const float* dy, QuickM is_new, QuickV centre,
+                                QuickV* to) {
+    QuickV d = Promoted(x);
+    if constexpr (kCentred) d = hn::Sub(d, centre);
+    d = hn::IfThenElseZero(is_new, d);
+    AddTerms(add, kGradients ? hn::IfThenElseZero(is_new, Promoted(dy)) : d, d, to);
+  }
+
  private:
   static HWY_INLINE void AddTerms(const Adder& add, QuickV dy, QuickV d, QuickV* to) {
     if constexpr (kGradients) {
@@ -92,6 +103,11 @@ struct Terms {
     }
   }
 };
+
+// The last `few` lanes.
+HWY_INLINE QuickM LastLanes(Index few) {
+  return hn::Not(hn::FirstN(QuickD(), hn::Lanes(QuickD()) - static_cast<std::size_t>(few)));
+}
 
 // dy + by; null where there is no dy.
 HWY_INLINE const float* Later(const float* dy, Index by) { return dy == nullptr ? nullptr : dy + by; }
@@ -166,6 +182,7 @@ class RunAdder {
     const Index steps = block.count / (kChains * width);
     const Index whole = steps * kChains * width;
     const Index steps_of_row = steps + (whole < block.count ? 1 : 0);
+    const QuickM is_new = LastLanes(few);
     const float* x = block.x;
     const float* dy = block.dy;
     for (Index row = 0; row < block.rows; ++row) {
@@ -179,9 +196,11 @@ class RunAdder {
         Prefetch(x + whole + block.prefetch, Later(dy, whole + block.prefetch), block.count - whole);
       }
       for (int i = 0; i < kVectors; ++i) AddVector(x + whole + i * width, Later(dy, whole + i * width), i);
-      if (few != 0) {
-        Term::AddFew(add_, x + whole + kVectors * width, Later(dy, whole + kVectors * width),
-                     static_cast<std::size_t>(few), centre_, chains_[kChains - 1]);
+      if (few != 0 && block.count >= width) {
+        const Index last = block.count - width;
+        Term::AddNew(add_, x + last, Later(dy, last), is_new, centre_, chains_[kChains - 1]);
+      } else if (few != 0) {
+        Term::AddFew(add_, x, dy, static_cast<std::size_t>(few), centre_, chains_[kChains - 1]);
       }
       x += block.x_stride;
       dy = Later(dy, block.dy_stride);
@@ -372,8 +391,9 @@ class ShortRunAdder {
     const float* x = block.x + row * block.x_stride;
     const float* dy = Later(block.dy, row * block.dy_stride);
     const Adder add;
-    const auto few = static_cast<std::size_t>(block.count % kWidth);
-    const Index whole = block.count - static_cast<Index>(few);
+    const Index few = block.count % kWidth;
+    const Index whole = block.count - few;
+    const QuickM is_new = LastLanes(few);
     for (Index channel = 0; channel < block.channels; ++channel) {
       const QuickV centre = hn::Set(QuickD(), kCentred ? centres[channel] : 0.0);
       QuickV chains[2][kSums];
@@ -384,7 +404,12 @@ class ShortRunAdder {
         Term::Add(add, 1, x + at + kWidth, Later(dy, at + kWidth), centre, chains[1]);
       }
       if (at < whole) Term::Add(add, 0, x + at, Later(dy, at), centre, chains[0]);
-      if (few != 0) Term::AddFew(add, x + whole, Later(dy, whole), few, centre, chains[1]);
+      if (few != 0 && whole != 0) {
+        const Index last = block.count - kWidth;
+        Term::AddNew(add, x + last, Later(dy, last), is_new, centre, chains[1]);
+      } else if (few != 0) {
+        Term::AddFew(add, x, dy, static_cast<std::size_t>(few), centre, chains[1]);
+      }
       for (int s = 0; s < kSums; ++s) {
         QuickV sum = add(chains[0][s], chains[1][s]);
         if (!is_first) sum = hn::Add(sum, hn::Load(QuickD(), sums[s][channel]));
