@@ -1,5 +1,7 @@
 #pragma once
 
+#include <optional>
+
 #include "exactnorm/exactnorm.h"
 #include "problem.h"
 
@@ -19,7 +21,7 @@ struct LibraryProblem {
   int threads = 0;
 };
 
-/// A call with all that it needs, made before it is timed.
+/// A call with all that it needs, made before it is timed: a plan, where the build has plans.
 class LibraryCall {
  public:
   explicit LibraryCall(const LibraryProblem& problem) : problem_(problem) {
@@ -28,8 +30,10 @@ class LibraryCall {
     options_.threads = problem.threads;
     if (problem.operation == Operation::inference) {
       statistics_ = given_statistics(problem.mean, problem.variance, options_);
+    } else {
+      statistics_ = training(problem_.x.view, problem_.output, problem_.affine, options_);
     }
-    if (problem.operation == Operation::backward) train();
+    prepare();
   }
 
   void run() {
@@ -38,11 +42,10 @@ class LibraryCall {
         train();
         break;
       case Operation::inference:
-        inference(problem_.x.view, statistics_, problem_.output, problem_.affine, options_);
+        infer();
         break;
       case Operation::backward:
-        backward(problem_.dy, problem_.x.view, statistics_, problem_.affine.gamma,
-                 {problem_.output, problem_.dgamma, problem_.dbeta}, options_);
+        go_back();
         break;
     }
   }
@@ -50,7 +53,47 @@ class LibraryCall {
   [[nodiscard]] const Statistics& statistics() const noexcept { return statistics_; }
 
  private:
+  [[nodiscard]] Gradients gradients() const { return {problem_.output, problem_.dgamma, problem_.dbeta}; }
+
+#if __has_include("exactnorm/plan.h")
+  void prepare() {
+    const TensorView& x = problem_.x.view;
+    const Affine& affine = problem_.affine;
+    switch (problem_.operation) {
+      case Operation::training:
+        training_.emplace(x, problem_.output, affine, options_);
+        break;
+      case Operation::inference:
+        inference_.emplace(x, problem_.output, statistics_, affine, options_);
+        break;
+      case Operation::backward:
+        backward_.emplace(problem_.dy, x, affine.gamma, gradients(), options_);
+        break;
+    }
+  }
+  void train() {
+    const Affine& affine = problem_.affine;
+    training_->run({problem_.x.view.data, problem_.output.data, affine.gamma->data, affine.beta->data},
+                   mutable_view(statistics_));
+  }
+  void infer() { inference_->run(problem_.x.view.data, problem_.output.data); }
+  void go_back() {
+    backward_->run({problem_.dy.data, problem_.x.view.data, problem_.affine.gamma->data, problem_.output.data,
+                    problem_.dgamma.data, problem_.dbeta.data},
+                   view(statistics_));
+  }
+
+  std::optional<TrainingPlan> training_;
+  std::optional<InferencePlan> inference_;
+  std::optional<BackwardPlan> backward_;
+#else
+  void prepare() {}
   void train() { statistics_ = training(problem_.x.view, problem_.output, problem_.affine, options_); }
+  void infer() { inference(problem_.x.view, statistics_, problem_.output, problem_.affine, options_); }
+  void go_back() {
+    backward(problem_.dy, problem_.x.view, statistics_, problem_.affine.gamma, gradients(), options_);
+  }
+#endif
 
   LibraryProblem problem_;
   Options options_;

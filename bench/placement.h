@@ -4,7 +4,7 @@
 #include <string_view>
 #include <vector>
 
-#include "exactnorm/tensor.h"
+#include "exactnorm/exactnorm.h"
 
 namespace exactnorm::bench {
 

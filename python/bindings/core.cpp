@@ -128,7 +128,8 @@ void bind_statistics(nb::module_& module) {
 Values float64_values_of(nb::handle values) {
   const Input array = input("values", values);
   const DefaultFloatingPoint default_floating_point;
-  return to_values(read_parameter("values", array.view, {0}, array.view));
+  check_view("values", array.view);
+  return to_values(values_of(view_parameter("values", array.view, {0}, array.view)));
 }
 
 }  // namespace
