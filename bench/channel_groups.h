@@ -13,7 +13,8 @@ inline constexpr Index group_size = 16;
 /// where none do, with several threads.
 template <typename Visit>
 void for_channel_groups(const Placement& at, int threads, const Visit& visit) {
-  const Index step = at.channels_are_adjacent() ? group_size : 1;
+  const Index adjacent = at.block > 1 ? at.block : group_size;
+  const Index step = at.channels_are_adjacent() ? std::min(adjacent, group_size) : 1;
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
   for (Index first = 0; first < at.channels; first += step) visit(first, std::min(step, at.channels - first));
 }

@@ -92,7 +92,8 @@ void use_threads(int threads) {
 dnnl::memory::desc descriptor_of(const Placement& at) {
   using Dimensions = dnnl::memory::dims;
   if (at.block > 1) {
-    return {Dimensions{at.batch, at.channels, at.height, at.width}, float32, dnnl::memory::format_tag::nChw16c};
+    const auto tag = at.block == 8 ? dnnl::memory::format_tag::nChw8c : dnnl::memory::format_tag::nChw16c;
+    return {Dimensions{at.batch, at.channels, at.height, at.width}, float32, tag};
   }
   if (at.layout == "hwcn") {
     return {Dimensions{at.height * at.width, at.channels, 1, at.batch}, float32, dnnl::memory::format_tag::nchw};

@@ -63,7 +63,7 @@ std::string axes_of(std::string_view layout) {
 }  // namespace
 
 const std::vector<std::string>& layout_names() {
-  static const std::vector<std::string> names = {"nchw", "nhwc", "nChw16c", "hwcn", "sliced", "nc", "cn"};
+  static const std::vector<std::string> names = {"nchw", "nhwc", "nChw8c", "nChw16c", "hwcn", "sliced", "nc", "cn"};
   return names;
 }
 

@@ -258,7 +258,7 @@ def best_and_worst(results: Results) -> str:
     by_peer: dict[str, list[Row]] = {}
     for subject in PEER_SUBJECTS:
         for row in results.peer_rows(subject):
-            blocked_peer = ", nChw16c" if subject == "blocked" else ""
+            blocked_peer = ", blocked" if subject == "blocked" else ""
             by_peer.setdefault(peer_text(row) + blocked_peer, []).append(row)
 
     def extreme(row: Row) -> str:
