@@ -105,7 +105,8 @@ SettingsParser::SettingsParser(CLI::App& app) {
        "shapes by name: resnet50; dense (N,C); notebook, of hwcn\nand cn; sizes, 1 KB to 2 GB a tensor")
       ->option_text("SET[,SET...]");
   list("--layout", layouts_, layout_names(),
-       "nchw, nhwc, nChw8c, nChw16c, hwcn, sliced (nchw with gaps\nafter each row), nc or cn (default: nchw or nc, by the "
+       "nchw, nhwc, nChw8c, nChw16c, hwcn, sliced (nchw with gaps\nafter each row), nc or cn (default: nchw or nc, by "
+       "the "
        "shape)")
       ->option_text("LAYOUT[,LAYOUT...]");
   list("--op", operations_, operation_names, "training (default), inference or backward")->option_text("OP[,OP...]");

@@ -266,7 +266,7 @@ HWY_INLINE void ApplyRowsAs(ApplyPointers<T> at, Index rows, Index columns, cons
   const Index whole = columns / width * width;
   // With a second input, more rows at a time would fill the cache too soon.
   constexpr int rows_at_once = kWithGradient ? 2 : 4;
-  // Memory wants to be written in its own order, unless rows lie close together.
+  // Streamed lines are written in the order of memory, unless rows lie close together.
   constexpr Index few_columns = 128;
   if (whole == width) {
     ApplyNarrowRows<kWithGradient, kStreamed, 1>(at, rows, strides, coefficients, all_single);

@@ -26,7 +26,7 @@ std::size_t addend_count(const ExchangedLayer& layer, PartialSums::Kind kind) {
   return fixed + (one - fixed) * static_cast<std::size_t>(layer.channels);
 }
 
-// The room of a layer in a message, the same for both kinds: ranks that call different functions must find that out
+// The size of a layer in a message, the same for both kinds: ranks that call different functions must find that out
 // from a message of one size.
 std::size_t room_of(const ExchangedLayer& layer) { return addend_count(layer, PartialSums::Kind::gradients); }
 

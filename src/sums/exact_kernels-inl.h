@@ -45,7 +45,7 @@ HWY_INLINE void ScanColumns(const Tile<T>& tile, const Lanes<Magnitude<T>>& limi
   }
   const auto* row = reinterpret_cast<const Magnitude<T>*>(tile.data) + lane;
   for (Index r = 0; r < tile.rows; ++r, row += tile.stride) {
-    // The next tile's row, where rows lie apart: a stranger to the hardware's prefetchers.
+    // The next tile's row: the hardware's prefetchers do not follow jumps between rows.
     hwy::Prefetch(row + tile_lanes);
     for (std::size_t i = 0; i < kColumns; ++i) {
       Bits magnitude = hn::And(hn::LoadU(d, row + i * width), all_but_sign);

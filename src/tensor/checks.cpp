@@ -129,10 +129,10 @@ bool views_overlap(const TensorView& a, const TensorView& b) {
   const auto address_b = reinterpret_cast<std::uintptr_t>(b.data);
   auto offset = static_cast<Index>(address_b - address_a);
   if (extent_a.end <= extent_b.begin + offset || extent_b.end + offset <= extent_a.begin) return false;
-  Terms room;
-  append_terms(b, 1, room, offset);
-  append_terms(a, -1, room, offset);
-  const std::span<Term> terms(room.values.data(), room.size);
+  Terms all;
+  append_terms(b, 1, all, offset);
+  append_terms(a, -1, all, offset);
+  const std::span<Term> terms(all.values.data(), all.size);
   std::sort(terms.begin(), terms.end(), [](const Term& s, const Term& t) { return s.stride > t.stride; });
   // Terms of one stride, which views of one layout bring, are one term: their coefficients add up.
   std::size_t kept = 0;
@@ -155,12 +155,12 @@ void check_output_layout(const std::string& name, const TensorView& y) {
   }
   if (element_count(y.shape) == 0) return;
   // Sorted by stride, each axis must step over all that the smaller ones span. This refuses a few
-  // interlocking views that do not in fact overlap, which nobody writes to.
-  Terms room;
+  // interlocking views that do not in fact overlap, which are no outputs in practice.
+  Terms all;
   for (std::size_t i = 0; i < y.rank(); ++i) {
-    if (y.shape[i] > 1) room.values[room.size++] = {std::abs(y.strides[i]), y.shape[i] - 1};
+    if (y.shape[i] > 1) all.values[all.size++] = {std::abs(y.strides[i]), y.shape[i] - 1};
   }
-  const std::span<Term> terms(room.values.data(), room.size);
+  const std::span<Term> terms(all.values.data(), all.size);
   std::sort(terms.begin(), terms.end(), [](const Term& s, const Term& t) { return s.stride < t.stride; });
   Index span = 0;
   for (const Term& term : terms) {

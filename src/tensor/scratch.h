@@ -12,8 +12,8 @@
 namespace exactnorm {
 
 /// Memory for the time of a call, aligned to cache lines, from a stock that each thread keeps: a call of few elements
-/// has no time to allocate, and fetching pages from the system for every group of channels would take longer than the
-/// work.
+/// would spend its time on allocations, and fetching pages from the system for every group of channels would take
+/// longer than the work.
 class Scratch {
  public:
   explicit Scratch(std::size_t bytes) : memory_(take(bytes)) {}

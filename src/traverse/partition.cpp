@@ -4,31 +4,11 @@
 #include <numeric>
 
 #include "traverse/cache_line.h"
+#include "traverse/tuning.h"
 
 namespace exactnorm {
 
 namespace {
-
-// Bytes that the neighbouring channels of a group should span at least: a page. With less, several groups
-// would fetch the same cache lines, or step from page to page for a few lines each.
-constexpr Index group_bytes = 4096;
-// Rows of channels that lie side by side are best left whole, unless they are this long, or few: where threads have
-// neighbouring parts of a row, the hardware's prefetchers fetch what another processor is about to write.
-constexpr Index longest_row = 8192;
-constexpr Index few_rows = 128;
-// In the caches, threads have neighbouring parts of rows, as wide as this at least, in whole lines: then each channel's
-// sums are one thread's, and nothing has to be merged.
-constexpr Index cached_elements = Index{1} << 21;
-constexpr Index narrowest_part = 64;
-// Channels of a group whose elements lie in runs: their sums share a cache with what they are sums of.
-constexpr Index most_group_channels = 1024;
-// Elements of a group beside which what it costs to start one is small.
-constexpr Index group_worth = 65536;
-// Work below this many elements is not worth waking another thread for.
-constexpr Index elements_per_thread = 16384;
-
-// Elements of a stretch of memory that a thread takes at a time.
-constexpr Index memory_piece = 65536;
 
 Index ceil_divide(Index a, Index b) { return (a + b - 1) / b; }
 

@@ -8,8 +8,8 @@
 
 namespace exactnorm {
 
-/// At most one value per dimension, kept in place: a call of few elements has no time to allocate, nor to initialize
-/// or copy what is not used.
+/// At most one value per dimension, kept in place: a call of few elements would spend its time on allocations, and on
+/// initializing or copying what is not used.
 template <typename T>
 class ShortList {
  public:

@@ -148,7 +148,7 @@ void Traversal::set_runs(Steps& steps) {
   }
   row_blocks_ = blocks_of(rows_.size, channels_.empty() ? rows_.size : run_elements / inner.size);
   count_blocks_ = blocks_of(inner.size, channels_.empty() ? inner.size : run_elements);
-  // Runs that lie apart are strangers to the hardware's prefetchers.
+  // The hardware's prefetchers do not follow jumps between runs.
   const Step& next = channels_.empty() ? rows_ : channels_.back();
   const bool alike = std::all_of(next.strides.begin(), next.strides.begin() + operands_,
                                  [&](Index stride) { return stride == next.strides[0] && stride != 0; });

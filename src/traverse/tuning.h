@@ -2,9 +2,35 @@
 
 #include "exactnorm/tensor.h"
 
-// The constants of the traversal.
+// The constants of partitions and of the traversal.
 
 namespace exactnorm {
+
+/// Bytes that the neighbouring channels of a group should span at least: a page. With less, several groups
+/// would fetch the same cache lines, or step from page to page for a few lines each.
+inline constexpr Index group_bytes = 4096;
+
+/// Rows of channels that lie side by side are best left whole, unless they are this long, or few: where threads have
+/// neighbouring parts of a row, the hardware's prefetchers fetch what another processor is about to write.
+inline constexpr Index longest_row = 8192;
+inline constexpr Index few_rows = 128;
+
+/// In the caches, threads have neighbouring parts of rows, as wide as this at least, in whole lines: then each
+/// channel's sums are one thread's, and nothing has to be merged.
+inline constexpr Index cached_elements = Index{1} << 21;
+inline constexpr Index narrowest_part = 64;
+
+/// Channels of a group whose elements lie in runs: their sums share a cache with what they are sums of.
+inline constexpr Index most_group_channels = 1024;
+
+/// Elements of a group beside which what it costs to start one is small.
+inline constexpr Index group_worth = 65536;
+
+/// Work below this many elements is not worth waking another thread for.
+inline constexpr Index elements_per_thread = 16384;
+
+/// Elements of a stretch of memory that a thread takes at a time.
+inline constexpr Index memory_piece = 65536;
 
 /// Elements: shorter runs of one channel are not worth a call of a kernel.
 inline constexpr Index shortest_run = 16;
@@ -22,8 +48,8 @@ inline constexpr Index fewest_rows_of_short_runs = 8;
 /// written out first, which costs as much as some rows of runs.
 inline constexpr Index rows_per_place = 3;
 
-/// Elements of runs that are taken for many channels at a time, in the order of memory: one after the other, in rows
-/// far apart, they would all be strangers to the hardware's prefetchers.
+/// Elements of runs that are taken for many channels at a time, in the order of memory: the hardware's
+/// prefetchers do not follow jumps between rows far apart.
 inline constexpr Index longest_short_run = 128;
 
 /// Elements of one channel that are taken before the next channel's, where both lie side by side in memory.

@@ -31,7 +31,7 @@ SIGNALS = [
     signal.SIGPIPE,
     signal.SIGKILL,
 ]
-# One element a block: work of minutes.
+# One element a block: work of half a minute.
 WORK = ["x.npy", "--channel-axes", "1", "--block-bytes", "4"]
 NORMALIZE = ["normalize", "-o", "y.npy", "--statistics", "s.json", *WORK]
 
@@ -43,11 +43,13 @@ def inputs(directory: Path) -> None:  # noqa: F811
     Path("s.json").write_bytes(b"old")
 
 
-def no_core_dump() -> None:
+def as_in_a_terminal() -> None:
+    """No core dumps; and the signal that nohup, where the tests run under it, has children ignore."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
-def start(*arguments: str, prepare: Callable[[], None] = no_core_dump) -> subprocess.Popen[str]:
+def start(*arguments: str, prepare: Callable[[], None] = as_in_a_terminal) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [str(COMMAND), *arguments],
         stdin=subprocess.PIPE,
@@ -204,7 +206,7 @@ def test_ignored_signals_stay_ignored() -> None:
 
 def test_a_limit_on_processor_time() -> None:
     def limit() -> None:
-        no_core_dump()
+        as_in_a_terminal()
         resource.setrlimit(resource.RLIMIT_CPU, (1, 20))
 
     process = start(*NORMALIZE, prepare=limit)
