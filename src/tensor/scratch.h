@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <memory>
 #include <span>
-#include <utility>
 #include <vector>
 
 #include "exactnorm/tensor.h"
@@ -16,15 +15,12 @@ namespace exactnorm {
 /// longer than the work.
 class Scratch {
  public:
-  explicit Scratch(std::size_t bytes) : memory_(take(bytes)) {}
+  explicit Scratch(std::size_t bytes);
   Scratch(Scratch&&) noexcept = default;
   Scratch& operator=(Scratch&&) noexcept = default;
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
-  ~Scratch() {
-    if (memory_.lines == nullptr || memory_.size > largest_kept || stock().size() >= most_kept) return;
-    stock().push_back(std::move(memory_));
-  }
+  ~Scratch();
 
   [[nodiscard]] std::byte* data() noexcept { return memory_.lines[0].bytes.data(); }
 
@@ -36,25 +32,9 @@ class Scratch {
     std::unique_ptr<Line[]> lines;
     std::size_t size = 0;  // lines
   };
-  static constexpr std::size_t largest_kept = 1 << 14;  // lines: 1 MiB
-  static constexpr std::size_t most_kept = 32;
 
-  static std::vector<Memory>& stock() {
-    thread_local std::vector<Memory> memory;
-    return memory;
-  }
-  static Memory take(std::size_t bytes) {
-    std::vector<Memory>& kept = stock();
-    const std::size_t lines = bytes / sizeof(Line) + 1;
-    if (kept.empty()) {
-      kept.reserve(most_kept);  // so that giving back cannot fail
-    } else {
-      Memory memory = std::move(kept.back());
-      kept.pop_back();
-      if (memory.size >= lines) return memory;
-    }
-    return {std::make_unique_for_overwrite<Line[]>(lines), lines};
-  }
+  static std::vector<Memory>& stock();
+  static Memory take(std::size_t lines);
 
   Memory memory_;
 };
