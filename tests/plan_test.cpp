@@ -3,6 +3,8 @@
 #include "exactnorm/plan.h"
 
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -227,6 +229,29 @@ TEST(Plan, IsForSeveralThreads) {
   }
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(y, expected);
+}
+
+// OpenMP's threads are not copied: the child would wait for them.
+TEST(Plan, RunsInAProcessThatForkMade) {
+  const IndexList shape = {200, 30, 20};
+  std::vector<float> x(static_cast<std::size_t>(product(shape)));
+  for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i % 37);
+  std::vector<float> y(x.size());
+  std::vector<float> again(x.size());
+  Statistics statistics = empty_statistics(30);
+  const TrainingPlan plan(view(x, shape), mutable_view(y, shape), {}, {.threads = 2});
+  plan.run({x.data(), y.data(), nullptr, nullptr}, mutable_view(statistics));
+  const pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    alarm(60);  // where it waits for ever
+    plan.run({x.data(), again.data(), nullptr, nullptr}, mutable_view(statistics));
+    _exit(again == y ? 0 : 1);
+  }
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 0);
 }
 
 TEST(Plan, RefusesWhatFunctionsRefuse) {

@@ -13,7 +13,7 @@
 namespace exactnorm {
 
 // Plans: an operation of batch_norm.h that is made once for shapes, strides, dtypes and options, and run many times on
-// other memory. A run takes no view apart, and allocates nothing after the first ones of a thread, unless a channel
+// other memory. A run takes no view apart. On one thread it allocates nothing after the first runs, unless a channel
 // needs exact sums, or scratch memory exceeds a mebibyte. Its results are, bit for bit, those of the function.
 //
 // The views that a plan is made of need no memory: their `data` is not looked at. A parameter or an output that is

@@ -78,7 +78,7 @@ void run_team(Index count, int team, Order order, FunctionView<void(Index, int)>
 }  // namespace
 
 void parallel_for(Index count, int threads, Order order, FunctionView<void(Index, int)> task) {
-  const int team = static_cast<int>(std::min<Index>(threads, count));
+  const int team = is_forked ? 1 : static_cast<int>(std::min<Index>(threads, count));
   if (team <= 1) {
     for (Index i = 0; i < count; ++i) task(order == Order::forwards ? i : count - 1 - i, 0);
     return;
