@@ -1,7 +1,5 @@
 #include "batch_norm/operation.h"
 
-#include <algorithm>
-#include <array>
 #include <vector>
 
 #include "batch_norm/reduction.h"

@@ -12,6 +12,30 @@
 
 namespace exactnorm {
 
+namespace {
+
+// gamma and beta as float64, one value per channel, for the time of a call.
+class AffineValues {
+ public:
+  AffineValues(const ForwardArguments& arguments, const ForwardPointers& at)
+      : gamma_(arguments.channels()), beta_(arguments.channels()) {
+    read_parameter(arguments.gamma(), at.gamma, 1, arguments.channels(), gamma_.data());
+    read_parameter(arguments.beta(), at.beta, 0, arguments.channels(), beta_.data());
+  }
+  [[nodiscard]] ParameterValues view() noexcept { return {gamma_.data(), beta_.data()}; }
+
+ private:
+  ScratchArray<double> gamma_;
+  ScratchArray<double> beta_;
+};
+
+// What sums of a backward pass go through: dy and x.
+std::array<Operand, 2> gradient_operands(const BackwardArguments& arguments, const BackwardPointers& at) {
+  return {{{at.dy, arguments.dy().layout().dtype}, {at.x, arguments.x().layout().dtype}}};
+}
+
+}  // namespace
+
 TrainingPass::TrainingPass(const TensorView& x, const MutableTensorView& y, const Affine& affine,
                            const Options& options)
     : arguments_(x, y, affine, options), options_(options) {
@@ -29,12 +53,9 @@ void TrainingPass::run(const ForwardPointers& at, const MutableStatisticsView& s
     }
     return;
   }
-  ScratchArray<double> gamma(channels);
-  ScratchArray<double> beta(channels);
-  read_parameter(arguments_.gamma(), at.gamma, 1, channels, gamma.data());
-  read_parameter(arguments_.beta(), at.beta, 0, channels, beta.data());
+  AffineValues parameters(arguments_, at);
   CoefficientTable table(channels);
-  StatisticsFinalizer finalizer(statistics, arguments_.count(), {gamma.data(), beta.data()}, options_, table);
+  StatisticsFinalizer finalizer(statistics, arguments_.count(), parameters.view(), options_, table);
   const Operand x(at.x, arguments_.x().layout().dtype);
   const OutputOperand y = {at.y, arguments_.y().layout().dtype};
   const ApplyOperands apply(x, y, store_of({&x, 1}, y, arguments_.elements()));
@@ -52,12 +73,9 @@ InferencePass::InferencePass(const TensorView& x, const MutableTensorView& y, co
 
 CoefficientTable InferencePass::coefficients(const StatisticsView& statistics, const ForwardPointers& at) const {
   const Index channels = arguments_.channels();
-  ScratchArray<double> gamma(channels);
-  ScratchArray<double> beta(channels);
-  read_parameter(arguments_.gamma(), at.gamma, 1, channels, gamma.data());
-  read_parameter(arguments_.beta(), at.beta, 0, channels, beta.data());
+  AffineValues parameters(arguments_, at);
   CoefficientTable table(channels);
-  set_forward(table, 0, channels, statistics, {gamma.data(), beta.data()});
+  set_forward(table, 0, channels, statistics, parameters.view());
   return table;
 }
 
@@ -90,8 +108,7 @@ BackwardPass::BackwardPass(const TensorView& dy, const TensorView& x, const std:
 }
 
 ApplyOperands BackwardPass::apply_operands(const BackwardPointers& at) const {
-  const std::array<Operand, 2> inputs = {
-      {{at.dy, arguments_.dy().layout().dtype}, {at.x, arguments_.x().layout().dtype}}};
+  const std::array<Operand, 2> inputs = gradient_operands(arguments_, at);
   const OutputOperand dx = {at.dx, arguments_.dx()->layout().dtype};
   if (is_frozen_) return {inputs[0], dx, store_of(std::span(inputs).first(1), dx, arguments_.elements())};
   return {inputs[1], inputs[0], dx, store_of(inputs, dx, arguments_.elements())};
@@ -117,10 +134,8 @@ void BackwardPass::run(const BackwardPointers& at, const StatisticsView& statist
     sums != nullptr ? finalizer.finalize(*sums, all) : finalizer.set_coefficients(all);
     if (apply) apply_all(*apply_alone_, *apply, table.view());
   } else {
-    const std::array<Operand, 2> operands = {
-        {{at.dy, arguments_.dy().layout().dtype}, {at.x, arguments_.x().layout().dtype}}};
-    accumulate_finalize_apply(*schedule_, operands, apply ? &*apply : nullptr, PartialSums::Kind::gradients, finalizer,
-                              table.view());
+    accumulate_finalize_apply(*schedule_, gradient_operands(arguments_, at), apply ? &*apply : nullptr,
+                              PartialSums::Kind::gradients, finalizer, table.view());
   }
   if (arguments_.dgamma()) write_values(arguments_.dgamma()->at(at.dgamma), dgamma.data());
   if (arguments_.dbeta()) write_values(arguments_.dbeta()->at(at.dbeta), dbeta.data());
