@@ -43,13 +43,11 @@ def inputs(directory: Path) -> None:  # noqa: F811
     Path("s.json").write_bytes(b"old")
 
 
-def as_in_a_terminal() -> None:
-    """No core dumps; and the signal that nohup, where the tests run under it, has children ignore."""
+def without_core_dumps() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
-def start(*arguments: str, prepare: Callable[[], None] = as_in_a_terminal) -> subprocess.Popen[str]:
+def start(*arguments: str, prepare: Callable[[], None] = without_core_dumps) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [str(COMMAND), *arguments],
         stdin=subprocess.PIPE,
@@ -206,7 +204,7 @@ def test_ignored_signals_stay_ignored() -> None:
 
 def test_a_limit_on_processor_time() -> None:
     def limit() -> None:
-        as_in_a_terminal()
+        without_core_dumps()
         resource.setrlimit(resource.RLIMIT_CPU, (1, 20))
 
     process = start(*NORMALIZE, prepare=limit)
