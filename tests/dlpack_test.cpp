@@ -32,10 +32,12 @@ TEST(DLPack, HasItsDtype) {
   std::array<double, 1> data{};
   std::vector<std::int64_t> shape = {1};
   const std::pair<DLDataType, DType> types[] = {
-      {type_of(kDLFloat, 32), DType::float32}, {type_of(kDLFloat, 64), DType::float64},
-      {type_of(kDLUInt, 8), DType::uint8},     {type_of(kDLInt, 8), DType::int8},
-      {type_of(kDLInt, 16), DType::int16},     {type_of(kDLInt, 32), DType::int32},
-      {type_of(kDLInt, 64), DType::int64}};
+      {type_of(kDLFloat, 32), DType::float32},   {type_of(kDLFloat, 64), DType::float64},
+      {type_of(kDLUInt, 8), DType::uint8},       {type_of(kDLInt, 8), DType::int8},
+      {type_of(kDLInt, 16), DType::int16},       {type_of(kDLInt, 32), DType::int32},
+      {type_of(kDLInt, 64), DType::int64},       {type_of(kDLFloat, 16), DType::float16},
+      {type_of(kDLBfloat, 16), DType::bfloat16}, {type_of(kDLUInt, 16), DType::uint16},
+      {type_of(kDLUInt, 32), DType::uint32},     {{6, 8, 1}, DType::boolean}};  // kDLBool of DLPack 0.7
   for (const auto& [type, dtype] : types) EXPECT_EQ(view(tensor_of(data.data(), shape, nullptr, type)).dtype, dtype);
 }
 
@@ -89,12 +91,11 @@ TEST(DLPack, Errors) {
   DLTensor negative = tensor_of(data.data(), shape, nullptr, type_of(kDLFloat, 32));
   negative.ndim = -1;
   EXPECT_EQ(message(negative), "tensor: has -1 dimensions; expected 0 to 8");
-  for (const DLDataType type : {type_of(kDLFloat, 16), type_of(kDLBfloat, 16), type_of(kDLUInt, 16),
+  for (const DLDataType type : {type_of(kDLFloat, 8), type_of(kDLBfloat, 32), type_of(kDLUInt, 64),
                                 type_of(kDLFloat, 32, 4), type_of(kDLComplex, 64)}) {
     EXPECT_EQ(message(tensor_of(data.data(), shape, nullptr, type)),
               "tensor: DLPack type code " + std::to_string(type.code) + " with " + std::to_string(type.bits) +
-                  " bits and " + std::to_string(type.lanes) +
-                  " lanes; expected float32, float64, uint8, int8, int16, int32 or int64");
+                  " bits and " + std::to_string(type.lanes) + " lanes; expected " + std::string(dtype_names));
   }
   DLTensor device = tensor_of(data.data(), shape, nullptr, type_of(kDLFloat, 32));
   device.device.device_type = kDLCUDA;

@@ -106,14 +106,17 @@ TEST_F(Errors, OfNineDimensions) {
 
 TEST_F(Errors, OfDtypes) {
   y.dtype = DType::int32;
-  EXPECT_EQ(training_error(), "y: has dtype int32; expected float32 or float64");
+  EXPECT_EQ(training_error(), "y: has dtype int32; expected float32, float64, bfloat16 or float16");
   y.dtype = static_cast<DType>(77);
-  EXPECT_EQ(training_error(), "y: has an unknown dtype; expected float32, float64, uint8, int8, int16, int32 or int64");
+  EXPECT_EQ(training_error(),
+            "y: has an unknown dtype; expected float32, float64, bfloat16, float16, uint8, int8, uint16, int16, "
+            "uint32, int32, int64 or bool");
   dy.dtype = DType::int16;
-  EXPECT_EQ(backward_error({}), "dy: has dtype int16; expected float32 or float64");
+  EXPECT_EQ(backward_error({}), "dy: has dtype int16; expected float32, float64, bfloat16 or float16");
   MutableTensorView dgamma = {parameters.data(), DType::int64, {3}, {1}};
   dy.dtype = DType::float32;
-  EXPECT_EQ(backward_error({{}, dgamma, {}}), "dgamma: has dtype int64; expected float32 or float64");
+  EXPECT_EQ(backward_error({{}, dgamma, {}}),
+            "dgamma: has dtype int64; expected float32, float64, bfloat16 or float16");
 }
 
 TEST_F(Errors, OfPointers) {

@@ -18,9 +18,6 @@
 namespace exactnorm::testing {
 namespace {
 
-constexpr std::array all_dtypes = {DType::float32, DType::float64, DType::uint8, DType::int8,
-                                   DType::int16,   DType::int32,   DType::int64};
-
 // What the exact statistics are, worked out once for checks of several layouts.
 struct Expected {
   ExactMoments moments;
@@ -113,8 +110,9 @@ TEST(ExactStatistics, OfAnyDtype) {
   Random random(1);
   for (const DType dtype : all_dtypes) {
     SCOPED_TRACE(std::string(name_of(dtype)));
-    const int bits = is_floating(dtype) ? 10 : static_cast<int>(size_of(dtype)) * 8 - 1;
-    const bool is_unsigned = dtype == DType::uint8;
+    const int bits = is_floating(dtype) ? 10 : dtype == DType::boolean ? 1 : static_cast<int>(size_of(dtype)) * 8 - 1;
+    const bool is_unsigned =
+        dtype == DType::uint8 || dtype == DType::uint16 || dtype == DType::uint32 || dtype == DType::boolean;
     for (const Index count : {1, 2, 3, 31, 500}) {
       check(dtype, generate(dtype, count, [&] {
               const double value = std::ldexp(random.unit(), std::min(bits, 53));
@@ -126,6 +124,9 @@ TEST(ExactStatistics, OfAnyDtype) {
 
 TEST(ExactStatistics, OfIntegersAtTheirLimits) {
   check(DType::uint8, {0, 255, 255, 0, 255});
+  check(DType::uint16, {65535, 0, 65535, 65535, 1});
+  check(DType::uint32, {4294967295.0, 0, 4294967295.0});
+  check(DType::boolean, {1, 0, 1, 1});
   check(DType::int8, {-128, 127, -128, -128, 0});
   check(DType::int16, {-32768, 32767, 32767});
   check(DType::int32, {-2147483648.0, 2147483647.0, 2147483647.0, 1});

@@ -48,7 +48,8 @@ class Fenced {
     std::vector<double> values(static_cast<std::size_t>(product(shape_)));
     with_type(dtype_, [&](auto type) {
       const auto* from = reinterpret_cast<const decltype(type)*>(data_);
-      std::copy_n(from, values.size(), values.begin());
+      std::transform(from, from + values.size(), values.begin(),
+                     [](const auto& value) { return static_cast<double>(value); });
     });
     return values;
   }
@@ -65,7 +66,7 @@ void check(DType dtype, const IndexList& shape, bool at_end) {
   Random random(91);
   std::vector<double> values;
   for (Index i = 0; i < product(shape); ++i) values.push_back(static_cast<double>(random.between(0, 100)));
-  const DType floating = dtype == DType::float64 ? DType::float64 : DType::float32;
+  const DType floating = is_floating(dtype) ? dtype : DType::float32;
   Fenced x(dtype, shape, at_end);
   Fenced dy(floating, shape, at_end);
   const Fenced y(floating, shape, at_end);
@@ -87,7 +88,7 @@ TEST(Memory, OutsideOfAViewIsNotTouched) {
   const TargetRestorer restorer;
   for (const std::string& target : supported_targets()) {
     set_target(target);
-    for (const DType dtype : {DType::float32, DType::float64, DType::int8}) {
+    for (const DType dtype : {DType::float32, DType::float64, DType::bfloat16, DType::float16, DType::int8}) {
       for (const bool at_end : {false, true}) {
         SCOPED_TRACE(target + " " + std::string(name_of(dtype)) + (at_end ? " at the end" : " at the beginning"));
         // Channels last, with as many rows as make the kernels read in place.

@@ -21,7 +21,9 @@ namespace exactnorm {
 //   y = gamma * (x - mean) / sqrt(variance + epsilon) + beta
 //
 // Shapes: x, y, dy and dx have one shape of 0 to 8 dimensions and any strides; `options.channel_axes`
-// names the axes that keep their own statistics. x has any dtype; dy and outputs are float32 or float64.
+// names the axes that keep their own statistics. x has any dtype; dy and outputs are float32,
+// float64, bfloat16 or float16. With 16-bit elements the results are those of the same numbers as float32, y and dx
+// rounded once more.
 //
 // Aliasing: an output may be the very memory of x or dy (same address, strides and dtype). Any other
 // overlap of an output with an input or with another output is refused.
@@ -36,11 +38,11 @@ namespace exactnorm {
 ///
 /// Accuracy: mean and variance are the exact ones, rounded once to float64. Where float32 holds x's dtype, they are
 /// then rounded to a grid, the mean to a multiple of 2^-34 to 2^-33 deviations, the variance to 30 bits after the
-/// first. With such statistics a float32 y of a float32 x is within 4 * 2^-24 * max(|y|, |beta|, |y - beta|) + 2^-43 *
-/// |gamma| of the exact result, one of a float64 x within 1.001 * 2^-24 times that maximum, and a float64 y within 8 *
-/// 2^-53 times it, as long as y is not subnormal, |gamma| * inverse_deviation is an ordinary float64 (2^-1022 to
-/// 2^1023) and no x - mean exceeds float64: always so for float32 input and ordinary gamma. The grid adds 2^-31 times
-/// the maximum and 2^-34 * |gamma|.
+/// first. With such statistics a float32 y of an x that float32 holds is within 4 * 2^-24 * max(|y|, |beta|, |y -
+/// beta|) + 2^-43 * |gamma| of the exact result, one of a float64 x within 1.001 * 2^-24 times that maximum, and a
+/// float64 y within 8 * 2^-53 times it, as long as y is not subnormal, |gamma| * inverse_deviation is an ordinary
+/// float64 (2^-1022 to 2^1023) and no x - mean exceeds float64: always so for float32 input and ordinary gamma. The
+/// grid adds 2^-31 times the maximum and 2^-34 * |gamma|.
 EXACTNORM_EXPORT Statistics training(const TensorView& x, const MutableTensorView& y, const Affine& affine = {},
                                      const Options& options = {});
 

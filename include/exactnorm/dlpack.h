@@ -15,18 +15,25 @@ namespace exactnorm {
 namespace detail {
 
 inline DType dtype_from_dlpack(const DLDataType& type) {
-  if (type.lanes == 1) {
-    if (type.code == kDLFloat && type.bits == 32) return DType::float32;
-    if (type.code == kDLFloat && type.bits == 64) return DType::float64;
-    if (type.code == kDLUInt && type.bits == 8) return DType::uint8;
-    if (type.code == kDLInt && type.bits == 8) return DType::int8;
-    if (type.code == kDLInt && type.bits == 16) return DType::int16;
-    if (type.code == kDLInt && type.bits == 32) return DType::int32;
-    if (type.code == kDLInt && type.bits == 64) return DType::int64;
-  }
+  // DLPack has kDLBool since 0.7.
+  constexpr unsigned bool_code = 6;
+  const auto is = [&](unsigned code, unsigned bits) {
+    return type.lanes == 1 && type.code == code && type.bits == bits;
+  };
+  if (is(kDLFloat, 32)) return DType::float32;
+  if (is(kDLFloat, 64)) return DType::float64;
+  if (is(kDLBfloat, 16)) return DType::bfloat16;
+  if (is(kDLFloat, 16)) return DType::float16;
+  if (is(kDLUInt, 8)) return DType::uint8;
+  if (is(kDLInt, 8)) return DType::int8;
+  if (is(kDLUInt, 16)) return DType::uint16;
+  if (is(kDLInt, 16)) return DType::int16;
+  if (is(kDLUInt, 32)) return DType::uint32;
+  if (is(kDLInt, 32)) return DType::int32;
+  if (is(kDLInt, 64)) return DType::int64;
+  if (is(bool_code, 8)) return DType::boolean;
   throw Error("tensor", "DLPack type code " + std::to_string(type.code) + " with " + std::to_string(type.bits) +
-                            " bits and " + std::to_string(type.lanes) +
-                            " lanes; expected float32, float64, uint8, int8, int16, int32 or int64");
+                            " bits and " + std::to_string(type.lanes) + " lanes; expected " + std::string(dtype_names));
 }
 
 }  // namespace detail

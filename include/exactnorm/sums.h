@@ -82,7 +82,7 @@ class EXACTNORM_EXPORT PartialSums {
 /// what they were. Unless they are empty, x's sums are held beside them meanwhile.
 EXACTNORM_EXPORT void accumulate(PartialSums& sums, const TensorView& x, const Options& options = {});
 
-/// Adds dy and dy * x to `sums` (kind gradients). dy is float32 or float64 and has the shape of x.
+/// Adds dy and dy * x to `sums` (kind gradients). dy has a floating dtype and the shape of x.
 EXACTNORM_EXPORT void accumulate(PartialSums& sums, const TensorView& dy, const TensorView& x,
                                  const Options& options = {});
 

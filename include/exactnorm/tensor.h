@@ -17,18 +17,55 @@
 
 namespace exactnorm {
 
-/// Element types that a view may have. Inputs may have any of them; outputs are float32 or float64.
-enum class DType : std::uint8_t { float32, float64, uint8, int8, int16, int32, int64 };
+/// Element types that a view may have. Inputs may have any of them; outputs are float32, float64, bfloat16 or float16.
+enum class DType : std::uint8_t {
+  float32,
+  float64,
+  bfloat16,
+  float16,
+  uint8,
+  int8,
+  uint16,
+  int16,
+  uint32,
+  int32,
+  int64,
+  boolean  // a byte; true where it is not 0
+};
 
-/// Bytes per element.
+inline constexpr std::array all_dtypes = {DType::float32, DType::float64, DType::bfloat16, DType::float16,
+                                          DType::uint8,   DType::int8,    DType::uint16,   DType::int16,
+                                          DType::uint32,  DType::int32,   DType::int64,    DType::boolean};
+
+/// Their names, and those of the types of outputs, as messages list them.
+inline constexpr std::string_view dtype_names =
+    "float32, float64, bfloat16, float16, uint8, int8, uint16, int16, uint32, int32, int64 or bool";
+inline constexpr std::string_view floating_dtype_names = "float32, float64, bfloat16 or float16";
+
+/// Elements of DType::bfloat16 and DType::float16: the 16 bits of a float32 number's upper half, and of IEEE 754's
+/// binary16. Memory of another library's types of these formats (std::bfloat16_t, _Float16, c10::BFloat16) may be
+/// viewed as these.
+struct bfloat16 {
+  std::uint16_t bits = 0;
+};
+struct float16 {
+  std::uint16_t bits = 0;
+};
+
+/// Bytes per element; 0 for what is no DType.
 [[nodiscard]] constexpr std::size_t size_of(DType dtype) noexcept {
   switch (dtype) {
     case DType::uint8:
     case DType::int8:
+    case DType::boolean:
       return 1;
+    case DType::bfloat16:
+    case DType::float16:
+    case DType::uint16:
     case DType::int16:
       return 2;
     case DType::float32:
+    case DType::uint32:
     case DType::int32:
       return 4;
     case DType::float64:
@@ -38,36 +75,50 @@ enum class DType : std::uint8_t { float32, float64, uint8, int8, int16, int32, i
   return 0;
 }
 
-/// The name as NumPy spells it, "float32" for example.
+/// The name as NumPy (ml_dtypes for bfloat16) spells it, "float32" for example.
 [[nodiscard]] constexpr std::string_view name_of(DType dtype) noexcept {
   switch (dtype) {
     case DType::float32:
       return "float32";
     case DType::float64:
       return "float64";
+    case DType::bfloat16:
+      return "bfloat16";
+    case DType::float16:
+      return "float16";
     case DType::uint8:
       return "uint8";
     case DType::int8:
       return "int8";
+    case DType::uint16:
+      return "uint16";
     case DType::int16:
       return "int16";
+    case DType::uint32:
+      return "uint32";
     case DType::int32:
       return "int32";
     case DType::int64:
       return "int64";
+    case DType::boolean:
+      return "bool";
   }
   return "unknown";
 }
 
 [[nodiscard]] constexpr bool is_floating(DType dtype) noexcept {
-  return dtype == DType::float32 || dtype == DType::float64;
+  return dtype == DType::float32 || dtype == DType::float64 || dtype == DType::bfloat16 || dtype == DType::float16;
 }
+
+namespace detail {
+template <typename T, typename... Types>
+inline constexpr bool is_one_of = (std::is_same_v<T, Types> || ...);
+}  // namespace detail
 
 template <typename T>
 inline constexpr bool is_element_type =
-    std::is_same_v<T, float> || std::is_same_v<T, double> || std::is_same_v<T, std::uint8_t> ||
-    std::is_same_v<T, std::int8_t> || std::is_same_v<T, std::int16_t> || std::is_same_v<T, std::int32_t> ||
-    std::is_same_v<T, std::int64_t>;
+    detail::is_one_of<T, float, double, bfloat16, float16, std::uint8_t, std::int8_t, std::uint16_t, std::int16_t,
+                      std::uint32_t, std::int32_t, std::int64_t, bool>;
 
 /// The DType of a C++ type.
 template <typename T>
@@ -75,11 +126,16 @@ requires is_element_type<T>
 [[nodiscard]] constexpr DType dtype_of() noexcept {
   if constexpr (std::is_same_v<T, float>) return DType::float32;
   if constexpr (std::is_same_v<T, double>) return DType::float64;
+  if constexpr (std::is_same_v<T, bfloat16>) return DType::bfloat16;
+  if constexpr (std::is_same_v<T, float16>) return DType::float16;
   if constexpr (std::is_same_v<T, std::uint8_t>) return DType::uint8;
   if constexpr (std::is_same_v<T, std::int8_t>) return DType::int8;
+  if constexpr (std::is_same_v<T, std::uint16_t>) return DType::uint16;
   if constexpr (std::is_same_v<T, std::int16_t>) return DType::int16;
+  if constexpr (std::is_same_v<T, std::uint32_t>) return DType::uint32;
   if constexpr (std::is_same_v<T, std::int32_t>) return DType::int32;
   if constexpr (std::is_same_v<T, std::int64_t>) return DType::int64;
+  if constexpr (std::is_same_v<T, bool>) return DType::boolean;
 }
 
 /// Sizes, strides, axes and counts.

@@ -2,7 +2,9 @@
 
 #include <nanobind/stl/string_view.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 namespace exactnorm::python {
@@ -31,27 +33,34 @@ std::optional<DType> dtype_from(const nb::dlpack::dtype& type) {
   };
   if (is(nb::dlpack::dtype_code::Float, 32)) return DType::float32;
   if (is(nb::dlpack::dtype_code::Float, 64)) return DType::float64;
+  if (is(nb::dlpack::dtype_code::Bfloat, 16)) return DType::bfloat16;
+  if (is(nb::dlpack::dtype_code::Float, 16)) return DType::float16;
   if (is(nb::dlpack::dtype_code::UInt, 8)) return DType::uint8;
   if (is(nb::dlpack::dtype_code::Int, 8)) return DType::int8;
+  if (is(nb::dlpack::dtype_code::UInt, 16)) return DType::uint16;
   if (is(nb::dlpack::dtype_code::Int, 16)) return DType::int16;
+  if (is(nb::dlpack::dtype_code::UInt, 32)) return DType::uint32;
   if (is(nb::dlpack::dtype_code::Int, 32)) return DType::int32;
   if (is(nb::dlpack::dtype_code::Int, 64)) return DType::int64;
+  if (is(nb::dlpack::dtype_code::Bool, 8)) return DType::boolean;
   return std::nullopt;
 }
 
-constexpr const char* known_dtypes = "expected float32, float64, uint8, int8, int16, int32 or int64";
+std::string known_dtypes() { return "expected " + std::string(dtype_names); }
+
+bool is_bfloat16(nb::handle object) { return dtype_name(object) == name_of(DType::bfloat16); }
 
 template <typename View, typename Array>
 View view_from(const char* name, nb::handle object, const Array& array) {
   if (array.device_type() != nb::device::cpu::value) fail(name, "is not in CPU memory; expected CPU memory");
   const std::optional<DType> dtype = dtype_from(array.dtype());
-  if (!dtype) fail(name, "has dtype " + dtype_name(object) + "; " + known_dtypes);
+  if (!dtype) fail(name, "has dtype " + dtype_name(object) + "; " + known_dtypes());
   if (array.ndim() > maximum_rank) {
     throw Error(name, "has " + std::to_string(array.ndim()) + " dimensions; expected at most 8");
   }
   View view;
   view.data = array.data();
-  view.dtype = *dtype;
+  view.dtype = *dtype == DType::uint16 && is_bfloat16(object) ? DType::bfloat16 : *dtype;
   for (std::size_t axis = 0; axis < array.ndim(); ++axis) {
     view.shape.push_back(static_cast<Index>(array.shape(axis)));
     view.strides.push_back(static_cast<Index>(array.stride(axis)));
@@ -67,8 +76,11 @@ View view_from_tuple(const char* name, nb::handle object) {
   const auto dtype_text = nb::cast<std::string_view>(tuple[1]);
   const auto shape = nb::cast<nb::tuple>(tuple[2]);
   const auto strides = nb::cast<nb::tuple>(tuple[3]);
-  if (dtype_text != name_of(DType::float32) && dtype_text != name_of(DType::float64)) {
-    fail(name, "is a tuple of another dtype; expected float32 or float64");
+  const auto* const dtype = std::find_if(all_dtypes.begin(), all_dtypes.end(), [&](DType known) {
+    return is_floating(known) && dtype_text == name_of(known);
+  });
+  if (dtype == all_dtypes.end()) {
+    fail(name, "is a tuple of another dtype; expected " + std::string(floating_dtype_names));
   }
   if (shape.size() > maximum_rank || strides.size() != shape.size()) {
     throw Error(name, "has " + std::to_string(shape.size()) + " dimensions and " + std::to_string(strides.size()) +
@@ -76,7 +88,7 @@ View view_from_tuple(const char* name, nb::handle object) {
   }
   View view;
   view.data = reinterpret_cast<decltype(view.data)>(nb::cast<std::uintptr_t>(tuple[0]));
-  view.dtype = dtype_text == name_of(DType::float32) ? DType::float32 : DType::float64;
+  view.dtype = *dtype;
   for (std::size_t axis = 0; axis < shape.size(); ++axis) {
     view.shape.push_back(nb::cast<Index>(shape[axis]));
     view.strides.push_back(nb::cast<Index>(strides[axis]));
@@ -87,16 +99,23 @@ View view_from_tuple(const char* name, nb::handle object) {
 template <typename Array>
 bool import_array(nb::handle object, Array& array) {
   try {
-    return nb::try_cast(object, array, false);
+    if (nb::try_cast(object, array, false)) return true;
   } catch (const nb::python_error&) {
-    return false;  // what an exporter refuses, DLPack's or the buffer protocol's, is no array for us either
+    // What an exporter refuses, DLPack's or the buffer protocol's, is no array for us either.
+  }
+  try {
+    // Arrays of ml_dtypes' bfloat16, which neither DLPack nor the buffer protocol takes, are shared as their bits.
+    return is_bfloat16(object) && nb::hasattr(object, "view") &&
+           nb::try_cast(object.attr("view")("uint16"), array, false);
+  } catch (const nb::python_error&) {
+    return false;
   }
 }
 
 [[noreturn]] void fail_import(const char* name, nb::handle object) {
   if (nb::hasattr(object, "dtype")) {
     fail(name,
-         "has dtype " + dtype_name(object) + " or a layout that cannot be shared without a copy; " + known_dtypes);
+         "has dtype " + dtype_name(object) + " or a layout that cannot be shared without a copy; " + known_dtypes());
   }
   fail(name, "is of type " + class_name(object) + "; expected a NumPy array or an object with DLPack");
 }

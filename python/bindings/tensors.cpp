@@ -12,6 +12,7 @@
 
 #include "arrays.h"
 #include "exactnorm/exactnorm.h"
+#include "tensor/elements.h"
 #include "tensor_arguments.h"
 #include "traverse/floating_point.h"
 
@@ -71,27 +72,6 @@ void backward_of(nb::handle dy, nb::handle x, nb::handle statistics, nb::handle 
                                         view_of(weight_array), gradients, tensor_options(epsilon, threads));
 }
 
-std::vector<double> elements(const TensorView& array) {
-  std::vector<double> result;
-  for (Index i = 0; i < array.shape[0]; ++i) {
-    const Index at = i * array.strides[0];
-    result.push_back(array.dtype == DType::float32 ? double{static_cast<const float*>(array.data)[at]}
-                                                   : static_cast<const double*>(array.data)[at]);
-  }
-  return result;
-}
-
-void store_elements(const std::vector<double>& values, const MutableTensorView& array) {
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    const Index at = static_cast<Index>(i) * array.strides[0];
-    if (array.dtype == DType::float32) {
-      static_cast<float*>(array.data)[at] = static_cast<float>(values[i]);
-    } else {
-      static_cast<double*>(array.data)[at] = values[i];
-    }
-  }
-}
-
 void update_running_of(nb::handle statistics, nb::handle mean, nb::handle variance, double momentum) {
   const Input batch = input("statistics", statistics);
   const Output mean_array = output("running_mean", mean);
@@ -101,12 +81,12 @@ void update_running_of(nb::handle statistics, nb::handle mean, nb::handle varian
     if (view.shape.size() != 1 || !is_floating(view.dtype)) throw Error(name, "expected one float per channel");
   }
   RunningStatistics running(0);
-  running.mean = elements(mean_array.view);
-  running.variance = elements(variance_array.view);
+  running.mean = values_of(mean_array.view);
+  running.variance = values_of(variance_array.view);
   running.momentum = momentum;
   running.update(load_statistics(batch.view, 0));
-  store_elements(running.mean, mean_array.view);
-  store_elements(running.variance, variance_array.view);
+  write_values(mean_array.view, running.mean.data());
+  write_values(variance_array.view, running.variance.data());
 }
 
 }  // namespace

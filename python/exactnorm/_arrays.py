@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from operator import index
 from typing import Any, Literal, SupportsIndex, TypeVar
@@ -30,10 +31,27 @@ def as_array(name: str, value: ArrayLike) -> Array:
         if getattr(value, "is_neg", bool)():  # PyTorch hands out the memory of -value, without saying so
             raise TypeError(f"{name}: is a negative view; expected a tensor in memory (resolve_neg())")
         try:
-            return np.from_dlpack(value)
+            return _from_dlpack(value)
         except (BufferError, RuntimeError, TypeError) as error:
             raise TypeError(f"{name}: cannot be shared by DLPack: {error}") from error
     raise TypeError(f"{name}: is of type {_type_name(value)}; expected a NumPy array or an object with DLPack")
+
+
+def _from_dlpack(value: Any) -> Array:
+    # NumPy has no bfloat16 of its own, and DLPack cannot bring one: PyTorch's tensors are shared as their bits.
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(value, torch.Tensor) or value.dtype != torch.bfloat16:
+        return np.from_dlpack(value)
+    try:
+        from ml_dtypes import bfloat16
+    except ImportError:
+        raise TypeError("is bfloat16, which NumPy has from ml_dtypes alone; expected that installed") from None
+    return np.from_dlpack(value.view(torch.int16)).view(bfloat16)
+
+
+def is_floating(dtype: np.dtype[Any]) -> bool:
+    """Whether outputs may be of this dtype."""
+    return dtype.isnative and dtype.name in ("float32", "float64", "bfloat16", "float16")
 
 
 def _type_name(value: object) -> str:
@@ -96,7 +114,7 @@ def spread_parameter(name: str, value: Parameter | None, x: Array, axes: list[in
 def channel_values(name: str, value: Parameter, channels: int) -> Array:
     """One float64 per channel, of a number, or of an array with as many elements, in row-major order."""
     array = as_parameter(name, value)
-    if array.dtype.kind not in "iuf":
+    if array.dtype.kind not in "iuf" and not is_floating(array.dtype):
         raise TypeError(f"{name}: has dtype {array.dtype}; expected numbers")
     if array.ndim == 0:
         return np.full(channels, channel_values(name, array.reshape(1), 1)[0])
@@ -104,7 +122,8 @@ def channel_values(name: str, value: Parameter, channels: int) -> Array:
         raise ValueError(f"{name}: has shape {array.shape}; expected a number, or one for each of {channels} channels")
     values = array.reshape(-1)
     # NumPy converts in the caller's floating-point environment, which may flush subnormal numbers.
-    return _core.float64_values(values) if values.dtype == np.float32 else values.astype(np.float64)
+    is_narrow = is_floating(values.dtype) and values.dtype != np.float64
+    return _core.float64_values(values) if is_narrow else values.astype(np.float64)
 
 
 def axes_list(channel_axes: Axes) -> list[int]:
@@ -153,7 +172,7 @@ def thread_count(threads: int | None) -> int:
 
 def normalized_like(x: Array) -> Array:
     """An array for normalized x: of its layout, and of its dtype if that is a floating one, else float32."""
-    dtype = x.dtype if x.dtype in (np.float32, np.float64) else np.dtype(np.float32)
+    dtype = x.dtype if is_floating(x.dtype) else np.dtype(np.float32)
     return np.empty_like(x, dtype=dtype, subok=False)
 
 

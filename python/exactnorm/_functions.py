@@ -78,19 +78,20 @@ def batch_norm(
     y = gamma * (x - mean) / sqrt(variance + epsilon) + beta, with mean and variance over all axes but `channel_axes`.
 
     x
-        float32, float64 or integers, of up to 8 dimensions, in any layout, read-only or not.
+        float32, float64, float16, ml_dtypes' bfloat16, integers or bool, of up to 8 dimensions, in any layout,
+        read-only or not. Results of 16-bit x are those of x cast to float32, rounded once.
         Never a list: an array made of it would be a copy of all the data.
     gamma, beta
-        One value per channel, float32, float64 or integers: of the shape of the channel axes, of shape (channels,), or of as many
-        dimensions as x with 1 on every other axis, as (hidden, 1) or (1, 1, c, 1). Lists of numbers have shapes, too; a
-        number is that of all channels. By default 1 and 0.
+        One value per channel, of any of these dtypes: of the shape of the channel axes, of shape (channels,), or of as
+        many dimensions as x with 1 on every other axis, as (hidden, 1) or (1, 1, c, 1). Lists of numbers have shapes,
+        too; a number is that of all channels. By default 1 and 0.
     channel_axes
         The axis, or axes, that keep their own statistics: 1 for (N, C), (N, C, H, W); -1 for (N, H, W, C); 0 for
         (hidden, m); 2 for (h, w, c, m); () for one channel of everything.
     epsilon, epsilon_placement
         "variance": sqrt(variance + epsilon), as in frameworks; "deviation": sqrt(variance) + epsilon.
     out
-        Where to write: of x's shape, float32 or float64, of any layout; x itself normalizes in place. By default
+        Where to write: of x's shape, of any floating dtype and layout; x itself normalizes in place. By default
         a new array of x's layout, of its dtype if that is a floating one, else float32.
     threads
         At most so many; None for one per core. No result depends on it.
@@ -179,7 +180,7 @@ def batch_norm_backward(
     """Gradients of x, gamma and beta from that of y.
 
     dy
-        float32 or float64, of x's shape.
+        Of a floating dtype and of x's shape.
     statistics
         What `batch_norm` returned for this x. Epsilon and its placement are in them.
     epsilon, epsilon_placement
@@ -189,8 +190,8 @@ def batch_norm_backward(
     out
         Where to write dx; x or dy themselves are allowed. By default a new array of x's layout.
 
-    Returns dx, dgamma and dbeta. Each depends on the exact sums behind it alone; `docs/semantics.md` has the
-    bounds.
+    Returns dx, dgamma and dbeta, the latter two as float32 where dx is of 16 bits. Each depends on the exact sums
+    behind it alone; `docs/semantics.md` has the bounds.
 
     >>> import numpy as np, exactnorm
     >>> x = np.array([[1.0], [2.0], [4.0]])
@@ -208,8 +209,9 @@ def batch_norm_backward(
     axes = axes_list(channel_axes)
     dx = normalized_like(x) if out is None else as_array("out", out)
     shape = parameter_shape(x, axes) if axes_fit(x, axes) else ()
-    dgamma = np.empty(shape, dx.dtype)
-    dbeta = np.empty(shape, dx.dtype)
+    of_parameters = np.float32 if dx.dtype.itemsize == 2 else dx.dtype
+    dgamma = np.empty(shape, of_parameters)
+    dbeta = np.empty(shape, of_parameters)
     _core.backward(
         dy,
         x,

@@ -86,7 +86,7 @@ void apply_box(const LoopNest& nest, const Box& box, const ApplyOperands& operan
   const std::span<const Operand> all = operands.all();
   const Traversal traversal(nest, box, all.size(), Stage::apply);
   const bool single =
-      operands.out().dtype == DType::float32 &&
+      operands.out().dtype != DType::float64 &&
       std::all_of(all.begin(), all.end(), [](const Operand& operand) { return dtype_fits_float32(operand.dtype); });
   const auto apply = [&](const Coefficients& of_slots) {
     single ? apply_regions_of<float>(traversal, operands, of_slots)

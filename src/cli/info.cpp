@@ -20,8 +20,7 @@ struct Dtypes {
 
 Dtypes dtypes() {
   Dtypes result;
-  for (const DType dtype :
-       {DType::float32, DType::float64, DType::uint8, DType::int8, DType::int16, DType::int32, DType::int64}) {
+  for (const DType dtype : all_dtypes) {
     result.inputs.emplace_back(name_of(dtype));
     if (is_floating(dtype)) result.outputs.emplace_back(name_of(dtype));
   }

@@ -144,7 +144,9 @@ class Normalization {
   }
 
   [[nodiscard]] DType output_dtype() const {
-    if (arguments_.dtype) return *arguments_.dtype == "float64" ? DType::float64 : DType::float32;
+    for (const DType dtype : {DType::float64, DType::float16, DType::float32}) {
+      if (arguments_.dtype == name_of(dtype)) return dtype;
+    }
     return is_floating(input_.dtype()) ? input_.dtype() : DType::float32;
   }
 

@@ -39,8 +39,8 @@ void add_normalize_options(CLI::App& app, NormalizeArguments& arguments) {
       ->check(CLI::IsMember({"variance", "deviation"}))
       ->option_text("variance|deviation");
   app.add_option("--dtype", arguments.dtype, "dtype of the output (default: the input's, or float32 for integers)")
-      ->check(CLI::IsMember({"float32", "float64"}))
-      ->option_text("float32|float64");
+      ->check(CLI::IsMember({"float32", "float64", "float16"}))
+      ->option_text("float32|float64|float16");
   add_file("--statistics", arguments.statistics,
            "write what each channel was normalized by, as JSON;\n- for standard output");
   add_threads(app, arguments.threads);

@@ -51,18 +51,25 @@ struct ElementType {
   bool big_endian = false;
 };
 
+struct Code {
+  std::string_view text;
+  DType dtype;
+};
+// NumPy has no bfloat16.
+constexpr std::array codes = {Code{"f4", DType::float32}, Code{"f8", DType::float64}, Code{"f2", DType::float16},
+                              Code{"u1", DType::uint8},   Code{"i1", DType::int8},    Code{"u2", DType::uint16},
+                              Code{"i2", DType::int16},   Code{"u4", DType::uint32},  Code{"i4", DType::int32},
+                              Code{"i8", DType::int64},   Code{"b1", DType::boolean}};
+
+std::string expected_dtypes() {
+  return "; expected float32, float64, float16, uint8, int8, uint16, int16, uint32, int32, int64 or bool";
+}
+
 /// The type that a descr such as "<f4" stands for; nothing when it is not supported.
 std::optional<ElementType> parse_descr(std::string_view descr) {
-  constexpr std::array<std::pair<std::string_view, DType>, 7> known = {{{"f4", DType::float32},
-                                                                        {"f8", DType::float64},
-                                                                        {"u1", DType::uint8},
-                                                                        {"i1", DType::int8},
-                                                                        {"i2", DType::int16},
-                                                                        {"i4", DType::int32},
-                                                                        {"i8", DType::int64}}};
   if (descr.empty()) return std::nullopt;
   const char order = descr.front();
-  for (const auto& [code, dtype] : known) {
+  for (const auto& [code, dtype] : codes) {
     if (descr.substr(1) != code) continue;
     // NumPy writes '|' for the types of one byte, and takes the three others for the same.
     if (size_of(dtype) == 1 && (order == '|' || order == '<' || order == '>' || order == '=')) {
@@ -77,9 +84,11 @@ std::optional<ElementType> parse_descr(std::string_view descr) {
 }
 
 std::string descr_of(DType dtype) {
+  const auto* const found =
+      std::find_if(codes.begin(), codes.end(), [&](const Code& code) { return code.dtype == dtype; });
+  if (found == codes.end()) throw Error("dtype", "is " + std::string(name_of(dtype)) + expected_dtypes());
   const std::string order = size_of(dtype) == 1 ? "|" : native_is_big_endian ? ">" : "<";
-  const std::string kind = is_floating(dtype) ? "f" : dtype == DType::uint8 ? "u" : "i";
-  return order + kind + std::to_string(size_of(dtype));
+  return order + std::string(found->text);
 }
 
 /// Reads the one Python literal that a header consists of, a dict with three known keys. Reading no other
@@ -133,7 +142,7 @@ class DictParser {
   }
 
   ElementType parse_type() {
-    const std::string expected = "; expected float32, float64, uint8, int8, int16, int32 or int64";
+    const std::string expected = expected_dtypes();
     if (peek() == '[' || peek() == '(') fail(file_name_, "structured dtype" + expected);
     const std::string_view descr = parse_string("a quoted dtype");
     const std::optional<ElementType> type = parse_descr(descr);

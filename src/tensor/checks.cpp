@@ -21,7 +21,7 @@ void check_layout(const std::string& name, const TensorView& x) {
                           "; expected one stride per dimension");
   }
   if (size_of(x.dtype) == 0) {
-    throw Error(name, "has an unknown dtype; expected float32, float64, uint8, int8, int16, int32 or int64");
+    throw Error(name, "has an unknown dtype; expected " + std::string(dtype_names));
   }
   Index count = 0;
   try {
@@ -151,7 +151,7 @@ bool views_overlap(const TensorView& a, const TensorView& b) {
 void check_output_layout(const std::string& name, const TensorView& y) {
   check_layout(name, y);
   if (!is_floating(y.dtype)) {
-    throw Error(name, "has dtype " + std::string(name_of(y.dtype)) + "; expected float32 or float64");
+    throw Error(name, "has dtype " + std::string(name_of(y.dtype)) + "; expected " + std::string(floating_dtype_names));
   }
   if (element_count(y.shape) == 0) return;
   // Sorted by stride, each axis must step over all that the smaller ones span. This refuses a few
@@ -188,7 +188,8 @@ void check_same_shape(const std::string& name, const TensorView& y, const std::s
 void check_gradient(const TensorView& dy, const TensorView& x) {
   check_layout("dy", dy);
   if (!is_floating(dy.dtype)) {
-    throw Error("dy", "has dtype " + std::string(name_of(dy.dtype)) + "; expected float32 or float64");
+    throw Error("dy",
+                "has dtype " + std::string(name_of(dy.dtype)) + "; expected " + std::string(floating_dtype_names));
   }
   check_same_shape("dy", dy, "x", x);
 }

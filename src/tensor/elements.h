@@ -30,7 +30,7 @@ void for_each_element(const TensorView& x, const Visit& visit) {
   }
 }
 
-/// The values of a view as float64, in row-major order; and the other way round, into a float32 or float64 view.
+/// The values of a view as float64, in row-major order; and the other way round, into a view of a floating type.
 void read_values(const TensorView& x, double* values);
 void write_values(const MutableTensorView& y, const double* values);
 

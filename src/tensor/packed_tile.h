@@ -1,16 +1,19 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
 #include "exactnorm/tensor.h"
+#include "tensor/conversions.h"
 #include "tensor/element_type.h"
+#include "tensor/half_kernels.h"
 #include "tensor/operand.h"
 #include "tensor/scratch.h"
 
 namespace exactnorm {
 
 /// A small buffer, in L1 cache, through which elements pass that do not lie as vector code needs them
-/// (strided, of an integer dtype, too few at a time): side by side, as float32 or float64.
+/// (strided, of another type, too few at a time): side by side, as float32 or float64.
 template <typename T>
 class PackedTile {
  public:
@@ -23,20 +26,34 @@ class PackedTile {
     visit_dtype(x.dtype, [&](auto element) {
       using Element = decltype(element);
       if constexpr (sizeof(T) == 8 || fits_float32<Element>) {
-        copy(static_cast<const Element*>(x.data) + offset, stride, values_.data() + at, 1, count);
+        const auto* const from = static_cast<const Element*>(x.data) + offset;
+        if constexpr (is_half<Element> && std::is_same_v<T, float>) {
+          if (stride == 1) {
+            promote(from, count, values_.data() + at);
+            return;
+          }
+        }
+        copy(from, stride, values_.data() + at, 1, count);
       }
     });
   }
   void put_zeros(Index count, Index at) { std::fill_n(values_.data() + at, count, T{0}); }
 
-  /// Copies `count` elements from position `at` of the buffer on to a float32 or float64 output.
-  void take(const OutputOperand& y, Index offset, Index count, Index stride, Index at) {
+  /// Copies `count` elements from position `at` of the buffer on to an output. `streamed`: past the caches, where
+  /// elements are of 16 bits.
+  void take(const OutputOperand& y, Index offset, Index count, Index stride, Index at, bool streamed) {
     const T* const from = values_.data() + at;
-    if (y.dtype == DType::float32) {
-      copy(from, 1, static_cast<float*>(y.data) + offset, stride, count);
-    } else {
-      copy(from, 1, static_cast<double*>(y.data) + offset, stride, count);
-    }
+    visit_floating(y.dtype, [&](auto element) {
+      using Element = decltype(element);
+      auto* const to = static_cast<Element*>(y.data) + offset;
+      if constexpr (is_half<Element> && std::is_same_v<T, float>) {
+        if (stride == 1) {
+          demote(from, count, to, streamed);
+          return;
+        }
+      }
+      copy(from, 1, to, stride, count);
+    });
   }
 
  private:
@@ -45,10 +62,10 @@ class PackedTile {
   template <typename From, typename To>
   [[gnu::noinline]] static void copy(const From* from, Index from_stride, To* to, Index to_stride, Index count) {
     if (from_stride == 1 && to_stride == 1) {
-      std::copy_n(from, count, to);
+      std::transform(from, from + count, to, convert<To, From>);
       return;
     }
-    const auto one = [&](Index i) { to[i * to_stride] = static_cast<To>(from[i * from_stride]); };
+    const auto one = [&](Index i) { to[i * to_stride] = convert<To>(from[i * from_stride]); };
     constexpr Index at_once = 4;
     for (; count >= at_once; count -= at_once) {
       for (Index i = 0; i < at_once; ++i) one(i);

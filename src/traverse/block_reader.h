@@ -54,12 +54,7 @@ class BlockReader {
   template <typename Visit>
   void read(const Region& region, const Visit& visit) {
     if (!is_direct(region)) {
-      Region channel = region;
-      for (Index i = 0; i < region.channels; ++i) {
-        read_packed(channel, visit);
-        for (std::size_t j = 0; j < kOperands; ++j) channel.offsets[j] += region.channel_strides[j];
-        ++channel.slot;
-      }
+      read_packed(region, visit);
       return;
     }
     Block<T, kOperands> block{.channels = region.channels,
@@ -122,48 +117,81 @@ class BlockReader {
     take(1, elements);
   }
 
+  // Some of a region, which a tile holds: all of several channels, some rows of one, or parts of rows.
+  struct Part {
+    Index channel;
+    Index channels;
+    Index row;
+    Index rows;
+    Index column;
+    Index columns;
+  };
+
   template <typename Visit>
   void read_packed(const Region& region, const Visit& visit) {
     const bool is_dense = std::count(region.steps.begin(), region.steps.begin() + kOperands, 1) == kOperands;
     const Index elements = kWrites && !is_dense ? packed_strided_elements : PackedTile<T>::capacity;
     const Index columns = std::min(region.count, elements);
     const Index rows = std::min(std::max<Index>(elements / columns / repeats_, 1) * repeats_, region.rows);
-    for (Index row = 0; row < region.rows; row += rows) {
-      const Index some_rows = std::min(rows, region.rows - row);
-      for (Index column = 0; column < region.count; column += columns) {
-        const Index some_columns = std::min(columns, region.count - column);
-        const auto for_rows = [&](std::size_t j, const auto& copy) {
-          const Index offset = region.offsets[j] + row * region.row_strides[j] + column * region.steps[j];
-          // Rows without a gap between them are one.
-          if (region.row_strides[j] == region.count * region.steps[j] && some_columns == region.count) {
-            copy(offset, some_rows * some_columns, region.steps[j], 0);
-            return;
-          }
-          for (Index i = 0; i < some_rows; ++i) {
-            copy(offset + i * region.row_strides[j], some_columns, region.steps[j], i * some_columns);
-          }
-        };
-        Block<T, kOperands> block{
-            .rows = some_rows, .count = some_columns, .slot = region.slot + (is_lanes_ ? column : 0)};
-        for (std::size_t j = 0; j < kInputs; ++j) {
-          for_rows(j, [&](Index offset, Index count, Index stride, Index at) {
-            tiles_[j].put(operands_[j], offset, count, stride, at);
-          });
-          block.data[j] = tiles_[j].data();
-        }
-        block.strides.fill(some_columns);
-        if (!is_lanes_) {
-          block.count *= block.rows;
-          block.rows = 1;
-        }
-        if constexpr (kWrites) block.output = tiles_[0].data();
-        repeats_ == 1 ? visit(block) : visit_joined(block, visit);
-        if constexpr (kWrites) {
-          for_rows(kInputs, [&](Index offset, Index count, Index stride, Index at) {
-            tiles_[0].take(to_, offset, count, stride, at);
-          });
+    const bool is_whole = columns == region.count && rows == region.rows;
+    const Index channels = is_whole ? std::clamp<Index>(elements / (rows * columns), 1, region.channels) : 1;
+    for (Index channel = 0; channel < region.channels; channel += channels) {
+      const Index some_channels = std::min(channels, region.channels - channel);
+      for (Index row = 0; row < region.rows; row += rows) {
+        const Index some_rows = std::min(rows, region.rows - row);
+        for (Index column = 0; column < region.count; column += columns) {
+          const Index some_columns = std::min(columns, region.count - column);
+          visit_packed(region, {channel, some_channels, row, some_rows, column, some_columns}, visit);
         }
       }
+    }
+  }
+
+  // Calls copy(offset, count, step, position in the tile) for all elements of operand j.
+  template <typename Copy>
+  void for_elements(const Region& region, const Part& part, std::size_t j, const Copy& copy) const {
+    const Index start = region.offsets[j] + part.channel * region.channel_strides[j] +
+                        part.row * region.row_strides[j] + part.column * region.steps[j];
+    // Rows, and channels, without a gap between them are one.
+    const bool are_rows_one =
+        part.rows == 1 || (region.row_strides[j] == region.count * region.steps[j] && part.columns == region.count);
+    const Index row = are_rows_one ? part.rows * part.columns : part.columns;
+    const bool are_channels_one =
+        part.channels == 1 || (are_rows_one && region.channel_strides[j] == row * region.steps[j]);
+    const Index count = are_channels_one ? part.channels * row : row;
+    Index at = 0;
+    for (Index channel = 0; channel < (are_channels_one ? 1 : part.channels); ++channel) {
+      for (Index i = 0; i < (are_rows_one ? 1 : part.rows); ++i) {
+        copy(start + channel * region.channel_strides[j] + i * region.row_strides[j], count, region.steps[j], at);
+        at += count;
+      }
+    }
+  }
+
+  template <typename Visit>
+  void visit_packed(const Region& region, const Part& part, const Visit& visit) {
+    Block<T, kOperands> block{.channels = part.channels,
+                              .rows = part.rows,
+                              .count = part.columns,
+                              .slot = region.slot + part.channel + (is_lanes_ ? part.column : 0)};
+    for (std::size_t j = 0; j < kInputs; ++j) {
+      for_elements(region, part, j, [&](Index offset, Index count, Index step, Index at) {
+        tiles_[j].put(operands_[j], offset, count, step, at);
+      });
+      block.data[j] = tiles_[j].data();
+    }
+    block.strides.fill(part.columns);
+    block.channel_strides.fill(part.rows * part.columns);
+    if (!is_lanes_ && part.channels == 1) {
+      block.count *= block.rows;
+      block.rows = 1;
+    }
+    if constexpr (kWrites) block.output = tiles_[0].data();
+    repeats_ == 1 ? visit(block) : visit_joined(block, visit);
+    if constexpr (kWrites) {
+      for_elements(region, part, kInputs, [&](Index offset, Index count, Index step, Index at) {
+        tiles_[0].take(to_, offset, count, step, at, is_streamed_);
+      });
     }
   }
 

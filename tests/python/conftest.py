@@ -1,4 +1,4 @@
-"""Lets tests import their helpers, whatever the directory pytest starts in, and end the programs they start by signals."""
+"""Lets tests import their helpers, whatever the directory pytest starts in, and end by signals what they start."""
 
 import signal
 import sys

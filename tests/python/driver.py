@@ -9,7 +9,10 @@ from pathlib import Path
 import numpy as np
 
 MAXIMUM_RANK = 8
-DTYPES = ["float32", "float64", "uint8", "int8", "int16", "int32", "int64"]
+# In the order of the library's DType.
+DTYPES = [
+    "float32", "float64", "bfloat16", "float16", "uint8", "int8", "uint16", "int16", "uint32", "int32", "int64", "bool",
+]  # fmt: skip
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -19,7 +19,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 COMMAND = Path(os.environ.get("EXACTNORM_COMMAND", ROOT / "build" / "release" / "exactnorm")).resolve()
-DTYPES = ["float32", "float64", "uint8", "int8", "int16", "int32", "int64"]
+DTYPES = ["float32", "float64", "float16", "uint8", "int8", "uint16", "int16", "uint32", "int32", "int64", "bool"]
 TINY_BLOCKS = [1, 7, 64, 1000]  # bytes
 
 
@@ -61,6 +61,8 @@ def sample(dtype: str = "float32", shape: tuple[int, ...] = (6, 5, 4, 7), seed: 
     rng = np.random.default_rng(seed)
     if np.dtype(dtype).kind == "f":
         return (rng.standard_normal(shape) * 3 + 10).astype(dtype)
+    if dtype == "bool":
+        return rng.random(shape) < 0.5
     information = np.iinfo(dtype)
     return rng.integers(max(information.min, -1000), min(information.max, 1000), shape).astype(dtype)
 
@@ -86,16 +88,20 @@ def test_normalize_every_dtype(dtype: str, order: str) -> None:
     y = normalize("x.npy", "--channel-axes", "1")
     assert y.dtype == (dtype if x.dtype.kind == "f" else "float32")
     assert y.flags[f"{order}_CONTIGUOUS"]
-    np.testing.assert_allclose(y, two_pass(x, (1,)), rtol=0, atol=1e-12 if dtype == "float64" else 3e-7)
+    tolerance = {"float64": 1e-12, "float16": 2.0**-10}.get(dtype, 3e-7)
+    np.testing.assert_allclose(y, two_pass(x, (1,)), rtol=0, atol=tolerance)
     wide = normalize("x.npy", "--channel-axes", "1", "--dtype", "float64")
     assert wide.dtype == np.float64
     # The statistics of data that float32 holds have some 30 bits.
-    on_grid = dtype not in ("float64", "int32", "int64")
+    on_grid = dtype not in ("float64", "uint32", "int32", "int64")
     np.testing.assert_allclose(wide, two_pass(x, (1,)), rtol=2.0**-31 * on_grid, atol=2.0**-34 if on_grid else 1e-12)
-    assert normalize("x.npy", "--channel-axes", "1", "--dtype", "float32").dtype == np.float32
+    single = normalize("x.npy", "--channel-axes", "1", "--dtype", "float32")
+    assert single.dtype == np.float32
+    if dtype == "float16":
+        assert (single.astype(np.float16) == y).all()
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64", "int16", "int32", "int64"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "uint16", "int16", "int32", "int64"])
 def test_big_endian_and_misaligned_input_give_the_same_file(dtype: str) -> None:
     x = sample(dtype)
     np.save("x.npy", x)
@@ -345,8 +351,8 @@ def test_errors_say_what_is_wrong_and_leave_nothing(line: str, message: str) -> 
         ("normalize x.npy -o y.npy", "--channel-axes is required", "exactnorm normalize"),
         ("statistics --channel-axes 1", "INPUT is required", "exactnorm statistics"),
         ("info --colour", "The following argument was not expected: --colour", "exactnorm info"),
-        ("normalize x.npy -o y.npy --channel-axes 1 --dtype float16",
-         "--dtype: float16 not in {float32,float64}", "exactnorm normalize"),
+        ("normalize x.npy -o y.npy --channel-axes 1 --dtype int8",
+         "--dtype: int8 not in {float32,float64,float16}", "exactnorm normalize"),
         ("normalize x.npy -o y.npy --channel-axes 1 --epsilon few",
          "Could not convert: --epsilon = few", "exactnorm normalize"),
     ],
@@ -457,7 +463,8 @@ def test_info_and_version() -> None:
     assert info["version"] == "0.1.0"
     assert info["targets"]["active"] in info["targets"]["supported"]
     assert set(info["targets"]["supported"]) <= set(info["targets"]["compiled"])
-    assert info["dtypes"] == {"input": DTYPES, "output": ["float32", "float64"]}
+    floating = ["float32", "float64", "bfloat16", "float16"]
+    assert info["dtypes"] == {"input": [*floating, *DTYPES[3:]], "output": floating}
     assert info["threads"] >= 1
     text = succeed("info")
     assert all(target in text for target in info["targets"]["compiled"])

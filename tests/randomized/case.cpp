@@ -22,17 +22,24 @@ auto one_of(Random& random, const Values& values) {
 // A number that `dtype` holds.
 double rounded_to(DType dtype, double value) {
   if (dtype == DType::float64) return value;
+  if (size_of(dtype) == 2 && is_floating(dtype)) {
+    const HalfFormat format = format_of(dtype);
+    return std::isfinite(value) ? rounded(format, std::clamp(value, -largest_of(format), largest_of(format))) : value;
+  }
   if (dtype == DType::float32) {
     constexpr double largest = std::numeric_limits<float>::max();
     return std::isfinite(value) ? static_cast<float>(std::clamp(value, -largest, largest)) : value;
   }
   return with_type(dtype, [&](auto type) {
     using Integer = decltype(type);
-    // Beyond 2^53 the library rounds int64 first, which is another subject.
-    constexpr double most = 0x1p53;
-    constexpr double low = static_cast<double>(std::numeric_limits<Integer>::min());
-    constexpr double high = static_cast<double>(std::numeric_limits<Integer>::max());
-    return std::round(std::clamp(value, std::max(low, -most), std::min(high, most)));
+    if constexpr (std::numeric_limits<Integer>::is_integer) {
+      // Beyond 2^53 the library rounds int64 first, which is another subject.
+      constexpr double most = 0x1p53;
+      constexpr auto low = static_cast<double>(std::numeric_limits<Integer>::min());
+      constexpr auto high = static_cast<double>(std::numeric_limits<Integer>::max());
+      value = std::round(std::clamp(value, std::max(low, -most), std::min(high, most)));
+    }
+    return value;
   });
 }
 
@@ -43,9 +50,8 @@ class Source {
       : random_(random),
         dtype_(dtype),
         content_(content),
-        scale_(std::ldexp(1.0, static_cast<int>(dtype == DType::float32   ? random.between(-30, 30)
-                                                : dtype == DType::float64 ? random.between(-60, 60)
-                                                                          : random.between(0, 6)))),
+        exponents_(exponents_of(dtype)),
+        scale_(std::ldexp(1.0, static_cast<int>(random.between(exponents_.low_scale, exponents_.high_scale)))),
         mean_(content == Content::large_mean ? std::pow(10.0, random.uniform(1, 9)) : random.uniform(-3, 3)),
         outlier_at_(random.between(0, count - 1)),
         step_(static_cast<int>(random.between(1, random.chance(0.5) ? 15 : 60))),
@@ -61,9 +67,7 @@ class Source {
       case Content::tails:
         return random_.chance(0.1) ? 0 : rounded_to(dtype_, tail());
       case Content::subnormal:
-        return rounded_to(dtype_, dtype_ == DType::float32   ? random_.normal() * 0x1p-135
-                                  : dtype_ == DType::float64 ? random_.normal() * 0x1p-1040
-                                                             : random_.normal());
+        return rounded_to(dtype_, std::ldexp(random_.normal(), exponents_.subnormal));
       case Content::outlier:
         return rounded_to(dtype_, at == outlier_at_ ? scale_ * std::ldexp(1.0, step_) : scale_ * random_.normal());
       case Content::growing:
@@ -78,14 +82,35 @@ class Source {
   }
 
  private:
-  double tail() {
-    if (dtype_ == DType::float32) return random_.of_exponent(-149, 126);
-    return dtype_ == DType::float64 ? random_.of_exponent(-140, 120) : random_.of_exponent(0, 62);
+  double tail() { return random_.of_exponent(exponents_.low_tail, exponents_.high_tail); }
+
+  // Of powers of two: the sizes of ordinary numbers, of subnormal ones, and all there are.
+  struct Exponents {
+    int low_scale;
+    int high_scale;
+    int subnormal;
+    int low_tail;
+    int high_tail;
+  };
+  static Exponents exponents_of(DType dtype) {
+    switch (dtype) {
+      case DType::float32:
+        return {-30, 30, -135, -149, 126};
+      case DType::float64:
+        return {-60, 60, -1040, -140, 120};
+      case DType::bfloat16:
+        return {-30, 30, -130, -133, 126};
+      case DType::float16:
+        return {-10, 8, -18, -24, 14};
+      default:
+        return {0, 6, 0, 0, 62};
+    }
   }
 
   Random& random_;
   DType dtype_;
   Content content_;
+  Exponents exponents_;
   double scale_;
   double mean_;
   Index outlier_at_;
@@ -145,11 +170,15 @@ void Case::choose_shape(Random& random, bool dy_outgrows_exponents) {
 
 Case::Case(std::uint64_t case_seed) : seed(case_seed) {
   Random random(seed);
-  constexpr std::array x_dtypes = {DType::float32, DType::float32, DType::float32, DType::float64, DType::float64,
-                                   DType::uint8,   DType::int8,    DType::int16,   DType::int32,   DType::int64};
+  constexpr std::array x_dtypes = {DType::float32,  DType::float32,  DType::float32, DType::float64, DType::float64,
+                                   DType::uint8,    DType::int8,     DType::int16,   DType::int32,   DType::int64,
+                                   DType::bfloat16, DType::bfloat16, DType::float16, DType::float16, DType::uint16,
+                                   DType::uint32,   DType::boolean};
+  constexpr std::array other_dtypes = {DType::float32, DType::float32, DType::float32,  DType::float32,
+                                       DType::float64, DType::float64, DType::bfloat16, DType::float16};
   x_dtype = one_of(random, x_dtypes);
-  dy_dtype = random.chance(0.7) ? DType::float32 : DType::float64;
-  out_dtype = random.chance(0.7) ? DType::float32 : DType::float64;
+  dy_dtype = one_of(random, other_dtypes);
+  out_dtype = one_of(random, other_dtypes);
   // Numbers that outgrow the exponents they began with, beside others that the quick sums cannot take: in one case of
   // six, as they meet seldom by chance.
   const bool dy_outgrows_exponents = random.chance(0.16);

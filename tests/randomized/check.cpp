@@ -8,6 +8,7 @@
 
 #include "randomized/reference.h"
 #include "support/compare.h"
+#include "support/half.h"
 #include "support/oracle.h"
 #include "tensor/element_type.h"
 
@@ -152,7 +153,7 @@ class Checker {
 
   // Whether sums of gradients are rounded to the grid.
   [[nodiscard]] bool is_on_grid() const {
-    return dtype_fits_float32(test_.x_dtype) && test_.dy_dtype == DType::float32;
+    return dtype_fits_float32(test_.x_dtype) && dtype_fits_float32(test_.dy_dtype);
   }
   // What an error in a sum of dy is measured by.
   [[nodiscard]] static Real size_of_sum(const ChannelSumsReference& sums) {
@@ -175,7 +176,7 @@ class Checker {
     }
     const Real right = moments->channel.y(x, gamma, beta);
     const Real scale = scale_of(right, beta);
-    const bool single = test_.out_dtype == DType::float32;
+    const bool single = test_.out_dtype != DType::float64;
     const bool all_single = single && dtype_fits_float32(test_.x_dtype);
     const Real unit(single ? 0x1p-24 : 0x1p-53);
     const bool is_on_grid = is_own && dtype_fits_float32(test_.x_dtype);
@@ -184,8 +185,10 @@ class Checker {
     const double of_mean = is_on_grid ? 0x1p-34 : (all_single ? 0x1p-43 : 0);
     // A subnormal mean is held to the smallest subnormal.
     const Real of_subnormal_mean = abs(Real(gamma)) * moments->channel.inverse_deviation * Real(0x1p-1074);
-    expect_within(name, computed, right,
-                  bound + Real(of_mean * std::fabs(gamma)) + of_subnormal_mean + subnormal_step(), largest_output());
+    expect_within(
+        name, computed, right,
+        with_output_rounding(right, bound + Real(of_mean * std::fabs(gamma)) + of_subnormal_mean + subnormal_step()),
+        largest_output());
   }
 
   void check_dx(const char* name, const GradientsReference& right, const ChannelSumsReference& sums, bool is_frozen,
@@ -199,8 +202,8 @@ class Checker {
     const double x = is_frozen ? 0 : test_.x[element_];
     const Real exact = is_frozen ? right.direct(dy) : right.dx(dy, x);
     const Real rest = is_frozen ? Real(0) : right.rest(x);
-    const bool single = test_.out_dtype == DType::float32;
-    const bool all_single = single && dtype_fits_float32(test_.x_dtype) && test_.dy_dtype == DType::float32;
+    const bool single = test_.out_dtype != DType::float64;
+    const bool all_single = single && dtype_fits_float32(test_.x_dtype) && dtype_fits_float32(test_.dy_dtype);
     const Real unit(single ? 0x1.0001p-24 : 4 * 0x1p-53);
     Real bound = abs(exact) * unit + subnormal_step();
     // Subnormal means and sums are held to the smallest subnormal.
@@ -211,15 +214,25 @@ class Checker {
       bound += abs(exact) * 0x1p-31 + rest * 0x1p-29;
       bound += abs(right.factor) * size_of_sum(sums) / Real(sums.count) * 0x1p-32;
     }
-    expect_within(name, computed, exact, bound, largest_output());
+    expect_within(name, computed, exact, with_output_rounding(exact, bound), largest_output());
   }
 
+  [[nodiscard]] bool is_half_output() const { return size_of(test_.out_dtype) == 2; }
   [[nodiscard]] double largest_output() const {
+    if (is_half_output()) return largest_of(format_of(test_.out_dtype));
     return test_.out_dtype == DType::float32 ? double{std::numeric_limits<float>::max()}
                                              : std::numeric_limits<double>::max();
   }
   // A subnormal output has fewer digits than any relative bound asks for.
-  [[nodiscard]] Real subnormal_step() const { return {test_.out_dtype == DType::float32 ? 0x1p-149 : 0x1p-1074}; }
+  [[nodiscard]] Real subnormal_step() const {
+    if (is_half_output()) return {smallest_of(format_of(test_.out_dtype))};
+    return {test_.out_dtype == DType::float32 ? 0x1p-149 : 0x1p-1074};
+  }
+  // A bound, and what rounding on to an output of 16 bits changes.
+  [[nodiscard]] Real with_output_rounding(const Real& right, const Real& bound) const {
+    if (!is_half_output()) return bound;
+    return bound + (abs(right) + bound) * Real(std::ldexp(1.0, -format_of(test_.out_dtype).significand_bits - 1));
+  }
 
   void fail(const std::string& name, double computed, const std::string& right) {
     if (!problem_.empty()) return;

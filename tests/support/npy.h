@@ -12,8 +12,10 @@
 
 namespace exactnorm::npy {
 
-inline constexpr std::array all_dtypes = {DType::float32, DType::float64, DType::uint8, DType::int8,
-                                          DType::int16,   DType::int32,   DType::int64};
+/// All dtypes that .npy files have.
+inline constexpr std::array npy_dtypes = {DType::float32, DType::float64, DType::float16, DType::uint8,
+                                          DType::int8,    DType::uint16,  DType::int16,   DType::uint32,
+                                          DType::int32,   DType::int64,   DType::boolean};
 inline constexpr bool little = std::endian::native == std::endian::little;
 
 inline std::span<const std::byte> bytes_of(const std::string& text) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "exactnorm/tensor.h"
+#include "support/half.h"
 #include "support/random.h"
 
 namespace exactnorm::testing {
@@ -32,16 +33,26 @@ decltype(auto) with_type(DType dtype, const Visit& visit) {
   switch (dtype) {
     case DType::float32:
       return visit(float{});
+    case DType::bfloat16:
+      return visit(HalfElement<DType::bfloat16>{});
+    case DType::float16:
+      return visit(HalfElement<DType::float16>{});
     case DType::uint8:
       return visit(std::uint8_t{});
     case DType::int8:
       return visit(std::int8_t{});
+    case DType::uint16:
+      return visit(std::uint16_t{});
     case DType::int16:
       return visit(std::int16_t{});
+    case DType::uint32:
+      return visit(std::uint32_t{});
     case DType::int32:
       return visit(std::int32_t{});
     case DType::int64:
       return visit(std::int64_t{});
+    case DType::boolean:
+      return visit(bool{});
     case DType::float64:
       break;
   }
