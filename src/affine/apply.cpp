@@ -4,9 +4,9 @@
 #include <array>
 #include <vector>
 
+#include "simd/cache_line.h"
 #include "tensor/element_type.h"
 #include "traverse/block_reader.h"
-#include "traverse/cache_line.h"
 #include "traverse/traversal.h"
 
 namespace exactnorm {
@@ -75,7 +75,7 @@ void apply_regions(const Traversal& traversal, const ApplyOperands& operands, co
 }
 
 template <typename T>
-void apply_regions_of(const Traversal& traversal, const ApplyOperands& operands, const Coefficients& coefficients) {
+void apply_as(const Traversal& traversal, const ApplyOperands& operands, const Coefficients& coefficients) {
   operands.has_dy() ? apply_regions<T, 3>(traversal, operands, coefficients)
                     : apply_regions<T, 2>(traversal, operands, coefficients);
 }
@@ -84,13 +84,11 @@ void apply_regions_of(const Traversal& traversal, const ApplyOperands& operands,
 
 void apply_box(const LoopNest& nest, const Box& box, const ApplyOperands& operands, const Coefficients& coefficients) {
   const std::span<const Operand> all = operands.all();
-  const Traversal traversal(nest, box, all.size(), Stage::apply);
-  const bool single =
-      operands.out().dtype != DType::float64 &&
-      std::all_of(all.begin(), all.end(), [](const Operand& operand) { return dtype_fits_float32(operand.dtype); });
+  const DType type = type_of_kernels(all);
+  const Index line = is_half_type(type) ? line_size<bfloat16> : line_size<float>;
+  const Traversal traversal(nest, box, all.size(), Stage::apply, line);
   const auto apply = [&](const Coefficients& of_slots) {
-    single ? apply_regions_of<float>(traversal, operands, of_slots)
-           : apply_regions_of<double>(traversal, operands, of_slots);
+    visit_floating(type, [&](auto element) { apply_as<decltype(element)>(traversal, operands, of_slots); });
   };
   const SlotMap& slots = traversal.slots();
   const std::optional<Index> first = first_of_consecutive(nest, box);

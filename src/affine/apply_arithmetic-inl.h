@@ -15,6 +15,7 @@
 
 #include "affine/apply_kernels.h"
 #include "simd/fused_multiply_add-inl.h"
+#include "tensor/element_type.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace exactnorm::HWY_NAMESPACE {
@@ -25,6 +26,10 @@ template <typename T>
 using Tag = hn::CappedTag<T, kMostLanes>;
 template <typename T>
 using Vector = hn::Vec<Tag<T>>;
+
+// What arithmetic takes elements for.
+template <typename Element>
+using Value = std::conditional_t<is_half<Element>, float, Element>;
 
 // Whether a vector's coefficients are one channel's, or those of as many channels as it has lanes.
 enum class Channels { one, each };

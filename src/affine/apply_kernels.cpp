@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
+#include "simd/cache_line.h"
 #include "simd/target.h"
-#include "traverse/cache_line.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "affine/apply_kernels.cpp"
@@ -12,43 +12,44 @@
 #include <hwy/highway.h>
 
 #include "affine/apply_arithmetic-inl.h"
-#include "simd/few_lanes-inl.h"
+#include "simd/elements-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace exactnorm::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-template <bool kStreamed, typename T>
-HWY_INLINE void StoreValues(Vector<T> values, T* to) {
+template <bool kStreamed, typename Element>
+HWY_INLINE void StoreValues(Vector<Value<Element>> values, Element* to) {
   if constexpr (kStreamed) {
-    hn::Stream(values, Tag<T>(), to);
+    StreamElements(values, Tag<Value<Element>>(), to);
   } else {
-    hn::StoreU(values, Tag<T>(), to);
+    StoreElements(values, Tag<Value<Element>>(), to);
   }
 }
 
-template <bool kWithGradient, typename T, bool kAllSingle>
-HWY_INLINE Vector<T> Compute(const T* x, const T* dy, const Arithmetic<kWithGradient, T, kAllSingle>& arithmetic) {
-  const Tag<T> d;
-  return arithmetic(hn::LoadU(d, x), kWithGradient ? hn::LoadU(d, dy) : hn::Zero(d));
+template <bool kWithGradient, typename Element, bool kAllSingle>
+HWY_INLINE Vector<Value<Element>> Compute(const Element* x, const Element* dy,
+                                          const Arithmetic<kWithGradient, Value<Element>, kAllSingle>& arithmetic) {
+  const Tag<Value<Element>> d;
+  return arithmetic(LoadElements(d, x), kWithGradient ? LoadElements(d, dy) : hn::Zero(d));
 }
 
-template <bool kWithGradient, typename T, bool kAllSingle>
-HWY_INLINE void ApplyFew(const ApplyPointers<T>& at, Index count,
-                         const Arithmetic<kWithGradient, T, kAllSingle>& arithmetic) {
-  const Tag<T> d;
+template <bool kWithGradient, typename Element, bool kAllSingle>
+HWY_INLINE void ApplyFew(const ApplyPointers<Element>& at, Index count,
+                         const Arithmetic<kWithGradient, Value<Element>, kAllSingle>& arithmetic) {
+  const Tag<Value<Element>> d;
   const auto few = static_cast<std::size_t>(count);
-  const Vector<T> x = LoadFew(d, at.x, few);
-  StoreFew(arithmetic(x, kWithGradient ? LoadFew(d, at.dy, few) : x), few, d, at.out);
+  const Vector<Value<Element>> x = LoadFewElements(d, at.x, few);
+  StoreFewElements(arithmetic(x, kWithGradient ? LoadFewElements(d, at.dy, few) : x), few, d, at.out);
 }
 
 // Elements from `done` on, while there are whole vectors; returns the first element that was left.
-template <bool kWithGradient, bool kStreamed, typename T, bool kAllSingle>
-HWY_INLINE Index ApplyVectors(const ApplyPointers<T>& at, Index done, Index count,
-                              const Arithmetic<kWithGradient, T, kAllSingle>& c) {
-  const auto width = static_cast<Index>(hn::Lanes(Tag<T>()));
+template <bool kWithGradient, bool kStreamed, typename Element, bool kAllSingle>
+HWY_INLINE Index ApplyVectors(const ApplyPointers<Element>& at, Index done, Index count,
+                              const Arithmetic<kWithGradient, Value<Element>, kAllSingle>& c) {
+  const auto width = static_cast<Index>(hn::Lanes(Tag<Value<Element>>()));
   const auto one = [&](Index i) HWY_ATTR {
-    const Vector<T> value = Compute(at.x + i, kWithGradient ? at.dy + i : nullptr, c);
+    const Vector<Value<Element>> value = Compute(at.x + i, kWithGradient ? at.dy + i : nullptr, c);
     StoreValues<kStreamed>(value, at.out + i);
   };
   for (; done + 4 * width <= count; done += 4 * width) {
@@ -61,10 +62,10 @@ HWY_INLINE Index ApplyVectors(const ApplyPointers<T>& at, Index done, Index coun
   return done;
 }
 
-template <bool kWithGradient, typename T, bool kAllSingle>
-HWY_INLINE void ApplyRun(const ApplyPointers<T>& at, Index count, const Arithmetic<kWithGradient, T, kAllSingle>& c,
-                         Store store) {
-  const auto width = static_cast<Index>(hn::Lanes(Tag<T>()));
+template <bool kWithGradient, typename Element, bool kAllSingle>
+HWY_INLINE void ApplyRun(const ApplyPointers<Element>& at, Index count,
+                         const Arithmetic<kWithGradient, Value<Element>, kAllSingle>& c, Store store) {
+  const auto width = static_cast<Index>(hn::Lanes(Tag<Value<Element>>()));
   if (count < width) {
     ApplyFew(at, count, c);
     return;
@@ -72,12 +73,12 @@ HWY_INLINE void ApplyRun(const ApplyPointers<T>& at, Index count, const Arithmet
   // The last elements, where they are no whole vector, are one that overlaps the one before. It is computed first,
   // since the stores may overwrite what it reads.
   const Index last = count - width;
-  Vector<T> last_value = hn::Zero(Tag<T>());
+  Vector<Value<Element>> last_value = hn::Zero(Tag<Value<Element>>());
   if (count % width != 0 || store == Store::streamed) {
     last_value = Compute(at.x + last, kWithGradient ? at.dy + last : nullptr, c);
   }
   Index done = 0;
-  constexpr Index line = line_size<T>;
+  constexpr Index line = line_size<Element>;
   if (store == Store::streamed && count >= 2 * line) {
     // Whole lines only: a line that is streamed in part, and shared with the next run, costs more than it saves.
     const Index head = elements_to_line(at.out);
@@ -88,44 +89,60 @@ HWY_INLINE void ApplyRun(const ApplyPointers<T>& at, Index count, const Arithmet
   if (done < count) StoreValues<false>(last_value, at.out + last);
 }
 
+// A cache line, past the caches.
+template <typename Element>
+HWY_INLINE void StreamLine(const Element* line, Element* to) {
+  if constexpr (is_half<Element>) {
+    const hn::CappedTag<std::uint16_t, kMostLanes> d;
+    for (Index i = 0; i < line_size<Element>; i += static_cast<Index>(hn::Lanes(d))) {
+      hn::Stream(hn::Load(d, BitsOf(line + i)), d, BitsOf(to + i));
+    }
+  } else {
+    const Tag<Element> d;
+    for (Index i = 0; i < line_size<Element>; i += static_cast<Index>(hn::Lanes(d))) {
+      hn::Stream(hn::Load(d, line + i), d, to + i);
+    }
+  }
+}
+
 // Elements of a line that are not yet whole: the end of one run, with the start of the next to come. Streamed in parts,
 // or stored, such lines would cost more than all others.
-template <typename T>
+template <typename Element>
 class OpenLine {
  public:
-  static constexpr Index size = line_size<T>;
+  static constexpr Index size = line_size<Element>;
 
   [[nodiscard]] Index filled() const { return filled_; }
 
   // The first elements of a run, as many as the line still takes.
   template <bool kWithGradient>
-  HWY_INLINE Index Close(const ApplyPointers<T>& at, const Arithmetic<kWithGradient, T>& c) {
+  HWY_INLINE Index Close(const ApplyPointers<Element>& at, const Arithmetic<kWithGradient, Value<Element>>& c) {
     const Index count = size - filled_;
-    HWY_ALIGN T line[size];
-    (void)ApplyVectors<kWithGradient, false>(ApplyPointers<T>{at.x, at.dy, line}, 0, size, c);
+    HWY_ALIGN Element line[size];
+    (void)ApplyVectors<kWithGradient, false>(ApplyPointers<Element>{at.x, at.dy, line}, 0, size, c);
     std::copy_n(line, count, line_ + filled_);
-    T* to = at.out - filled_;
-    const hn::CappedTag<T, kMostLanes> d;
-    for (Index i = 0; i < size; i += static_cast<Index>(hn::Lanes(d))) hn::Stream(hn::Load(d, line_ + i), d, to + i);
+    Element* to = at.out - filled_;
+    StreamLine(line_, to);
     filled_ = 0;
     return count;
   }
   // The last elements of a run.
   template <bool kWithGradient>
-  HWY_INLINE void Open(const ApplyPointers<T>& at, Index run, Index count, const Arithmetic<kWithGradient, T>& c) {
-    HWY_ALIGN T line[size];
+  HWY_INLINE void Open(const ApplyPointers<Element>& at, Index run, Index count,
+                       const Arithmetic<kWithGradient, Value<Element>>& c) {
+    HWY_ALIGN Element line[size];
     const Index from = run - size;
-    const ApplyPointers<T> last = {at.x + from, kWithGradient ? at.dy + from : nullptr, line};
+    const ApplyPointers<Element> last = {at.x + from, kWithGradient ? at.dy + from : nullptr, line};
     (void)ApplyVectors<kWithGradient, false>(last, 0, size, c);
     std::copy_n(line + size - count, count, line_);
     filled_ = count;
   }
   // Ends at `out`.
-  HWY_INLINE void Store(T* out) const { std::copy_n(line_, filled_, out - filled_); }
+  HWY_INLINE void Store(Element* out) const { std::copy_n(line_, filled_, out - filled_); }
 
  private:
   Index filled_ = 0;
-  HWY_ALIGN T line_[size];
+  HWY_ALIGN Element line_[size];
 };
 
 template <bool kWithGradient, bool kAllSingle, typename T>
@@ -135,13 +152,13 @@ HWY_INLINE Arithmetic<kWithGradient, T, kAllSingle> ArithmeticOfRun(const Coeffi
 }
 
 // Runs that follow each other without a gap, each of some lines.
-template <bool kWithGradient, typename T>
-HWY_INLINE void StreamRuns(ApplyPointers<T> at, Index runs, const RowStrides& strides, Index count,
+template <bool kWithGradient, typename Element>
+HWY_INLINE void StreamRuns(ApplyPointers<Element> at, Index runs, const RowStrides& strides, Index count,
                            const Coefficients& coefficients, bool same_channel) {
-  constexpr Index line = OpenLine<T>::size;
-  OpenLine<T> open;
+  constexpr Index line = OpenLine<Element>::size;
+  OpenLine<Element> open;
   for (Index run = 0; run < runs; ++run) {
-    const Arithmetic c = ArithmeticOfRun<kWithGradient, false, T>(coefficients, same_channel ? 0 : run);
+    const Arithmetic c = ArithmeticOfRun<kWithGradient, false, Value<Element>>(coefficients, same_channel ? 0 : run);
     Index done = 0;
     if (open.filled() != 0) {
       done = open.template Close<kWithGradient>(at, c);
@@ -157,24 +174,24 @@ HWY_INLINE void StreamRuns(ApplyPointers<T> at, Index runs, const RowStrides& st
   open.Store(at.out);
 }
 
-template <bool kWithGradient, bool kAllSingle, typename T>
-HWY_INLINE void ApplyEachRun(ApplyPointers<T> at, Index runs, const RowStrides& strides, Index count,
+template <bool kWithGradient, bool kAllSingle, typename Element>
+HWY_INLINE void ApplyEachRun(ApplyPointers<Element> at, Index runs, const RowStrides& strides, Index count,
                              const Coefficients& coefficients, bool same_channel, Store store) {
   for (Index run = 0; run < runs; ++run) {
     const Index channel = same_channel ? 0 : run;
-    ApplyRun(at, count, ArithmeticOfRun<kWithGradient, kAllSingle, T>(coefficients, channel), store);
+    ApplyRun(at, count, ArithmeticOfRun<kWithGradient, kAllSingle, Value<Element>>(coefficients, channel), store);
     at = at.moved(strides.x, strides.dy, strides.out);
   }
 }
 
-template <bool kWithGradient, typename T>
-HWY_INLINE void ApplyRunsAs(ApplyPointers<T> at, Index runs, const RowStrides& strides, Index count,
+template <bool kWithGradient, typename Element>
+HWY_INLINE void ApplyRunsAs(ApplyPointers<Element> at, Index runs, const RowStrides& strides, Index count,
                             const Coefficients& coefficients, bool same_channel, Store store) {
-  if (store == Store::streamed && strides.out == count && count >= 2 * OpenLine<T>::size) {
+  if (store == Store::streamed && strides.out == count && count >= 2 * OpenLine<Element>::size) {
     StreamRuns<kWithGradient>(at, runs, strides, count, coefficients, same_channel);
     return;
   }
-  if (std::is_same_v<T, float> && !AreSingle<T>(coefficients, 0, same_channel ? 1 : runs)) {
+  if (!std::is_same_v<Element, double> && !AreSingle<Value<Element>>(coefficients, 0, same_channel ? 1 : runs)) {
     ApplyEachRun<kWithGradient, false>(at, runs, strides, count, coefficients, same_channel, store);
   } else {
     ApplyEachRun<kWithGradient, true>(at, runs, strides, count, coefficients, same_channel, store);
@@ -182,41 +199,43 @@ HWY_INLINE void ApplyRunsAs(ApplyPointers<T> at, Index runs, const RowStrides& s
 }
 
 // Some vectors of the columns, of `kRows` rows: coefficients are loaded once.
-template <bool kWithGradient, bool kStreamed, int kRows, bool kAllSingle, typename T>
-HWY_INLINE void ApplyColumns(const ApplyPointers<T>& at, Index columns, const RowStrides strides,
+template <bool kWithGradient, bool kStreamed, int kRows, bool kAllSingle, typename Element>
+HWY_INLINE void ApplyColumns(const ApplyPointers<Element>& at, Index columns, const RowStrides strides,
                              const Coefficients& coefficients, Index channel) {
-  const auto width = static_cast<Index>(hn::Lanes(Tag<T>()));
-  const Columns<T> from(coefficients);
+  const auto width = static_cast<Index>(hn::Lanes(Tag<Value<Element>>()));
+  const Columns<Value<Element>> from(coefficients);
   for (Index column = 0; column < columns; column += width) {
     // The same columns of the rows that come after these.
-    if (column % line_size<T> == 0) {
+    if (column % line_size<Element> == 0) {
       for (Index row = kRows; row < 2 * kRows; ++row) {
         hwy::Prefetch(at.x + row * strides.x + column);
         if constexpr (kWithGradient) hwy::Prefetch(at.dy + row * strides.dy + column);
       }
     }
     const Index first = channel + column;
-    const bool are_single = kAllSingle || AreSingle<T>(coefficients, first, first + width);
-    const Arithmetic<kWithGradient, T, kAllSingle> c(from, first, Channels::each, are_single);
+    const bool are_single = kAllSingle || AreSingle<Value<Element>>(coefficients, first, first + width);
+    const Arithmetic<kWithGradient, Value<Element>, kAllSingle> c(from, first, Channels::each, are_single);
     for (Index row = 0; row < kRows; ++row) {
-      const T* const dy = kWithGradient ? at.dy + row * strides.dy + column : nullptr;
-      const Vector<T> value = Compute(at.x + row * strides.x + column, dy, c);
+      const Element* const dy = kWithGradient ? at.dy + row * strides.dy + column : nullptr;
+      const Vector<Value<Element>> value = Compute(at.x + row * strides.x + column, dy, c);
       StoreValues<kStreamed>(value, at.out + row * strides.out + column);
     }
   }
 }
 
 // One or two vectors' width of all rows, with coefficients in registers.
-template <bool kWithGradient, bool kStreamed, int kVectors, typename T>
-HWY_INLINE void ApplyNarrowRows(ApplyPointers<T> at, Index rows, const RowStrides strides,
+template <bool kWithGradient, bool kStreamed, int kVectors, typename Element>
+HWY_INLINE void ApplyNarrowRows(ApplyPointers<Element> at, Index rows, const RowStrides strides,
                                 const Coefficients& coefficients, bool all_single) {
-  const auto width = static_cast<Index>(hn::Lanes(Tag<T>()));
-  const Arithmetic<kWithGradient, T> first(Columns<T>(coefficients), 0, Channels::each, all_single);
-  const Arithmetic<kWithGradient, T> last(Columns<T>(coefficients), (kVectors - 1) * width, Channels::each, all_single);
+  const auto width = static_cast<Index>(hn::Lanes(Tag<Value<Element>>()));
+  const Arithmetic<kWithGradient, Value<Element>> first(Columns<Value<Element>>(coefficients), 0, Channels::each,
+                                                        all_single);
+  const Arithmetic<kWithGradient, Value<Element>> last(Columns<Value<Element>>(coefficients), (kVectors - 1) * width,
+                                                       Channels::each, all_single);
   for (Index row = 0; row < rows; ++row) {
-    const Vector<T> a = Compute(at.x, at.dy, first);
+    const Vector<Value<Element>> a = Compute(at.x, at.dy, first);
     if constexpr (kVectors > 1) {
-      const Vector<T> b = Compute(at.x + width, kWithGradient ? at.dy + width : nullptr, last);
+      const Vector<Value<Element>> b = Compute(at.x + width, kWithGradient ? at.dy + width : nullptr, last);
       StoreValues<kStreamed>(b, at.out + width);
     }
     StoreValues<kStreamed>(a, at.out);
@@ -225,12 +244,12 @@ HWY_INLINE void ApplyNarrowRows(ApplyPointers<T> at, Index rows, const RowStride
 }
 
 // Fewer columns than a vector has.
-template <bool kWithGradient, typename T>
-HWY_INLINE void ApplyFewColumns(ApplyPointers<T> at, Index rows, Index columns, const RowStrides strides,
+template <bool kWithGradient, typename Element>
+HWY_INLINE void ApplyFewColumns(ApplyPointers<Element> at, Index rows, Index columns, const RowStrides strides,
                                 const Coefficients& coefficients, Index channel, bool all_single) {
-  const PaddedCoefficients<kWithGradient, T> padded(coefficients, channel, columns);
+  const PaddedCoefficients<kWithGradient, Value<Element>> padded(coefficients, channel, columns);
   const Coefficients of_columns = padded.view();
-  const Arithmetic<kWithGradient, T> c(Columns<T>(of_columns), 0, Channels::each, all_single);
+  const Arithmetic<kWithGradient, Value<Element>> c(Columns<Value<Element>>(of_columns), 0, Channels::each, all_single);
   for (Index row = 0; row < rows; ++row) {
     ApplyFew(at, columns, c);
     at = at.moved(strides.x, strides.dy, strides.out);
@@ -238,14 +257,14 @@ HWY_INLINE void ApplyFewColumns(ApplyPointers<T> at, Index rows, Index columns, 
 }
 
 // Whole vectors of columns, some rows at a time.
-template <bool kWithGradient, bool kStreamed, int kRows, bool kAllSingle, typename T>
-HWY_INLINE void ApplyWideRows(const ApplyPointers<T>& at, Index rows, Index columns, const RowStrides& strides,
+template <bool kWithGradient, bool kStreamed, int kRows, bool kAllSingle, typename Element>
+HWY_INLINE void ApplyWideRows(const ApplyPointers<Element>& at, Index rows, Index columns, const RowStrides& strides,
                               const Coefficients& coefficients) {
   // Coefficients of one block stay in L1 beside what is read and written.
-  constexpr Index block_columns = 2048 / static_cast<Index>(sizeof(T));
+  constexpr Index block_columns = 2048 / static_cast<Index>(sizeof(Value<Element>));
   for (Index column = 0; column < columns; column += block_columns) {
     const Index size = std::min(block_columns, columns - column);
-    ApplyPointers<T> block = at.moved(column, column, column);
+    ApplyPointers<Element> block = at.moved(column, column, column);
     Index row = 0;
     for (; row + kRows <= rows; row += kRows) {
       ApplyColumns<kWithGradient, kStreamed, kRows, kAllSingle>(block, size, strides, coefficients, column);
@@ -258,11 +277,11 @@ HWY_INLINE void ApplyWideRows(const ApplyPointers<T>& at, Index rows, Index colu
   }
 }
 
-template <bool kWithGradient, bool kStreamed, typename T>
-HWY_INLINE void ApplyRowsAs(ApplyPointers<T> at, Index rows, Index columns, const RowStrides& strides,
+template <bool kWithGradient, bool kStreamed, typename Element>
+HWY_INLINE void ApplyRowsAs(ApplyPointers<Element> at, Index rows, Index columns, const RowStrides& strides,
                             const Coefficients& coefficients) {
-  const auto width = static_cast<Index>(hn::Lanes(Tag<T>()));
-  const bool all_single = AreSingle<T>(coefficients, 0, columns);
+  const auto width = static_cast<Index>(hn::Lanes(Tag<Value<Element>>()));
+  const bool all_single = AreSingle<Value<Element>>(coefficients, 0, columns);
   const Index whole = columns / width * width;
   // With a second input, more rows at a time would fill the cache too soon.
   constexpr int rows_at_once = kWithGradient ? 2 : 4;
@@ -272,7 +291,7 @@ HWY_INLINE void ApplyRowsAs(ApplyPointers<T> at, Index rows, Index columns, cons
     ApplyNarrowRows<kWithGradient, kStreamed, 1>(at, rows, strides, coefficients, all_single);
   } else if (whole == 2 * width) {
     ApplyNarrowRows<kWithGradient, kStreamed, 2>(at, rows, strides, coefficients, all_single);
-  } else if (std::is_same_v<T, float> && !all_single) {
+  } else if (!std::is_same_v<Element, double> && !all_single) {
     ApplyWideRows<kWithGradient, kStreamed, 1, false>(at, rows, whole, strides, coefficients);
   } else if (kStreamed && columns > few_columns) {
     ApplyWideRows<kWithGradient, kStreamed, 1, true>(at, rows, whole, strides, coefficients);
@@ -288,8 +307,8 @@ HWY_INLINE void ApplyRowsAs(ApplyPointers<T> at, Index rows, Index columns, cons
   }
 }
 
-template <typename T>
-HWY_INLINE void ApplyRows(const ApplyPointers<T>& at, Index rows, Index columns, const RowStrides& strides,
+template <typename Element>
+HWY_INLINE void ApplyRows(const ApplyPointers<Element>& at, Index rows, Index columns, const RowStrides& strides,
                           const Coefficients& c, Store store) {
   if (store == Store::streamed) {
     at.dy == nullptr ? ApplyRowsAs<false, true>(at, rows, columns, strides, c)
@@ -300,22 +319,43 @@ HWY_INLINE void ApplyRows(const ApplyPointers<T>& at, Index rows, Index columns,
   }
 }
 
-void RunsFloat(const ApplyPointers<float>& at, Index runs, const RowStrides& strides, Index count,
-               const Coefficients& c, bool same_channel, Store store) {
+template <typename Element>
+HWY_INLINE void ApplyRuns(const ApplyPointers<Element>& at, Index runs, const RowStrides& strides, Index count,
+                          const Coefficients& c, bool same_channel, Store store) {
   at.dy == nullptr ? ApplyRunsAs<false>(at, runs, strides, count, c, same_channel, store)
                    : ApplyRunsAs<true>(at, runs, strides, count, c, same_channel, store);
 }
-void RunsDouble(const ApplyPointers<double>& at, Index runs, const RowStrides& strides, Index count,
-                const Coefficients& c, bool same_channel, Store store) {
-  at.dy == nullptr ? ApplyRunsAs<false>(at, runs, strides, count, c, same_channel, store)
-                   : ApplyRunsAs<true>(at, runs, strides, count, c, same_channel, store);
+
+void RunsFloat(const ApplyPointers<float>& at, Index runs, const RowStrides& strides, Index count,
+               const Coefficients& c, bool same_channel, Store store) {
+  ApplyRuns(at, runs, strides, count, c, same_channel, store);
 }
 void RowsFloat(const ApplyPointers<float>& at, Index rows, Index columns, const RowStrides& strides,
                const Coefficients& c, Store store) {
   ApplyRows(at, rows, columns, strides, c, store);
 }
+void RunsDouble(const ApplyPointers<double>& at, Index runs, const RowStrides& strides, Index count,
+                const Coefficients& c, bool same_channel, Store store) {
+  ApplyRuns(at, runs, strides, count, c, same_channel, store);
+}
 void RowsDouble(const ApplyPointers<double>& at, Index rows, Index columns, const RowStrides& strides,
                 const Coefficients& c, Store store) {
+  ApplyRows(at, rows, columns, strides, c, store);
+}
+void RunsBfloat16(const ApplyPointers<bfloat16>& at, Index runs, const RowStrides& strides, Index count,
+                  const Coefficients& c, bool same_channel, Store store) {
+  ApplyRuns(at, runs, strides, count, c, same_channel, store);
+}
+void RowsBfloat16(const ApplyPointers<bfloat16>& at, Index rows, Index columns, const RowStrides& strides,
+                  const Coefficients& c, Store store) {
+  ApplyRows(at, rows, columns, strides, c, store);
+}
+void RunsFloat16(const ApplyPointers<float16>& at, Index runs, const RowStrides& strides, Index count,
+                 const Coefficients& c, bool same_channel, Store store) {
+  ApplyRuns(at, runs, strides, count, c, same_channel, store);
+}
+void RowsFloat16(const ApplyPointers<float16>& at, Index rows, Index columns, const RowStrides& strides,
+                 const Coefficients& c, Store store) {
   ApplyRows(at, rows, columns, strides, c, store);
 }
 
@@ -326,9 +366,13 @@ HWY_AFTER_NAMESPACE();
 namespace exactnorm {
 
 HWY_EXPORT(RunsFloat);
-HWY_EXPORT(RunsDouble);
 HWY_EXPORT(RowsFloat);
+HWY_EXPORT(RunsDouble);
 HWY_EXPORT(RowsDouble);
+HWY_EXPORT(RunsBfloat16);
+HWY_EXPORT(RowsBfloat16);
+HWY_EXPORT(RunsFloat16);
+HWY_EXPORT(RowsFloat16);
 
 void flush_streams() noexcept { hwy::FlushStream(); }
 
@@ -338,19 +382,39 @@ void apply_runs(const ApplyPointers<float>& at, Index runs, const RowStrides& st
   HWY_DISPATCH_TABLE(RunsFloat)[active_target_index()](at, runs, strides, count, coefficients, same_channel, store);
 }
 template <>
-void apply_runs(const ApplyPointers<double>& at, Index runs, const RowStrides& strides, Index count,
-                const Coefficients& coefficients, bool same_channel, Store store) {
-  HWY_DISPATCH_TABLE(RunsDouble)[active_target_index()](at, runs, strides, count, coefficients, same_channel, store);
-}
-template <>
 void apply_rows(const ApplyPointers<float>& at, Index rows, Index columns, const RowStrides& strides,
                 const Coefficients& coefficients, Store store) {
   HWY_DISPATCH_TABLE(RowsFloat)[active_target_index()](at, rows, columns, strides, coefficients, store);
 }
 template <>
+void apply_runs(const ApplyPointers<double>& at, Index runs, const RowStrides& strides, Index count,
+                const Coefficients& coefficients, bool same_channel, Store store) {
+  HWY_DISPATCH_TABLE(RunsDouble)[active_target_index()](at, runs, strides, count, coefficients, same_channel, store);
+}
+template <>
 void apply_rows(const ApplyPointers<double>& at, Index rows, Index columns, const RowStrides& strides,
                 const Coefficients& coefficients, Store store) {
   HWY_DISPATCH_TABLE(RowsDouble)[active_target_index()](at, rows, columns, strides, coefficients, store);
+}
+template <>
+void apply_runs(const ApplyPointers<bfloat16>& at, Index runs, const RowStrides& strides, Index count,
+                const Coefficients& coefficients, bool same_channel, Store store) {
+  HWY_DISPATCH_TABLE(RunsBfloat16)[active_target_index()](at, runs, strides, count, coefficients, same_channel, store);
+}
+template <>
+void apply_rows(const ApplyPointers<bfloat16>& at, Index rows, Index columns, const RowStrides& strides,
+                const Coefficients& coefficients, Store store) {
+  HWY_DISPATCH_TABLE(RowsBfloat16)[active_target_index()](at, rows, columns, strides, coefficients, store);
+}
+template <>
+void apply_runs(const ApplyPointers<float16>& at, Index runs, const RowStrides& strides, Index count,
+                const Coefficients& coefficients, bool same_channel, Store store) {
+  HWY_DISPATCH_TABLE(RunsFloat16)[active_target_index()](at, runs, strides, count, coefficients, same_channel, store);
+}
+template <>
+void apply_rows(const ApplyPointers<float16>& at, Index rows, Index columns, const RowStrides& strides,
+                const Coefficients& coefficients, Store store) {
+  HWY_DISPATCH_TABLE(RowsFloat16)[active_target_index()](at, rows, columns, strides, coefficients, store);
 }
 
 }  // namespace exactnorm

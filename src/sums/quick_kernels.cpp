@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "simd/cache_line.h"
 #include "simd/prefetch.h"
 #include "simd/target.h"
 #include "traverse/tuning.h"
@@ -12,7 +13,7 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
-#include "simd/few_lanes-inl.h"
+#include "simd/elements-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace exactnorm::HWY_NAMESPACE {
@@ -32,9 +33,13 @@ HWY_INLINE void AddToPair(QuickV value, QuickV& high, QuickV& low) {
   low = hn::Add(low, error);
 }
 
-HWY_INLINE QuickV Promoted(const float* from) { return hn::PromoteTo(QuickD(), hn::LoadU(QuickNarrow(), from)); }
-HWY_INLINE QuickV PromotedFew(const float* from, std::size_t count) {
-  return hn::PromoteTo(QuickD(), LoadFew(QuickNarrow(), from, count));
+template <typename Element>
+HWY_INLINE QuickV Promoted(const Element* from) {
+  return hn::PromoteTo(QuickD(), LoadElements(QuickNarrow(), from));
+}
+template <typename Element>
+HWY_INLINE QuickV PromotedFew(const Element* from, std::size_t count) {
+  return hn::PromoteTo(QuickD(), LoadFewElements(QuickNarrow(), from, count));
 }
 
 // sum + value. Conversions and additions share execution units on some processors (AMD Zen 4), where a multiplication
@@ -61,19 +66,20 @@ class Adder {
 };
 
 // What a vector of elements adds to the sums of its slots.
-template <bool kGradients, bool kCentred>
+template <typename Element, bool kGradients, bool kCentred>
 struct Terms {
   static constexpr int sums = kGradients ? static_cast<int>(gradient_sums_count) : static_cast<int>(moment_sums);
 
   // The centre is subtracted by one kind of units or the other, for vectors in `turn`.
-  static HWY_INLINE void Add(const Adder& add, int turn, const float* x, const float* dy, QuickV centre, QuickV* to) {
+  static HWY_INLINE void Add(const Adder& add, int turn, const Element* x, const Element* dy, QuickV centre,
+                             QuickV* to) {
     QuickV d = Promoted(x);
     if constexpr (kCentred) d = turn % 2 == 0 ? hn::Sub(d, centre) : add.Difference(d, centre);
     AddTerms(add, kGradients ? Promoted(dy) : d, d, to);
   }
 
   // The first `count` elements of a vector; nothing beyond them is read.
-  static HWY_INLINE void AddFew(const Adder& add, const float* x, const float* dy, std::size_t count, QuickV centre,
+  static HWY_INLINE void AddFew(const Adder& add, const Element* x, const Element* dy, std::size_t count, QuickV centre,
                                 QuickV* to) {
     QuickV d = PromotedFew(x, count);
     if constexpr (kCentred) d = hn::IfThenElseZero(hn::FirstN(QuickD(), count), hn::Sub(d, centre));
@@ -82,7 +88,7 @@ struct Terms {
 
   // The lanes of a vector that `is_new` names; elements of the others were added before. Loads of whole vectors take
   // less time than those of a few elements.
-  static HWY_INLINE void AddNew(const Adder& add, const float* x, const float* dy, QuickM is_new, QuickV centre,
+  static HWY_INLINE void AddNew(const Adder& add, const Element* x, const Element* dy, QuickM is_new, QuickV centre,
                                 QuickV* to) {
     QuickV d = Promoted(x);
     if constexpr (kCentred) d = hn::Sub(d, centre);
@@ -110,11 +116,14 @@ HWY_INLINE QuickM LastLanes(Index few) {
 }
 
 // dy + by; null where there is no dy.
-HWY_INLINE const float* Later(const float* dy, Index by) { return dy == nullptr ? nullptr : dy + by; }
+template <typename Element>
+HWY_INLINE const Element* Later(const Element* dy, Index by) {
+  return dy == nullptr ? nullptr : dy + by;
+}
 
 // ---- runs: all lanes belong to one slot
 
-template <bool kGradients, bool kCentred>
+template <typename Element, bool kGradients, bool kCentred>
 class RunAdder {
  public:
   HWY_INLINE explicit RunAdder(const double* centre) : centre_(hn::Set(QuickD(), kCentred ? *centre : 0.0)) {
@@ -124,14 +133,14 @@ class RunAdder {
     }
   }
 
-  HWY_INLINE void Add(const QuickBlock& block) {
+  HWY_INLINE void Add(const QuickBlock<Element>& block) {
     // Rows of more steps than a chain takes come in parts.
     const Index part = kMostSteps * kChains * static_cast<Index>(hn::Lanes(QuickD()));
     if (block.count <= part) {
       AddRows(block);
       return;
     }
-    QuickBlock row = block;
+    QuickBlock<Element> row = block;
     row.rows = 1;
     for (Index i = 0; i < block.rows; ++i) {
       for (Index at = 0; at < block.count; at += part) {
@@ -155,17 +164,17 @@ class RunAdder {
   }
 
  private:
-  using Term = Terms<kGradients, kCentred>;
+  using Term = Terms<Element, kGradients, kCentred>;
   static constexpr int kSums = Term::sums;
   static constexpr int kChains = kGradients ? 2 : 4;
-  static constexpr Index kLine = 16;  // elements
+  static constexpr Index kLine = line_size<Element>;
   // Beside the steps of a chain: joining the chains, and the lanes of their sum.
   static constexpr Index kMostSteps = 32;
   static_assert(kMostSteps + 2 + 3 + 1 <= quick_chain);
 
   // Rows of at most kMostSteps * kChains vectors. What follows the last whole step of each is known before: up to
   // kChains - 1 vectors, and a part of one.
-  HWY_INLINE void AddRows(const QuickBlock& block) {
+  HWY_INLINE void AddRows(const QuickBlock<Element>& block) {
     const auto width = static_cast<Index>(hn::Lanes(QuickD()));
     const Index rest = block.count % (kChains * width);
     const Index vectors = rest / width;
@@ -177,14 +186,14 @@ class RunAdder {
   }
 
   template <int kVectors>
-  HWY_INLINE void AddRowsOf(const QuickBlock& block, Index few) {
+  HWY_INLINE void AddRowsOf(const QuickBlock<Element>& block, Index few) {
     const auto width = static_cast<Index>(hn::Lanes(QuickD()));
     const Index steps = block.count / (kChains * width);
     const Index whole = steps * kChains * width;
     const Index steps_of_row = steps + (whole < block.count ? 1 : 0);
     const QuickM is_new = LastLanes(few);
-    const float* x = block.x;
-    const float* dy = block.dy;
+    const Element* x = block.x;
+    const Element* dy = block.dy;
     for (Index row = 0; row < block.rows; ++row) {
       if (steps_ + steps_of_row > kMostSteps) Flush();
       steps_ += steps_of_row;
@@ -207,14 +216,14 @@ class RunAdder {
     }
   }
 
-  static HWY_INLINE void Prefetch(const float* x, const float* dy, Index count) {
+  static HWY_INLINE void Prefetch(const Element* x, const Element* dy, Index count) {
     for (Index line = 0; line < count; line += kLine) {
       prefetch_to_l2(x + line);
       if constexpr (kGradients) prefetch_to_l2(dy + line);
     }
   }
 
-  HWY_INLINE void AddVector(const float* x, const float* dy, int chain) {
+  HWY_INLINE void AddVector(const Element* x, const Element* dy, int chain) {
     Term::Add(add_, chain, x, dy, centre_, chains_[chain]);
   }
 
@@ -242,9 +251,9 @@ class RunAdder {
   bool flushed_ = false;
 };
 
-template <bool kGradients, bool kCentred>
-HWY_INLINE void AddRuns(const QuickBlock& block, const double* centre, const QuickColumns& to) {
-  RunAdder<kGradients, kCentred> adder(centre);
+template <bool kGradients, bool kCentred, typename Element>
+HWY_INLINE void AddRuns(const QuickBlock<Element>& block, const double* centre, const QuickColumns& to) {
+  RunAdder<Element, kGradients, kCentred> adder(centre);
   adder.Add(block);
   adder.Store(to);
 }
@@ -252,13 +261,13 @@ HWY_INLINE void AddRuns(const QuickBlock& block, const double* centre, const Qui
 // ---- lanes: each lane belongs to a slot of its own
 
 // A few vectors of columns at a time go down the rows, with their sums in registers.
-template <bool kGradients, bool kCentred>
+template <typename Element, bool kGradients, bool kCentred>
 class LaneAdder {
  public:
-  static HWY_INLINE void Run(const QuickBlock& block, const double* centres, const QuickColumns& to) {
+  static HWY_INLINE void Run(const QuickBlock<Element>& block, const double* centres, const QuickColumns& to) {
     // Rows whose lines stay in L1 cache from one strip to the next, as strips share lines.
     for (Index row = 0; row < block.rows; row += kMostRows) {
-      QuickBlock some = block;
+      QuickBlock<Element> some = block;
       some.x += row * block.x_stride;
       some.dy = Later(block.dy, row * block.dy_stride);
       some.rows = std::min(kMostRows, block.rows - row);
@@ -267,16 +276,16 @@ class LaneAdder {
   }
 
  private:
-  using Term = Terms<kGradients, kCentred>;
+  using Term = Terms<Element, kGradients, kCentred>;
   static constexpr int kSums = Term::sums;
   static constexpr Index kWidth = static_cast<Index>(hn::MaxLanes(QuickD()));
   // As many as registers hold the sums of.
   static constexpr int kVectors = (HWY_TARGET <= HWY_AVX3 ? 16 : 8) / kSums;
-  static constexpr Index kLine = 16;  // elements
+  static constexpr Index kLine = line_size<Element>;
   static constexpr Index kMostRows = 32;
   static_assert(kMostRows + 2 <= quick_chain);
 
-  static HWY_INLINE void AddRows(const QuickBlock& block, const double* centres, const QuickColumns& to) {
+  static HWY_INLINE void AddRows(const QuickBlock<Element>& block, const double* centres, const QuickColumns& to) {
     Index at = 0;
     Index prefetched = 0;
     for (; at + kVectors * kWidth <= block.count; at += kVectors * kWidth) {
@@ -289,8 +298,8 @@ class LaneAdder {
 
   // `few` columns of the last vector.
   template <int kCount>
-  static HWY_INLINE void AddStrip(const QuickBlock& block, const double* centres, const QuickColumns& to, Index at,
-                                  Index few, Index& prefetched) {
+  static HWY_INLINE void AddStrip(const QuickBlock<Element>& block, const double* centres, const QuickColumns& to,
+                                  Index at, Index few, Index& prefetched) {
     const Adder add;
     QuickV sums[kCount][kSums];
     QuickV centre[kCount];
@@ -298,8 +307,8 @@ class LaneAdder {
       centre[i] = kCentred ? hn::LoadU(QuickD(), centres + at + i * kWidth) : hn::Zero(QuickD());
       for (int s = 0; s < kSums; ++s) sums[i][s] = hn::Zero(QuickD());
     }
-    const float* x = block.x + at;
-    const float* dy = Later(block.dy, at);
+    const Element* x = block.x + at;
+    const Element* dy = Later(block.dy, at);
     const bool is_whole = kCount > 1 || few == kWidth;
     for (Index row = 0; row < block.rows; ++row) {
       if (is_whole) {
@@ -325,7 +334,7 @@ class LaneAdder {
   }
 
   // The lines of the next block, in the order of memory.
-  static HWY_INLINE void Prefetch(const QuickBlock& block, Index count, Index& prefetched) {
+  static HWY_INLINE void Prefetch(const QuickBlock<Element>& block, Index count, Index& prefetched) {
     for (Index i = 0; i < count; i += kLine) {
       prefetch_to_l2(block.x + block.prefetch + prefetched);
       if constexpr (kGradients) prefetch_to_l2(block.dy + block.prefetch + prefetched);
@@ -336,12 +345,12 @@ class LaneAdder {
 
 // ---- short runs: some channels at a time, a vector of sums for each
 
-template <bool kGradients, bool kCentred>
+template <typename Element, bool kGradients, bool kCentred>
 class ShortRunAdder {
  public:
-  static HWY_INLINE void Run(const QuickBlock& block, const double* centres, const QuickColumns& to) {
+  static HWY_INLINE void Run(const QuickBlock<Element>& block, const double* centres, const QuickColumns& to) {
     if constexpr (kWidth < 4) {  // rows are too long for the chains of narrow vectors
-      QuickBlock channel = block;
+      QuickBlock<Element> channel = block;
       for (Index i = 0; i < block.channels; ++i) {
         AddRuns<kGradients, kCentred>(channel, kCentred ? centres + i : nullptr, to.from(i));
         channel.x += block.x_channel_stride;
@@ -350,7 +359,7 @@ class ShortRunAdder {
       return;
     }
     for (Index first = 0; first < block.channels; first += kChannels) {
-      QuickBlock strip = block;
+      QuickBlock<Element> strip = block;
       strip.x += first * block.x_channel_stride;
       strip.dy = Later(block.dy, first * block.dy_channel_stride);
       strip.channels = std::min(kChannels, block.channels - first);
@@ -359,7 +368,7 @@ class ShortRunAdder {
   }
 
  private:
-  using Term = Terms<kGradients, kCentred>;
+  using Term = Terms<Element, kGradients, kCentred>;
   static constexpr int kSums = Term::sums;
   // Channels whose sums fit in L1 cache.
   static constexpr Index kChannels = kGradients ? 32 : 64;
@@ -376,7 +385,7 @@ class ShortRunAdder {
     return vectors / 2 + 1;
   }
 
-  static HWY_INLINE void RunStrip(const QuickBlock& block, const double* centres, const QuickColumns& to) {
+  static HWY_INLINE void RunStrip(const QuickBlock<Element>& block, const double* centres, const QuickColumns& to) {
     static_assert(kWidth < 4 || StepsOf(longest_short_run) < kMostSteps);
     HWY_ALIGN Sums sums;
     const Index most_rows = kMostSteps - StepsOf(block.count);
@@ -387,9 +396,10 @@ class ShortRunAdder {
     }
   }
 
-  static HWY_INLINE void AddRow(const QuickBlock& block, Index row, const double* centres, bool is_first, Sums& sums) {
-    const float* x = block.x + row * block.x_stride;
-    const float* dy = Later(block.dy, row * block.dy_stride);
+  static HWY_INLINE void AddRow(const QuickBlock<Element>& block, Index row, const double* centres, bool is_first,
+                                Sums& sums) {
+    const Element* x = block.x + row * block.x_stride;
+    const Element* dy = Later(block.dy, row * block.dy_stride);
     const Adder add;
     const Index few = block.count % kWidth;
     const Index whole = block.count - few;
@@ -430,25 +440,38 @@ class ShortRunAdder {
   }
 };
 
-void RunsMoments(const QuickBlock& block, const double* centre, const QuickColumns& to) {
-  centre == nullptr ? AddRuns<false, false>(block, centre, to) : AddRuns<false, true>(block, centre, to);
+template <bool kGradients, bool kCentred, typename Element>
+HWY_INLINE void AddBlock(QuickWay way, const QuickBlock<Element>& block, const double* centres,
+                         const QuickColumns& to) {
+  switch (way) {
+    case QuickWay::runs:
+      return AddRuns<kGradients, kCentred>(block, centres, to);
+    case QuickWay::short_runs:
+      return ShortRunAdder<Element, kGradients, kCentred>::Run(block, centres, to);
+    case QuickWay::lanes:
+      return LaneAdder<Element, kGradients, kCentred>::Run(block, centres, to);
+  }
 }
-void RunsGradients(const QuickBlock& block, const double* centre, const QuickColumns& to) {
-  AddRuns<true, true>(block, centre, to);
+
+template <typename Element>
+HWY_INLINE void Add(QuickWay way, const QuickBlock<Element>& block, const double* centres, const QuickColumns& to) {
+  if (block.dy != nullptr) {
+    AddBlock<true, true>(way, block, centres, to);
+  } else if (centres != nullptr) {
+    AddBlock<false, true>(way, block, centres, to);
+  } else {
+    AddBlock<false, false>(way, block, centres, to);
+  }
 }
-void ShortRunsMoments(const QuickBlock& block, const double* centres, const QuickColumns& to) {
-  centres == nullptr ? ShortRunAdder<false, false>::Run(block, centres, to)
-                     : ShortRunAdder<false, true>::Run(block, centres, to);
+
+void AddFloat(QuickWay way, const QuickBlock<float>& block, const double* centres, const QuickColumns& to) {
+  Add(way, block, centres, to);
 }
-void ShortRunsGradients(const QuickBlock& block, const double* centres, const QuickColumns& to) {
-  ShortRunAdder<true, true>::Run(block, centres, to);
+void AddBfloat16(QuickWay way, const QuickBlock<bfloat16>& block, const double* centres, const QuickColumns& to) {
+  Add(way, block, centres, to);
 }
-void LanesMoments(const QuickBlock& block, const double* centres, const QuickColumns& to) {
-  centres == nullptr ? LaneAdder<false, false>::Run(block, centres, to)
-                     : LaneAdder<false, true>::Run(block, centres, to);
-}
-void LanesGradients(const QuickBlock& block, const double* centres, const QuickColumns& to) {
-  LaneAdder<true, true>::Run(block, centres, to);
+void AddFloat16(QuickWay way, const QuickBlock<float16>& block, const double* centres, const QuickColumns& to) {
+  Add(way, block, centres, to);
 }
 
 }  // namespace exactnorm::HWY_NAMESPACE
@@ -457,35 +480,21 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace exactnorm {
 
-HWY_EXPORT(RunsMoments);
-HWY_EXPORT(RunsGradients);
-HWY_EXPORT(ShortRunsMoments);
-HWY_EXPORT(ShortRunsGradients);
-HWY_EXPORT(LanesMoments);
-HWY_EXPORT(LanesGradients);
+HWY_EXPORT(AddFloat);
+HWY_EXPORT(AddBfloat16);
+HWY_EXPORT(AddFloat16);
 
-void add_quick_runs(const QuickBlock& block, const double* centre, const QuickColumns& to) {
-  if (block.dy == nullptr) {
-    HWY_DISPATCH_TABLE(RunsMoments)[active_target_index()](block, centre, to);
-  } else {
-    HWY_DISPATCH_TABLE(RunsGradients)[active_target_index()](block, centre, to);
-  }
+template <>
+void add_quick(QuickWay way, const QuickBlock<float>& block, const double* centres, const QuickColumns& to) {
+  HWY_DISPATCH_TABLE(AddFloat)[active_target_index()](way, block, centres, to);
 }
-
-void add_quick_short_runs(const QuickBlock& block, const double* centres, const QuickColumns& to) {
-  if (block.dy == nullptr) {
-    HWY_DISPATCH_TABLE(ShortRunsMoments)[active_target_index()](block, centres, to);
-  } else {
-    HWY_DISPATCH_TABLE(ShortRunsGradients)[active_target_index()](block, centres, to);
-  }
+template <>
+void add_quick(QuickWay way, const QuickBlock<bfloat16>& block, const double* centres, const QuickColumns& to) {
+  HWY_DISPATCH_TABLE(AddBfloat16)[active_target_index()](way, block, centres, to);
 }
-
-void add_quick_lanes(const QuickBlock& block, const double* centres, const QuickColumns& to) {
-  if (block.dy == nullptr) {
-    HWY_DISPATCH_TABLE(LanesMoments)[active_target_index()](block, centres, to);
-  } else {
-    HWY_DISPATCH_TABLE(LanesGradients)[active_target_index()](block, centres, to);
-  }
+template <>
+void add_quick(QuickWay way, const QuickBlock<float16>& block, const double* centres, const QuickColumns& to) {
+  HWY_DISPATCH_TABLE(AddFloat16)[active_target_index()](way, block, centres, to);
 }
 
 }  // namespace exactnorm

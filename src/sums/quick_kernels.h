@@ -4,8 +4,8 @@
 
 #include "exactnorm/tensor.h"
 
-// The vector code of quick sums: plain float64 sums of float32 elements, in short chains, each chain's sum added to a
-// pair of float64 numbers without a rounding error.
+// The vector code of quick sums: plain float64 sums of elements that float32 holds, in short chains, each chain's sum
+// added to a pair of float64 numbers without a rounding error.
 //
 //     moments:    d = x - centre,  sums of d, d * d
 //     gradients:  d = x - centre,  sums of dy, dy * d, dy * dy, d * d
@@ -44,10 +44,11 @@ inline void add_to_pair(double value, double& high, double& low) noexcept {
   high = sum;
 }
 
-/// `rows` rows of `count` neighbouring elements. dy is null for moments.
+/// `rows` rows of `count` neighbouring elements, float, bfloat16 or float16. dy is null for moments.
+template <typename Element>
 struct QuickBlock {
-  const float* x = nullptr;
-  const float* dy = nullptr;
+  const Element* x = nullptr;
+  const Element* dy = nullptr;
   Index x_stride = 0;  // elements from a row to the next
   Index dy_stride = 0;
   Index x_channel_stride = 0;  // of short runs: elements from a channel to the next
@@ -60,15 +61,19 @@ struct QuickBlock {
   Index prefetch = 0;
 };
 
-/// All elements belong to slot 0 of `to`. `centre` is null for 0.
-void add_quick_runs(const QuickBlock& block, const double* centre, const QuickColumns& to);
+/// How a block's elements belong to slots, and have centres.
+enum class QuickWay {
+  /// All to slot 0, with centre 0.
+  runs,
+  /// `rows` rows of each of `channels` channels, of at most longest_short_run elements (traverse/tuning.h): channel i
+  /// belongs to slot i, and has centre i. Rows are taken in the order of memory, all channels' first rows first.
+  short_runs,
+  /// Element i of a row to slot i, with centre i. `centres` have room as QuickColumns do.
+  lanes
+};
 
-/// `rows` rows of each of `channels` channels, of at most longest_short_run elements (traverse/tuning.h): channel i
-/// belongs to slot i of `to`, and has centre i. Rows are taken in the order of memory, all channels' first rows first.
-void add_quick_short_runs(const QuickBlock& block, const double* centres, const QuickColumns& to);
-
-/// Element i of a row belongs to slot i of `to`, and has centre i, in an array with room as QuickColumns have it;
-/// `centres` is null for zeros.
-void add_quick_lanes(const QuickBlock& block, const double* centres, const QuickColumns& to);
+/// Adds a block to sums. `centres` is null for zeros.
+template <typename Element>
+void add_quick(QuickWay way, const QuickBlock<Element>& block, const double* centres, const QuickColumns& to);
 
 }  // namespace exactnorm

@@ -9,11 +9,11 @@ namespace exactnorm {
 
 namespace {
 
-template <std::size_t kOperands>
-QuickBlock quick_block(const Block<float, kOperands>& block) {
+template <typename Element, std::size_t kOperands>
+QuickBlock<Element> quick_block(const Block<Element, kOperands>& block) {
   constexpr std::size_t x = kOperands - 1;
-  QuickBlock quick{block.data[x],  nullptr,     block.strides[x], 0, block.channel_strides[x], 0, block.rows,
-                   block.channels, block.count, block.prefetch};
+  QuickBlock<Element> quick{block.data[x],  nullptr,     block.strides[x], 0, block.channel_strides[x], 0, block.rows,
+                            block.channels, block.count, block.prefetch};
   if constexpr (kOperands == 2) {
     quick.dy = block.data[0];
     quick.dy_stride = block.strides[0];
@@ -22,20 +22,17 @@ QuickBlock quick_block(const Block<float, kOperands>& block) {
   return quick;
 }
 
-template <std::size_t kOperands>
+template <typename Element, std::size_t kOperands>
 void add_regions(const Traversal& traversal, std::span<const Operand> operands, const double* centres,
                  const QuickColumns& columns) {
-  BlockReader<float, kOperands> reader(traversal, operands);
+  BlockReader<Element, kOperands> reader(traversal, operands);
   traversal.visit([&](const Region& region) {
-    reader.read(region, [&](const Block<float, kOperands>& block) {
+    reader.read(region, [&](const Block<Element, kOperands>& block) {
       const double* centre = centres == nullptr ? nullptr : centres + block.slot;
-      if (traversal.is_lanes()) {
-        add_quick_lanes(quick_block(block), centre, columns.from(block.slot));
-      } else if (block.channels > 1) {
-        add_quick_short_runs(quick_block(block), centre, columns.from(block.slot));
-      } else {
-        add_quick_runs(quick_block(block), centre, columns.from(block.slot));
-      }
+      const QuickWay way = traversal.is_lanes() ? QuickWay::lanes
+                           : block.channels > 1 ? QuickWay::short_runs
+                                                : QuickWay::runs;
+      add_quick(way, quick_block(block), centre, columns.from(block.slot));
     });
   });
 }
@@ -72,8 +69,13 @@ void QuickSums::add_box(const LoopNest& nest, const Box& box, std::span<const Op
                         std::span<const double> centres) {
   const Traversal traversal(nest, box, operands.size());
   const auto add = [&](const double* slot_centres, const QuickColumns& to) {
-    operands.size() == 1 ? add_regions<1>(traversal, operands, slot_centres, to)
-                         : add_regions<2>(traversal, operands, slot_centres, to);
+    visit_floating(type_of_kernels(operands), [&](auto element) {
+      using Element = decltype(element);
+      if constexpr (sizeof(Element) <= sizeof(float)) {
+        operands.size() == 1 ? add_regions<Element, 1>(traversal, operands, slot_centres, to)
+                             : add_regions<Element, 2>(traversal, operands, slot_centres, to);
+      }
+    });
   };
   const SlotMap& slots = traversal.slots();
   if (slots.is_identity()) {

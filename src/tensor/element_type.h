@@ -66,6 +66,10 @@ inline constexpr bool is_half = std::is_same_v<T, bfloat16> || std::is_same_v<T,
 template <typename T>
 inline constexpr bool fits_float32 = std::is_same_v<T, float> || sizeof(T) <= 2;
 
+[[nodiscard]] inline bool is_half_type(DType dtype) noexcept {
+  return dtype == DType::bfloat16 || dtype == DType::float16;
+}
+
 [[nodiscard]] inline bool dtype_fits_float32(DType dtype) noexcept {
   return dtype == DType::float32 || size_of(dtype) <= 2;
 }

@@ -13,7 +13,8 @@
 namespace exactnorm {
 
 /// A small buffer, in L1 cache, through which elements pass that do not lie as vector code needs them
-/// (strided, of another type, too few at a time): side by side, as float32 or float64.
+/// (strided, of another type, too few at a time): side by side, as float32 or float64, or as bfloat16 or float16 where
+/// all of a call's tensors are.
 template <typename T>
 class PackedTile {
  public:
@@ -25,7 +26,7 @@ class PackedTile {
   void put(const Operand& x, Index offset, Index count, Index stride, Index at) {
     visit_dtype(x.dtype, [&](auto element) {
       using Element = decltype(element);
-      if constexpr (sizeof(T) == 8 || fits_float32<Element>) {
+      if constexpr (holds<Element>) {
         const auto* const from = static_cast<const Element*>(x.data) + offset;
         if constexpr (is_half<Element> && std::is_same_v<T, float>) {
           if (stride == 1) {
@@ -37,26 +38,31 @@ class PackedTile {
       }
     });
   }
-  void put_zeros(Index count, Index at) { std::fill_n(values_.data() + at, count, T{0}); }
+  void put_zeros(Index count, Index at) { std::fill_n(values_.data() + at, count, T{}); }
 
-  /// Copies `count` elements from position `at` of the buffer on to an output. `streamed`: past the caches, where
-  /// elements are of 16 bits.
-  void take(const OutputOperand& y, Index offset, Index count, Index stride, Index at, bool streamed) {
+  /// Copies `count` elements from position `at` of the buffer on to an output.
+  void take(const OutputOperand& y, Index offset, Index count, Index stride, Index at) {
     const T* const from = values_.data() + at;
     visit_floating(y.dtype, [&](auto element) {
       using Element = decltype(element);
-      auto* const to = static_cast<Element*>(y.data) + offset;
-      if constexpr (is_half<Element> && std::is_same_v<T, float>) {
-        if (stride == 1) {
-          demote(from, count, to, streamed);
-          return;
+      if constexpr (!is_half<T> || std::is_same_v<T, Element>) {
+        auto* const to = static_cast<Element*>(y.data) + offset;
+        if constexpr (is_half<Element> && std::is_same_v<T, float>) {
+          if (stride == 1) {
+            demote(from, count, to);
+            return;
+          }
         }
+        copy(from, 1, to, stride, count);
       }
-      copy(from, 1, to, stride, count);
     });
   }
 
  private:
+  template <typename Element>
+  static constexpr bool holds = std::is_same_v<T, Element> || std::is_same_v<T, double> ||
+                                (std::is_same_v<T, float> && fits_float32<Element>);
+
   // Not inlined, so that loops have registers for themselves; four elements at a time, as a loop of one costs more than
   // its copy.
   template <typename From, typename To>

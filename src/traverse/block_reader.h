@@ -6,10 +6,10 @@
 #include <span>
 
 #include "exactnorm/tensor.h"
+#include "simd/cache_line.h"
 #include "tensor/element_type.h"
 #include "tensor/operand.h"
 #include "tensor/packed_tile.h"
-#include "traverse/cache_line.h"
 #include "traverse/traversal.h"
 #include "traverse/tuning.h"
 
@@ -190,7 +190,7 @@ class BlockReader {
     repeats_ == 1 ? visit(block) : visit_joined(block, visit);
     if constexpr (kWrites) {
       for_elements(region, part, kInputs, [&](Index offset, Index count, Index step, Index at) {
-        tiles_[0].take(to_, offset, count, step, at, is_streamed_);
+        tiles_[0].take(to_, offset, count, step, at);
       });
     }
   }

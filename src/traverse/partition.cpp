@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
-#include "traverse/cache_line.h"
+#include "simd/cache_line.h"
 #include "traverse/tuning.h"
 
 namespace exactnorm {

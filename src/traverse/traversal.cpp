@@ -3,13 +3,12 @@
 #include <algorithm>
 #include <numeric>
 
-#include "traverse/cache_line.h"
 #include "traverse/cache_size.h"
 #include "traverse/tuning.h"
 
 namespace exactnorm {
 
-Traversal::Traversal(const LoopNest& nest, const Box& box, std::size_t operands, Stage stage)
+Traversal::Traversal(const LoopNest& nest, const Box& box, std::size_t operands, Stage stage, Index line)
     : operands_(operands), stage_(stage) {
   first_.offsets = offsets_of(nest, box);
   Steps steps;
@@ -31,13 +30,13 @@ Traversal::Traversal(const LoopNest& nest, const Box& box, std::size_t operands,
   if (inner.is_channel) {
     steps.pop_back();
     first_.steps = inner.strides;
-    set_lanes(steps, inner.size, 1);
+    set_lanes(steps, inner.size, 1, line);
   } else if (has_short_runs(steps)) {
     steps.pop_back();
     const Index channels = steps.back().size;
     steps.pop_back();
     first_.steps = inner.strides;
-    set_lanes(steps, channels, inner.size);
+    set_lanes(steps, channels, inner.size, line);
   } else if (stage_ == Stage::apply) {
     set_runs_in_memory_order(steps);
   } else {
@@ -76,7 +75,7 @@ bool Traversal::has_short_runs(const Steps& steps) const noexcept {
                                          : fewest_rows_of_short_runs);
 }
 
-void Traversal::set_lanes(Steps& steps, Index columns, Index places) {
+void Traversal::set_lanes(Steps& steps, Index columns, Index places, Index line) {
   is_lanes_ = true;
   slots_.row_channels = columns;
   slots_.places = places;
@@ -92,7 +91,7 @@ void Traversal::set_lanes(Steps& steps, Index columns, Index places) {
   Index wanted = apply_elements / first_.count;
   bool prefetches = false;
   if (stage_ == Stage::apply) {
-    if (is_dense) repeat_for_whole_lines();
+    if (is_dense) repeat_for_whole_lines(line);
   } else {
     const bool joined = rows_.size > 1 && first_.count < enough_lanes && (first_.count < fewest_lanes || is_dense);
     if (joined) slots_.repeats = std::min((enough_lanes + first_.count - 1) / first_.count, rows_.size);
@@ -111,11 +110,11 @@ void Traversal::set_lanes(Steps& steps, Index columns, Index places) {
 
 // Rows without gaps are one long run whose coefficients repeat. It is cut into rows of whole lines, so that vectors
 // have no remainder at their ends. The first whole line of an output starts with any slot, hence the spare slots.
-void Traversal::repeat_for_whole_lines() {
-  const Index repeats = line_size<float> / std::gcd(first_.count, line_size<float>);
+void Traversal::repeat_for_whole_lines(Index line) {
+  const Index repeats = line / std::gcd(first_.count, line);
   if (repeats == 1 || repeats >= rows_.size || repeats * first_.count > longest_joined_row) return;
   slots_.repeats = repeats;
-  slots_.spare = line_size<float>;
+  slots_.spare = line;
 }
 
 void Traversal::set_runs(Steps& steps) {

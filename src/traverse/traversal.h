@@ -6,6 +6,7 @@
 #include <cstdlib>
 
 #include "exactnorm/tensor.h"
+#include "simd/cache_line.h"
 #include "traverse/function_view.h"
 #include "traverse/loop_nest.h"
 #include "traverse/partition.h"
@@ -57,8 +58,9 @@ struct Region {
 /// both.
 class Traversal {
  public:
-  /// The nest has `operands` operands.
-  Traversal(const LoopNest& nest, const Box& box, std::size_t operands, Stage stage = Stage::accumulate);
+  /// The nest has `operands` operands. In apply, a cache line has `line` elements of the output.
+  Traversal(const LoopNest& nest, const Box& box, std::size_t operands, Stage stage = Stage::accumulate,
+            Index line = line_size<float>);
 
   [[nodiscard]] bool is_lanes() const noexcept { return is_lanes_; }
   /// The box's slots; channels are in the order of channels_of.
@@ -87,8 +89,8 @@ class Traversal {
     [[nodiscard]] Index size_at(Index at) const noexcept { return std::min(std::abs(step), size - at); }
   };
 
-  void set_lanes(Steps& steps, Index columns, Index places);
-  void repeat_for_whole_lines();
+  void set_lanes(Steps& steps, Index columns, Index places, Index line);
+  void repeat_for_whole_lines(Index line);
   void set_runs(Steps& steps);
   void set_runs_in_memory_order(Steps& steps);
   [[nodiscard]] Blocks blocks_of(Index size, Index at_once) const noexcept;
