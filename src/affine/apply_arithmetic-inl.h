@@ -14,6 +14,7 @@
 #include <type_traits>
 
 #include "affine/apply_kernels.h"
+#include "simd/elements-inl.h"
 #include "simd/fused_multiply_add-inl.h"
 #include "tensor/element_type.h"
 
@@ -207,6 +208,33 @@ class PaddedCoefficients {
   double values_[5][kMostLanes];
   float single_[5][kMostLanes];
 };
+
+// ---- elements
+
+template <bool kStreamed, typename Element>
+HWY_INLINE void StoreValues(Vector<Value<Element>> values, Element* to) {
+  if constexpr (kStreamed) {
+    StreamElements(values, Tag<Value<Element>>(), to);
+  } else {
+    StoreElements(values, Tag<Value<Element>>(), to);
+  }
+}
+
+template <bool kWithGradient, typename Element, bool kAllSingle>
+HWY_INLINE Vector<Value<Element>> Compute(const Element* x, const Element* dy,
+                                          const Arithmetic<kWithGradient, Value<Element>, kAllSingle>& arithmetic) {
+  const Tag<Value<Element>> d;
+  return arithmetic(LoadElements(d, x), kWithGradient ? LoadElements(d, dy) : hn::Zero(d));
+}
+
+template <bool kWithGradient, typename Element, bool kAllSingle>
+HWY_INLINE void ApplyFew(const ApplyPointers<Element>& at, Index count,
+                         const Arithmetic<kWithGradient, Value<Element>, kAllSingle>& arithmetic) {
+  const Tag<Value<Element>> d;
+  const auto few = static_cast<std::size_t>(count);
+  const Vector<Value<Element>> x = LoadFewElements(d, at.x, few);
+  StoreFewElements(arithmetic(x, kWithGradient ? LoadFewElements(d, at.dy, few) : x), few, d, at.out);
+}
 
 }  // namespace exactnorm::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
