@@ -197,13 +197,13 @@ TEST(LoopNest, OfDenseLayoutsIsOuterChannelInner) {
 TEST(Partition, BoundsGroupsAndPieces) {
   const TensorView bytes = {nullptr, DType::uint8, {32, 4096, 1, 2}, {8192, 2, 2, 1}};
   const LoopNest short_runs = nest_of(bytes, {1, 0});
-  const Partition groups(short_runs, 1, 4);
+  const Partition groups(short_runs, 1, 1, 4);
   for (Index group = 0; group < groups.groups(); ++group) {
     EXPECT_LE(channels_of(short_runs, groups.box(group, 0)).size(), 1024U);
   }
   const LoopNest wide = nest_of(dense({4096, 127 * 512}), {1});
   for (const int threads : {1, 2, 63, 64, 200}) {
-    const Partition partition(wide, 8, threads);
+    const Partition partition(wide, 8, 1, threads);
     // One channel in pieces of some 65,536 elements, and no piece without an element.
     EXPECT_LE(partition.pieces(), 127 * 512);
     EXPECT_LE(partition.groups() * partition.pieces(),
@@ -226,7 +226,8 @@ TEST(Partition, CoversEveryElementOnce) {
     const TensorView x = {nullptr, DType::float32, shape, random_strides(random, shape)};
     const auto threads = static_cast<int>(random.between(1, 9));
     const LoopNest nest = nest_of(x, axes);
-    const Partition partition(nest, static_cast<std::size_t>(1) << random.between(0, 3), threads);
+    const Partition partition(nest, static_cast<std::size_t>(1) << random.between(0, 3), 1 + random.bits() % 2,
+                              threads);
     EXPECT_LE(partition.threads(), threads);
     std::map<Index, Index> channel_of;  // by offset
     for (Index position = 0; position < product(shape); ++position) {
@@ -268,7 +269,7 @@ TEST(Partition, CoversEveryElementOnce) {
 TEST(Partition, KeepsThreadsBusy) {
   for (const IndexList& shape : {IndexList{1000000}, IndexList{100, 10000}, IndexList{3, 400000}}) {
     const LoopNest nest = nest_of(dense(shape), shape.size() == 1 ? IndexList{} : IndexList{0});
-    const Partition partition(nest, 4, 8);
+    const Partition partition(nest, 4, 1, 8);
     EXPECT_EQ(partition.threads(), 8);
     EXPECT_GE(partition.groups() * partition.pieces(), 8);
   }

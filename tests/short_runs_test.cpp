@@ -28,7 +28,7 @@ bool is_taken_by_places(const Case& c) {
   const IndexList axes = {1};
   const std::array views = {x.view()};
   const LoopNest nest = make_loop_nest(views, axes, number_channels(axes, x.shape()));
-  return Traversal(nest, Partition(nest, sizeof(float), 1).whole_box(0), 1).slots().places > 1;
+  return Traversal(nest, Partition(nest, sizeof(float), 1, 1).whole_box(0), 1).slots().places > 1;
 }
 
 /// The elements of a (samples, channels, plane) tensor as (channels, samples * plane).

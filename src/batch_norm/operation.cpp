@@ -12,7 +12,7 @@ namespace exactnorm {
 Schedule accumulate_schedule(std::span<const TensorView> operands, const IndexList& channel_axes,
                              const ChannelMap& channels, int threads) {
   const LoopNest nest = make_loop_nest(operands, channel_axes, channels);
-  return {nest, Partition(nest, size_of(operands.front().dtype), resolve_threads(threads))};
+  return {nest, Partition(nest, size_of(operands.front().dtype), operands.size(), resolve_threads(threads))};
 }
 
 Schedule apply_schedule(std::span<const TensorView> operands, const IndexList& channel_axes, const ChannelMap& channels,

@@ -117,7 +117,7 @@ void widen_value_ranges(const TensorView& x, const IndexList& channel_axes, cons
                         std::span<double> minimum, std::span<double> maximum) {
   if (element_count(x.shape) == 0) return;
   const LoopNest nest = make_loop_nest({&x, 1}, channel_axes, channels);
-  const Partition partition(nest, size_of(x.dtype), threads);
+  const Partition partition(nest, size_of(x.dtype), 1, threads);
   const Index pieces = partition.pieces();
   const Index tasks = partition.groups() * pieces;
   std::vector<Ranges> ranges(static_cast<std::size_t>(tasks), Ranges(0));

@@ -14,13 +14,14 @@ Index ceil_divide(Index a, Index b) { return (a + b - 1) / b; }
 
 }  // namespace
 
-Partition::Partition(const LoopNest& nest, std::size_t element_size, int threads) {
+Partition::Partition(const LoopNest& nest, std::size_t element_size, std::size_t operands, int threads) {
   Index elements = 1;
   for (const Loop& loop : nest.loops) {
     sizes_.push_back(loop.size);
     elements *= loop.size;
   }
   threads_ = static_cast<int>(std::clamp<Index>(elements / elements_per_thread, 1, threads));
+  const bool is_cached = elements * static_cast<Index>(operands) <= cached_elements;
 
   // One channel at a time, except where a step of a loop spans less than group_bytes.
   Index span = static_cast<Index>(element_size);
@@ -40,7 +41,7 @@ Partition::Partition(const LoopNest& nest, std::size_t element_size, int threads
       // As many as span a page, or as make the group worth its overhead.
       Index wanted = std::max(ceil_divide(group_bytes, span), ceil_divide(worthwhile, group_elements));
       if (i + 1 == sizes_.size() && group_elements > few_rows) wanted = std::max(wanted, longest_row);
-      if (i + 1 == sizes_.size() && elements <= cached_elements) {
+      if (i + 1 == sizes_.size() && is_cached) {
         const Index share = ceil_divide(loop.size, threads_);
         if (share >= narrowest_part) wanted = ceil_divide(share, line_size<float>) * line_size<float>;
       }
@@ -53,7 +54,7 @@ Partition::Partition(const LoopNest& nest, std::size_t element_size, int threads
     }
     span = std::min<Index>(span * loop.size, group_bytes);
   }
-  const Index enough_groups = elements <= cached_elements ? threads_ : 2 * threads_;
+  const Index enough_groups = is_cached ? threads_ : 2 * threads_;
   if (groups_ < enough_groups && longest_reduced < sizes_.size()) {
     piece_loop_ = longest_reduced;
     // Some for each thread, so that one that is held up can be helped out; small enough that the last of

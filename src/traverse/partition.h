@@ -25,7 +25,8 @@ using Box = ShortList<Range>;
 /// are merged. As sums are exact, the cut changes no bit of any result.
 class Partition {
  public:
-  Partition(const LoopNest& nest, std::size_t element_size, int threads);
+  /// Of a nest over `operands` operands, whose elements have about `element_size` bytes.
+  Partition(const LoopNest& nest, std::size_t element_size, std::size_t operands, int threads);
 
   /// The other way to cut, for walks that need no channel in one piece: into stretches of memory, in its order.
   [[nodiscard]] static Partition in_memory_order(const LoopNest& nest, int threads);

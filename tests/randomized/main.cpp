@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
+#include <limits>
 #include <map>
 #include <optional>
 #include <string>
@@ -80,13 +81,13 @@ class Search {
   WorstErrors worst_;
 };
 
-int search(double seconds, std::uint64_t first_seed, std::optional<std::uint64_t> only) {
+int search(double seconds, std::uint64_t most_cases, std::uint64_t first_seed, std::optional<std::uint64_t> only) {
   Search search;
   if (only) return search.try_case(*only) ? 0 : 1;
   using Clock = std::chrono::steady_clock;
   const auto start = Clock::now();
   const auto elapsed = [&] { return std::chrono::duration<double>(Clock::now() - start).count(); };
-  for (std::uint64_t seed = first_seed; elapsed() < seconds; ++seed) {
+  for (std::uint64_t seed = first_seed; elapsed() < seconds && search.cases() < most_cases; ++seed) {
     if (!search.try_case(seed)) {
       std::printf("found after %.1f s\n", elapsed());
       return 1;
@@ -102,11 +103,13 @@ int search(double seconds, std::uint64_t first_seed, std::optional<std::uint64_t
 int main(int argc, char** argv) {
   CLI::App app("Compares results of random problems with exact ones, until the time is over or one is wrong.");
   double seconds = 60;
+  std::uint64_t cases = std::numeric_limits<std::uint64_t>::max();
   std::uint64_t seed = 1;
   std::optional<std::uint64_t> only;
   app.add_option("--seconds", seconds, "how long to search (default: 60)");
+  app.add_option("--cases", cases, "how many to try at most (default: any number)");
   app.add_option("--seed", seed, "the first case's number; each next one is one more (default: 1)");
   app.add_option("--case", only, "try this case alone");
   CLI11_PARSE(app, argc, argv);
-  return exactnorm::testing::search(seconds, seed, only);
+  return exactnorm::testing::search(seconds, cases, seed, only);
 }
