@@ -21,9 +21,8 @@ namespace exactnorm {
 //   y = gamma * (x - mean) / sqrt(variance + epsilon) + beta
 //
 // Shapes: x, y, dy and dx have one shape of 0 to 8 dimensions and any strides; `options.channel_axes`
-// names the axes that keep their own statistics. x has any dtype; dy and outputs are float32,
-// float64, bfloat16 or float16. With 16-bit elements the results are those of the same numbers as float32, y and dx
-// rounded once more.
+// names the axes that keep their own statistics. x has any dtype; dy and outputs are float32, float64, bfloat16 or
+// float16. With 16-bit elements the results are those of the same numbers as float32, y and dx rounded once more.
 //
 // Aliasing: an output may be the very memory of x or dy (same address, strides and dtype). Any other
 // overlap of an output with an input or with another output is refused.
