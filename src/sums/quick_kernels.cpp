@@ -14,6 +14,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace exactnorm::HWY_NAMESPACE {
 
+// Each way is a function of its own: compilers, with sanitizers above all, take far longer for all of them in one.
 template <bool kGradients, bool kCentred, typename Element>
 HWY_INLINE void AddBlock(QuickWay way, const QuickBlock<Element>& block, const double* centres,
                          const QuickColumns& to) {
@@ -21,9 +22,9 @@ HWY_INLINE void AddBlock(QuickWay way, const QuickBlock<Element>& block, const d
     case QuickWay::runs:
       return AddRuns<kGradients, kCentred>(block, centres, to);
     case QuickWay::short_runs:
-      return ShortRunAdder<Element, kGradients, kCentred>::Run(block, centres, to);
+      return AddShortRuns<kGradients, kCentred>(block, centres, to);
     case QuickWay::lanes:
-      return LaneAdder<Element, kGradients, kCentred>::Run(block, centres, to);
+      return AddLanes<kGradients, kCentred>(block, centres, to);
   }
 }
 

@@ -104,6 +104,11 @@ class LaneAdder {
   }
 };
 
+template <bool kGradients, bool kCentred, typename Element>
+HWY_NOINLINE void AddLanes(const QuickBlock<Element>& block, const double* centres, const QuickColumns& to) {
+  LaneAdder<Element, kGradients, kCentred>::Run(block, centres, to);
+}
+
 }  // namespace exactnorm::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 

@@ -149,7 +149,7 @@ class RunAdder {
 };
 
 template <bool kGradients, bool kCentred, typename Element>
-HWY_INLINE void AddRuns(const QuickBlock<Element>& block, const double* centre, const QuickColumns& to) {
+HWY_NOINLINE void AddRuns(const QuickBlock<Element>& block, const double* centre, const QuickColumns& to) {
   RunAdder<Element, kGradients, kCentred> adder(centre);
   adder.Add(block);
   adder.Store(to);

@@ -116,6 +116,11 @@ class ShortRunAdder {
   }
 };
 
+template <bool kGradients, bool kCentred, typename Element>
+HWY_NOINLINE void AddShortRuns(const QuickBlock<Element>& block, const double* centres, const QuickColumns& to) {
+  ShortRunAdder<Element, kGradients, kCentred>::Run(block, centres, to);
+}
+
 }  // namespace exactnorm::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
