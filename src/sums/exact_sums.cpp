@@ -129,9 +129,7 @@ void add_regions(const Traversal& traversal, std::span<const Operand> operands, 
 }  // namespace
 
 PartialSums::Range range_for(std::span<const Operand> operands) noexcept {
-  const bool fits =
-      std::all_of(operands.begin(), operands.end(), [](const Operand& x) { return dtype_fits_float32(x.dtype); });
-  return fits ? PartialSums::Range::single : PartialSums::Range::extended;
+  return all_fit_float32(operands) ? PartialSums::Range::single : PartialSums::Range::extended;
 }
 
 void add_exactly(const LoopNest& nest, const Box& box, std::span<const Operand> operands,
