@@ -90,7 +90,7 @@ class LibraryCall {
   void prepare() {}
   void train() { statistics_ = training(problem_.x.view, problem_.output, problem_.affine, options_); }
   void infer() { inference(problem_.x.view, statistics_, problem_.output, problem_.affine, options_); }
-  void go_back() { backward(problem_.dy, problem_.x.view, statistics_, problem_.affine.gamma, gradients(), options_); }
+  void go_back() { backward(problem_.dy, problem_.x.view, statistics_, problem_.affine, gradients(), options_); }
 #endif
 
   LibraryProblem problem_;

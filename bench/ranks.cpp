@@ -97,12 +97,12 @@ Json measure_layer(exactnorm::Communicator& ranks, const Layer& layer, Index bat
   exactnorm::SumExchange exchange(ranks, layer.channels);
   const auto alone = [&] {
     const exactnorm::Statistics statistics = exactnorm::training(view(x), output(y), {}, options);
-    exactnorm::backward(view(dy), view(x), statistics, std::nullopt, {.dx = output(dx)}, options);
+    exactnorm::backward(view(dy), view(x), statistics, {}, {.dx = output(dx)}, options);
   };
   exactnorm::Statistics of_all;
   const auto together = [&] {
     of_all = exactnorm::synchronized_training(exchange, view(x), output(y), {}, options);
-    exactnorm::synchronized_backward(exchange, view(dy), view(x), of_all, std::nullopt, {.dx = output(dx)}, options);
+    exactnorm::synchronized_backward(exchange, view(dy), view(x), of_all, {}, {.dx = output(dx)}, options);
   };
   exactnorm::PartialSums sums(layer.channels);
   exactnorm::accumulate(sums, view(x), options);

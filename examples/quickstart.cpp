@@ -23,7 +23,7 @@ int main() {
   // Backward: here for dy = y.
   std::vector<float> dx(x.size());
   std::vector<double> dgamma(3);
-  exactnorm::backward(exactnorm::view(y, shape), exactnorm::view(x, shape), statistics, affine.gamma,
+  exactnorm::backward(exactnorm::view(y, shape), exactnorm::view(x, shape), statistics, affine,
                       {.dx = exactnorm::mutable_view(dx, shape), .dgamma = exactnorm::mutable_view(dgamma, {3})});
   std::printf("dgamma: %.6f %.6f %.6f\n", dgamma[0], dgamma[1], dgamma[2]);
 

@@ -72,7 +72,7 @@ std::vector<std::string> errors_of_backward(const std::vector<double>& values, c
     change(communicator.rank(), changed);
     Outputs outputs(shape);
     const auto backward_with = [&](const Statistics& statistics) {
-      synchronized_backward(exchange, x.view(), x.view(), statistics, std::nullopt, outputs.gradients());
+      synchronized_backward(exchange, x.view(), x.view(), statistics, {}, outputs.gradients());
     };
     const std::string error = error_of([&] { backward_with(changed); });
     errors[static_cast<std::size_t>(communicator.rank())] = error;

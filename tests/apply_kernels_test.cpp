@@ -52,7 +52,7 @@ class Output {
 
 struct Table {
   std::vector<double> columns[5];
-  std::vector<float> single_columns[5];
+  std::vector<float> single_columns[7];  // the last two are windows
 
   // Numbers of their own in both, so that it shows which were used; a few channels need float64.
   Table(Random& random, Index channels) {
@@ -75,10 +75,14 @@ struct Table {
             with_dy ? columns[3].data() : nullptr,
             with_dy ? columns[4].data() : nullptr,
             {single_columns[0].data(), single_columns[1].data(), single_columns[2].data(), single_columns[3].data(),
-             with_dy ? single_columns[4].data() : nullptr}};
+             with_dy ? single_columns[4].data() : nullptr},
+            {single_columns[5].data(), single_columns[6].data()}};
   }
   [[nodiscard]] double at(std::size_t column, Index channel) const {
     return columns[column][static_cast<std::size_t>(channel)];
+  }
+  [[nodiscard]] bool is_in_window(float x, Index channel) const {
+    return single_at(5, channel) < x && x < single_at(6, channel);
   }
   [[nodiscard]] float single_at(std::size_t column, Index channel) const {
     return single_columns[column][static_cast<std::size_t>(channel)];
@@ -124,23 +128,36 @@ struct Case {
   Index inner = 1;
   Index gap = 0;  // of the outputs
   Index offset = 0;
-  bool with_dy = false;
+  Formula formula = Formula::forward;
   bool same_channel = false;
   Store store = Store::cached;
+
+  [[nodiscard]] bool with_dy() const { return formula != Formula::forward && formula != Formula::relu; }
 };
+
+template <typename T>
+constexpr std::array formulas = {Formula::forward, Formula::relu, Formula::gradient};
+template <>
+inline constexpr std::array formulas<float> = {Formula::forward, Formula::relu, Formula::gradient,
+                                               Formula::windowed_gradient};
+
+template <typename T>
+Formula any_formula(Random& random) {
+  return formulas<T>[static_cast<std::size_t>(random.between(0, static_cast<Index>(formulas<T>.size()) - 1))];
+}
 
 std::ostream& operator<<(std::ostream& stream, const Case& c) {
   return stream << (c.rows ? "rows " : "runs ") << c.outer << " of " << c.inner << " gap " << c.gap << " offset "
-                << c.offset << " dy " << c.with_dy << " same channel " << c.same_channel << " streamed "
-                << (c.store == Store::streamed);
+                << c.offset << " formula " << static_cast<int>(c.formula) << " same channel " << c.same_channel
+                << " streamed " << (c.store == Store::streamed);
 }
 
 template <typename T>
 void call(const Case& c, const ApplyPointers<T>& at, const RowStrides& strides, const Coefficients& coefficients) {
   if (c.rows) {
-    apply_rows(at, c.outer, c.inner, strides, coefficients, c.store);
+    apply_rows(c.formula, at, c.outer, c.inner, strides, coefficients, c.store);
   } else {
-    apply_runs(at, c.outer, strides, c.inner, coefficients, c.same_channel, c.store);
+    apply_runs(c.formula, at, c.outer, strides, c.inner, coefficients, c.same_channel, c.store);
   }
   if (c.store == Store::streamed) flush_streams();
 }
@@ -158,15 +175,22 @@ void check(Random& random, const Case& c) {
   std::vector<T> expected(extent(strides.out), static_cast<T>(guard));
   for (Index i = 0; i < c.outer; ++i) {
     for (Index j = 0; j < c.inner; ++j) {
-      const T* gradient = c.with_dy ? &dy[static_cast<std::size_t>(i * strides.dy + j)] : nullptr;
-      expected[static_cast<std::size_t>(i * strides.out + j)] = formula(
-          x[static_cast<std::size_t>(i * strides.x + j)], gradient, table, c.rows ? j : (c.same_channel ? 0 : i));
+      const T* gradient = c.with_dy() ? &dy[static_cast<std::size_t>(i * strides.dy + j)] : nullptr;
+      const T element_of_x = x[static_cast<std::size_t>(i * strides.x + j)];
+      const Index channel = c.rows ? j : (c.same_channel ? 0 : i);
+      constexpr T outside = 0;
+      if (c.formula == Formula::windowed_gradient && !table.is_in_window(static_cast<float>(element_of_x), channel)) {
+        gradient = &outside;
+      }
+      T value = formula(element_of_x, gradient, table, channel);
+      if (c.formula == Formula::relu && value < 0) value = 0;
+      expected[static_cast<std::size_t>(i * strides.out + j)] = value;
     }
   }
   on_every_target([&] {
-    const T* gradients = c.with_dy ? dy.data() : nullptr;
+    const T* gradients = c.with_dy() ? dy.data() : nullptr;
     Output<T> out(static_cast<Index>(expected.size()), c.offset);
-    call<T>(c, {x.data(), gradients, out.data()}, strides, table.view(c.with_dy));
+    call<T>(c, {x.data(), gradients, out.data()}, strides, table.view(c.with_dy()));
     ASSERT_TRUE(out.holds(expected)) << c;
     if (c.store == Store::streamed) return;
     const auto copy_runs = [&](const std::vector<T>& from, Index stride, T* to) {
@@ -175,9 +199,9 @@ void check(Random& random, const Case& c) {
     Output<T> over_x(static_cast<Index>(expected.size()), c.offset);
     copy_runs(x, strides.x, over_x.data());
     call<T>(c, {over_x.data(), gradients, over_x.data()}, {strides.out, strides.dy, strides.out},
-            table.view(c.with_dy));
+            table.view(c.with_dy()));
     ASSERT_TRUE(over_x.holds(expected)) << "in place of x: " << c;
-    if (!c.with_dy) return;
+    if (!c.with_dy()) return;
     Output<T> over_dy(static_cast<Index>(expected.size()), c.offset);
     copy_runs(dy, strides.dy, over_dy.data());
     call<T>(c, {x.data(), over_dy.data(), over_dy.data()}, {strides.x, strides.out, strides.out}, table.view(true));
@@ -204,7 +228,7 @@ TYPED_TEST(ApplyKernels, ApplyRuns) {
           c.inner = count;
           c.gap = contiguous ? 0 : random.between(1, 20);
           c.offset = offset;
-          c.with_dy = random.chance(0.5);
+          c.formula = any_formula<TypeParam>(random);
           c.same_channel = random.chance(0.5);
           c.store = store;
           check<TypeParam>(random, c);
@@ -225,7 +249,7 @@ TYPED_TEST(ApplyKernels, ApplyLongRuns) {
         c.inner = count;
         c.gap = i % 3 == 0 ? random.between(1, 40) : 0;
         c.offset = random.between(0, 20);
-        c.with_dy = i % 2 == 0;
+        c.formula = any_formula<TypeParam>(random);
         c.same_channel = random.chance(0.5);
         c.store = store;
         check<TypeParam>(random, c);
@@ -241,13 +265,13 @@ TYPED_TEST(ApplyKernels, ApplyRows) {
   for (Index width = 1; width <= 150; ++width) widths.push_back(width);
   for (const Index width : widths) {
     for (const Store store : stores) {
-      for (const bool with_dy : {false, true}) {
+      for (const Formula formula : formulas<TypeParam>) {
         for (int i = 0; i < 3 && !this->HasFailure(); ++i) {
           Case c;
           c.rows = true;
           c.outer = random.between(1, 9);
           c.inner = width;
-          c.with_dy = with_dy;
+          c.formula = formula;
           c.store = store;
           if (store == Store::streamed) {
             // Rows start with a cache line each, with or without others between them.
@@ -271,8 +295,8 @@ TYPED_TEST(ApplyKernels, ApplyNothing) {
     Output<TypeParam> out(1, 0);
     const TypeParam x = 1;
     const ApplyPointers<TypeParam> at = {&x, nullptr, out.data()};
-    apply_runs(at, 0, {1, 1, 1}, 1, table.view(false), false, Store::cached);
-    apply_rows(at, 0, 1, {1, 1, 1}, table.view(false), Store::cached);
+    apply_runs(Formula::forward, at, 0, {1, 1, 1}, 1, table.view(false), false, Store::cached);
+    apply_rows(Formula::relu, at, 0, 1, {1, 1, 1}, table.view(false), Store::cached);
     EXPECT_TRUE(out.holds({static_cast<TypeParam>(guard)}));
   });
 }

@@ -82,9 +82,10 @@ class Problem {
     const TensorView x = std::as_const(x_).view();
     const TensorView dy = std::as_const(dy_).view();
     const OutputOperand out = {out_.view().data, out_.view().dtype};
-    const ApplyOperands operands = with_dy_ ? ApplyOperands(x, dy, out, store) : ApplyOperands(x, out, store);
+    const ApplyOperands operands =
+        with_dy_ ? ApplyOperands(dy, x, Formula::gradient, out, store) : ApplyOperands(x, out, store);
     std::vector<TensorView> views = {x, std::as_const(out_).view()};
-    if (with_dy_) views.insert(views.begin() + 1, dy);
+    if (with_dy_) views.insert(views.begin(), dy);
     const LoopNest nest = make_loop_nest(views, channel_axes_, numbers_);
     const CoefficientTable table = coefficients();
     Index done = 0;

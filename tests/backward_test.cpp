@@ -73,10 +73,10 @@ void compare_with_differences(Random& random, bool frozen, EpsilonPlacement plac
     const std::array mean = {given.mean};
     const std::array variance = {given.variance};
     backward_frozen(dy_tensor.view(), x_tensor.view(), given_statistics(view(mean, {1}), view(variance, {1}), options),
-                    gammas.view(), gradients, {.channel_axes = {}});
+                    {gammas.view()}, gradients, {.channel_axes = {}});
   } else {
     const Statistics statistics = training(x_tensor.view(), y.view(), {gammas.view(), {}}, options);
-    backward(dy_tensor.view(), x_tensor.view(), statistics, gammas.view(), gradients, {.channel_axes = {}});
+    backward(dy_tensor.view(), x_tensor.view(), statistics, {gammas.view()}, gradients, {.channel_axes = {}});
   }
   const long double constants[] = {given.mean, given.variance};
   const auto at = [&](Index changed, long double by, long double gamma_by, long double beta_by) {
@@ -152,7 +152,7 @@ void check_gradients(const Case& test) {
     Tensor dx(test.out_dtype, {count});
     Tensor dgamma(DType::float64, {1});
     Tensor dbeta(DType::float64, {1});
-    (frozen ? backward_frozen : backward)(dy.view(), x.view(), statistics, gamma.view(),
+    (frozen ? backward_frozen : backward)(dy.view(), x.view(), statistics, {gamma.view()},
                                           {dx.view(), dgamma.view(), dbeta.view()}, options);
     Rational sum_dy;
     for (const double value : dy.values()) sum_dy += rational(value);

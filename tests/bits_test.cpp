@@ -65,8 +65,8 @@ Results run(const Problem& problem, const Tensor& x, const Tensor& dy, const Sta
   Results results;
   results.statistics = training(x.view(), y.view(), {gammas.view(), {}}, options);
   inference(x.view(), given, inferred.view(), {gammas.view(), {}}, options);
-  backward(dy.view(), x.view(), results.statistics, gammas.view(), {dx.view(), dgamma.view(), dbeta.view()}, options);
-  backward_frozen(dy.view(), x.view(), given, gammas.view(), {frozen_dx.view(), frozen_dgamma.view(), {}}, options);
+  backward(dy.view(), x.view(), results.statistics, {gammas.view()}, {dx.view(), dgamma.view(), dbeta.view()}, options);
+  backward_frozen(dy.view(), x.view(), given, {gammas.view()}, {frozen_dx.view(), frozen_dgamma.view(), {}}, options);
   results.y = y.values();
   results.inferred = inferred.values();
   results.dx = dx.values();

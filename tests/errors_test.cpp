@@ -41,7 +41,7 @@ class Errors : public ::testing::Test {
     return error_of([&] { inference(x, statistics, y, affine, options); });
   }
   std::string backward_error(const Gradients& gradients, const std::optional<TensorView>& gamma = {}) {
-    return error_of([&] { backward(dy, x, statistics, gamma, gradients, options); });
+    return error_of([&] { backward(dy, x, statistics, {gamma}, gradients, options); });
   }
 };
 

@@ -205,8 +205,8 @@ Result run(const Shape& shape, DType inputs, DType outputs, const std::vector<do
   const Affine affine = {gamma.view(), beta.view()};
   result.statistics = training(x.view(), y.view(), affine, options);
   inference(x.view(), result.statistics, inferred.view(), affine, options);
-  backward(dy.view(), x.view(), result.statistics, gamma.view(), {dx.view(), dgamma.view(), dbeta.view()}, options);
-  backward_frozen(dy.view(), x.view(), result.statistics, gamma.view(), {frozen.view(), {}, {}}, options);
+  backward(dy.view(), x.view(), result.statistics, {gamma.view()}, {dx.view(), dgamma.view(), dbeta.view()}, options);
+  backward_frozen(dy.view(), x.view(), result.statistics, {gamma.view()}, {frozen.view(), {}, {}}, options);
   result.y = y.values();
   result.inferred = inferred.values();
   result.dx = dx.values();

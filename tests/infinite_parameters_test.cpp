@@ -56,7 +56,7 @@ TEST(InfiniteParameters, ReachTheGradientOfX) {
   for (const double gamma : {infinity, -infinity, std::nan("")}) {
     const Tensor gammas(DType::float64, {1}, {gamma});
     Tensor dx(DType::float32, {4, 1});
-    backward_frozen(dy_tensor.view(), x_tensor.view(), given, gammas.view(), {.dx = dx.view()});
+    backward_frozen(dy_tensor.view(), x_tensor.view(), given, {gammas.view()}, {.dx = dx.view()});
     for (Index i = 0; i < 4; ++i) {
       EXPECT_TRUE(is_same(dx.get(i), gamma * dy[static_cast<std::size_t>(i)])) << dx.get(i) << " for " << gamma;
     }

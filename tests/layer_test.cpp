@@ -93,7 +93,7 @@ std::vector<double> expected_dx(const Tensor& dy, const Tensor& x, const std::ve
   Tensor dx(x.view().dtype, x.shape());
   const TensorView gammas = view(gamma, {static_cast<Index>(gamma.size())});
   const Statistics statistics = training(x.view(), y.view(), {gammas, {}}, options);
-  backward(dy.view(), x.view(), statistics, gammas, {dx.view(), {}, {}}, options);
+  backward(dy.view(), x.view(), statistics, {gammas}, {dx.view(), {}, {}}, options);
   return dx.values();
 }
 

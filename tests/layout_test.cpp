@@ -113,8 +113,8 @@ Results run(const Data& data, const IndexList& shape, const IndexList& axes, Ind
   const TensorView dy_view = std::as_const(dy).view();
   results.statistics = training(x_view, y.view(), {gamma.view(), beta.view()}, options);
   inference(x_view, data.given, inferred.view(), {gamma.view(), beta.view()}, options);
-  backward(dy_view, x_view, results.statistics, gamma.view(), {dx.view(), dgamma.view(), dbeta.view()}, options);
-  backward_frozen(dy_view, x_view, data.given, gamma.view(), {frozen_dx.view(), frozen_dgamma.view(), {}}, options);
+  backward(dy_view, x_view, results.statistics, {gamma.view()}, {dx.view(), dgamma.view(), dbeta.view()}, options);
+  backward_frozen(dy_view, x_view, data.given, {gamma.view()}, {frozen_dx.view(), frozen_dgamma.view(), {}}, options);
   for (const Tensor* tensor : {&x, &dy, &y, &inferred, &dx, &frozen_dx, &dgamma, &dbeta, &frozen_dgamma}) {
     EXPECT_TRUE(tensor->guards_intact());
   }

@@ -62,7 +62,7 @@ TEST(NegativeVariance, NormalizesAndHasGradients) {
       Tensor dx(dtype, x.shape());
       Tensor dgamma(DType::float64, {1});
       inference(x.view(), statistics, y.view(), {gammas.view(), betas.view()});
-      backward_frozen(dy.view(), x.view(), statistics, gammas.view(), {dx.view(), dgamma.view(), {}});
+      backward_frozen(dy.view(), x.view(), statistics, {gammas.view()}, {dx.view(), dgamma.view(), {}});
       Real exact_dgamma = 0;
       for (Index i = 0; i < x.count(); ++i) {
         const Real centred = Real(x.get(i)) - Real(mean);

@@ -138,7 +138,7 @@ TEST(Memory, OfPlans) {
     const MutableStatisticsView columns = mutable_view(statistics);
     const TrainingPlan forward(view(x, shape), mutable_view(y, shape), {gamma_view, std::nullopt}, options);
     const InferencePlan inference(view(x, shape), mutable_view(y, shape), statistics, {}, options);
-    const BackwardPlan backward(view(dy, shape), view(x, shape), gamma_view, gradients, options);
+    const BackwardPlan backward(view(dy, shape), view(x, shape), {gamma_view}, gradients, options);
     const auto run = [&] {
       forward.run({x.data(), y.data(), gamma.data(), nullptr}, columns);
       inference.run(x.data(), y.data());

@@ -92,8 +92,8 @@ class Problem {
     return {in(x).data, y->view().data, has_gamma ? in(gamma).data : nullptr, has_beta ? in(beta).data : nullptr};
   }
   [[nodiscard]] BackwardPointers backward_pointers() {
-    return {in(dy).data,     in(x).data,          has_gamma ? in(gamma).data : nullptr,
-            dx->view().data, dgamma->view().data, dbeta->view().data};
+    return {in(dy).data,         in(x).data,         has_gamma ? in(gamma).data : nullptr, dx->view().data,
+            dgamma->view().data, dbeta->view().data, has_beta ? in(beta).data : nullptr};
   }
 
   static TensorView in(const std::optional<Tensor>& tensor) { return std::as_const(*tensor).view(); }
@@ -135,9 +135,8 @@ TEST(Plan, GivesTheBitsOfTheFunctions) {
     const MutableTensorView y = without_memory(p.y->view());
     const Affine affine = p.affine_without_memory();
     const TrainingPlan forward(x, y, affine, p.options());
-    const BackwardPlan backward_plan(dy, x, affine.gamma, p.gradients_without_memory(), p.options());
-    const BackwardPlan frozen_plan(dy, x, affine.gamma, p.gradients_without_memory(), p.options(),
-                                   BackwardKind::frozen);
+    const BackwardPlan backward_plan(dy, x, affine, p.gradients_without_memory(), p.options());
+    const BackwardPlan frozen_plan(dy, x, affine, p.gradients_without_memory(), p.options(), BackwardKind::frozen);
     EXPECT_EQ(forward.channels(), p.channels());
     for (int run = 0; run < 3; ++run) {
       p.refill(random);
@@ -157,8 +156,7 @@ TEST(Plan, GivesTheBitsOfTheFunctions) {
       EXPECT_TRUE(same_bits(p.y->values(), planned_y));
 
       for (const bool frozen : {false, true}) {
-        (frozen ? backward_frozen : backward)(p.in(p.dy), p.in(p.x), expected, p.affine().gamma, p.gradients(),
-                                              p.options());
+        (frozen ? backward_frozen : backward)(p.in(p.dy), p.in(p.x), expected, p.affine(), p.gradients(), p.options());
         const std::array<std::vector<double>, 3> wanted = {p.dx->values(), p.dgamma->values(), p.dbeta->values()};
         for (Tensor* output : {&*p.dx, &*p.dgamma, &*p.dbeta}) {
           for (Index at = 0; at < output->count(); ++at) output->set(at, -7);
@@ -196,7 +194,7 @@ TEST(Plan, OfAnEmptyBatchGivesNaN) {
   for (const double mean : found.mean) EXPECT_TRUE(std::isnan(mean));
   InferencePlan(x, y, empty_statistics(3)).run(nullptr, nullptr);
   std::vector<double> dbeta(3, 5);
-  const BackwardPlan backward_plan(x, x, std::nullopt, {y, std::nullopt, mutable_view(dbeta, {3})});
+  const BackwardPlan backward_plan(x, x, {}, {y, std::nullopt, mutable_view(dbeta, {3})});
   BackwardPointers at;
   at.dbeta = dbeta.data();
   backward_plan.run(at, view(found));
@@ -268,7 +266,7 @@ TEST(Plan, RefusesWhatFunctionsRefuse) {
   EXPECT_EQ(error_of([&] { static_cast<void>(InferencePlan(x_view, y_view, empty_statistics(5))); }),
             "statistics: have vectors of 5, 5, 5 and 5 values; expected one for each of the 2 channels");
   EXPECT_EQ(error_of([&] {
-              static_cast<void>(BackwardPlan(x_view, x_view, std::nullopt, {other, std::nullopt, std::nullopt}));
+              static_cast<void>(BackwardPlan(x_view, x_view, {}, {other, std::nullopt, std::nullopt}));
             }),
             "dx: has shape (2, 3); expected (3, 2), the shape of x");
 }
@@ -311,7 +309,7 @@ TEST(Plan, RefusesWrongAddressesBeforeItWrites) {
   const InferencePlan inference_plan(view(x, shape), mutable_view(y, shape), empty_statistics(2));
   EXPECT_EQ(error_of([&] { inference_plan.run(x, x + 1); }),
             "y: overlaps x; expected separate memory or the very same view (address, strides and dtype)");
-  const BackwardPlan backward_plan(view(x, shape), view(x, shape), std::nullopt,
+  const BackwardPlan backward_plan(view(x, shape), view(x, shape), {},
                                    {mutable_view(y, shape), mutable_view(gamma, {2}), std::nullopt});
   const auto backward_refusal = [&](const BackwardPointers& at) {
     std::string text = error_of([&] { backward_plan.run(at, view(statistics)); });

@@ -107,7 +107,7 @@ TEST(QuickSums, TakeEveryElementOnceOfAnyLayout) {
     for (const Box& box : {first, second}) {
       bool is_empty = false;
       for (const Range& range : box) is_empty = is_empty || range.size == 0;
-      if (!is_empty) sums.add_box(nest, box, std::vector<Operand>(operands.begin(), operands.end()), about);
+      if (!is_empty) sums.add_box(nest, box, {std::vector<Operand>(operands.begin(), operands.end())}, about);
     }
     // Without a loop to cut, both are the whole.
     const bool was_cut =
@@ -196,7 +196,7 @@ TEST(QuickSums, KeepWithinTheirBounds) {
         const LoopNest nest = make_loop_nest(operands, {1}, number_channels({1}, x.shape()));
         QuickSums sums;
         sums.reset(channels, gradient_sums_count);
-        sums.add_box(nest, whole(nest), std::array<Operand, 2>{operands[0], operands[1]}, centres);
+        sums.add_box(nest, whole(nest), {std::array<Operand, 2>{operands[0], operands[1]}}, centres);
         const QuickColumns columns = sums.columns();
         const std::vector<double> ones(x_values.size(), 1.0);
         std::vector<double> differences;

@@ -216,7 +216,8 @@ TEST(FusedMultiplyAdd, RoundsOnce) {
       // out = a * b + (a * 0 + c)
       const Coefficients coefficients = {nullptr, nullptr, nullptr, nullptr, nullptr, {&mean, &b, &zero, &c, nullptr}};
       float out = 0;
-      apply_runs(ApplyPointers<float>{&a, nullptr, &out}, 1, {}, 1, coefficients, true, Store::cached);
+      apply_runs(Formula::forward, ApplyPointers<float>{&a, nullptr, &out}, 1, {}, 1, coefficients, true,
+                 Store::cached);
       ASSERT_EQ(out, std::fma(a, b, c)) << a << " * " << b << " + " << c;
       const auto twice = static_cast<float>(static_cast<double>(a) * static_cast<double>(b) + static_cast<double>(c));
       decided += twice != out;

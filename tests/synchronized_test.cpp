@@ -46,7 +46,7 @@ TEST(Synchronized, SharesOfParameterGradientsAddUp) {
     const Tensor dy = part_of(whole.dy, which, communicator.rank(), 2);
     Tensor dgamma(DType::float64, {3});
     Tensor dbeta(DType::float64, {1, 3, 1});
-    synchronized_backward(exchange, dy.view(), x.view(), whole.statistics, std::nullopt,
+    synchronized_backward(exchange, dy.view(), x.view(), whole.statistics, {},
                           {.dgamma_share = dgamma.view(), .dbeta_share = dbeta.view()});
     dgammas[rank] = dgamma.values();
     dbetas[rank] = dbeta.values();
@@ -199,8 +199,7 @@ TEST(Synchronized, ErrorsOfBackwardReachAllRanks) {
     Tensor dx(DType::float32, {2, 3}, {7, 7, 7, 7, 7, 7});
     Tensor dgamma(DType::float32, {communicator.rank() == 0 ? 2 : 3});
     const auto error_with = [&](const SynchronizedGradients& gradients) {
-      return error_of(
-          [&] { synchronized_backward(exchange, x.view(), x.view(), statistics, std::nullopt, gradients); });
+      return error_of([&] { synchronized_backward(exchange, x.view(), x.view(), statistics, {}, gradients); });
     };
     EXPECT_EQ(error_with({.dx = dx.view(), .dgamma_share = dgamma.view()}),
               "dgamma_share on rank 0: has shape (2,); expected one element for each of the 3 channels");

@@ -18,13 +18,17 @@ namespace exactnorm {
 //
 // Batch normalization (Ioffe and Szegedy, 2015):
 //
-//   y = gamma * (x - mean) / sqrt(variance + epsilon) + beta
+//   y = activation(gamma * (x - mean) / sqrt(variance + epsilon) + beta + residual)
 //
-// Shapes: x, y, dy and dx have one shape of 0 to 8 dimensions and any strides; `options.channel_axes`
+// where the activation, of `options`, and the residual are optional. y is, bit for bit, that of the separate
+// operations: the normalized value rounded to the type of the arithmetic, the residual added, the activation. That type
+// is float32 where it holds the dtypes of x, residual and y, else float64; y of 16 bits is rounded once, at the end.
+//
+// Shapes: x, y, dy, dx and residuals have one shape of 0 to 8 dimensions and any strides; `options.channel_axes`
 // names the axes that keep their own statistics. x has any dtype; dy and outputs are float32, float64, bfloat16 or
 // float16. With 16-bit elements the results are those of the same numbers as float32, y and dx rounded once more.
 //
-// Aliasing: an output may be the very memory of x or dy (same address, strides and dtype). Any other
+// Aliasing: an output may be the very memory of x, dy or the residual (same address, strides and dtype). Any other
 // overlap of an output with an input or with another output is refused.
 //
 // All arguments are checked before anything is written. `docs/semantics.md` lists every edge case.
@@ -66,11 +70,13 @@ EXACTNORM_EXPORT void inference(const TensorView& x, const Place& place, const S
                                                            const Options& options = {});
 
 /// Where `backward` writes. Each is optional; those absent are not computed. dgamma and dbeta have one
-/// element per channel, in the shapes that Affine allows. All are overwritten, not added to.
+/// element per channel, in the shapes that Affine allows. All are overwritten, not added to. d_residual has the dtype
+/// of dy; it is refused without a residual.
 struct EXACTNORM_EXPORT Gradients {
   std::optional<MutableTensorView> dx = std::nullopt;
   std::optional<MutableTensorView> dgamma = std::nullopt;
   std::optional<MutableTensorView> dbeta = std::nullopt;
+  std::optional<MutableTensorView> d_residual = std::nullopt;
 };
 
 /// The backward pass through `training`: mean and variance are functions of x.
@@ -79,6 +85,11 @@ struct EXACTNORM_EXPORT Gradients {
 ///   dgamma = r * sum dy * (x - mean)                                  r = inverse_deviation
 ///   dx     = gamma * r * (dy - dbeta / count - k * (x - mean) * sum(dy * (x - mean)) / count)
 ///   k      = r^2 (epsilon beside the variance), or r / sqrt(variance) (epsilon beside the deviation)
+///
+/// With an activation dy is first multiplied by the activation's derivative, and rounded to dy's dtype: that is
+/// d_residual, and what dy stands for in all that is said here. The derivative is taken where the forward pass took the
+/// activation, at gamma * normalized + beta + residual, which is computed again from x: no mask is kept. beta is not
+/// looked at without an activation, nor a residual without one.
 ///
 /// `statistics` is what `training` returned for this x. Epsilon and its placement are those in `statistics`; those of
 /// `options` are checked, and have no part in the result, as in `inference`. With an epsilon added to the deviation, a
@@ -89,23 +100,27 @@ struct EXACTNORM_EXPORT Gradients {
 /// float64: within 2^-24 * |dx| (float32) or 2^-51 * |dx| (float64), and 2^-49 times the magnitudes of all three terms,
 /// which may cancel.
 EXACTNORM_EXPORT void backward(const TensorView& dy, const TensorView& x, const Statistics& statistics,
-                               const std::optional<TensorView>& gamma, const Gradients& gradients,
-                               const Options& options = {});
+                               const Affine& affine, const Gradients& gradients, const Options& options = {});
 
 /// The backward pass through `inference`: mean and variance are constants.
 ///
 ///   dbeta = sum dy,   dgamma = r * sum dy * (x - mean),   dx = gamma * r * dy
 ///
-/// Epsilon is in `statistics`, as in `backward`.
+/// Epsilon is in `statistics`, as in `backward`; so is what an activation does.
 EXACTNORM_EXPORT void backward_frozen(const TensorView& dy, const TensorView& x, const Statistics& statistics,
-                                      const std::optional<TensorView>& gamma, const Gradients& gradients,
-                                      const Options& options = {});
+                                      const Affine& affine, const Gradients& gradients, const Options& options = {});
 
 /// `backward` in two steps, for those who merge sums of several parts of one batch (ranks, or pieces
-/// that do not fit in memory): `sums` are the merged ones of `accumulate(sums, dy, x)` over all parts,
-/// `statistics` those of the whole batch, dy and x this part. dgamma and dbeta are those of the whole batch.
+/// that do not fit in memory): `sums` are the merged ones of `accumulate_gradients` over all parts, `statistics` those
+/// of the whole batch, dy, x and the residual this part. dgamma and dbeta are those of the whole batch.
 EXACTNORM_EXPORT void backward_from_sums(const TensorView& dy, const TensorView& x, const Statistics& statistics,
-                                         const PartialSums& sums, const std::optional<TensorView>& gamma,
-                                         const Gradients& gradients, const Options& options = {});
+                                         const PartialSums& sums, const Affine& affine, const Gradients& gradients,
+                                         const Options& options = {});
+
+/// Adds to `sums` (kind gradients) what `backward_from_sums` needs of this part: the sums of `accumulate(sums, dy, x)`,
+/// with dy taken through the activation of `options`. Throws Error as that function and `backward` do.
+EXACTNORM_EXPORT void accumulate_gradients(PartialSums& sums, const TensorView& dy, const TensorView& x,
+                                           const Statistics& statistics, const Affine& affine = {},
+                                           const Options& options = {});
 
 }  // namespace exactnorm

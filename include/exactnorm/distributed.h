@@ -150,13 +150,15 @@ struct EXACTNORM_EXPORT SynchronizedGradients {
   /// DistributedDataParallel does.
   std::optional<MutableTensorView> dgamma_share = std::nullopt;
   std::optional<MutableTensorView> dbeta_share = std::nullopt;
+  /// Of this rank's residual.
+  std::optional<MutableTensorView> d_residual = std::nullopt;
 };
 
 /// `backward` of this rank's part: one message. `statistics` are those of the whole batch, from
 /// `synchronized_training`, the same bits on all ranks.
 /// Throws Error, the same on all ranks, where they differ, or are of another number of elements than the batch is.
 EXACTNORM_EXPORT void synchronized_backward(SumExchange& exchange, const TensorView& dy, const TensorView& x,
-                                            const Statistics& statistics, const std::optional<TensorView>& gamma,
+                                            const Statistics& statistics, const Affine& affine,
                                             const SynchronizedGradients& gradients, const Options& options = {});
 
 }  // namespace exactnorm

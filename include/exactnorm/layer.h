@@ -82,25 +82,32 @@ class EXACTNORM_EXPORT BatchNorm {
   /// was refused, as `RunningStatistics::update` does. In evaluation mode: normalizes by `running`.
   /// Throws Error, with nothing written and no statistics changed, when an argument is wrong or when
   /// training is given one value per channel and `running` wants the unbiased variance.
-  std::vector<Index> forward(const TensorView& x, const MutableTensorView& y);
+  /// The activation is that of `options`; the residual is added before it (Affine).
+  std::vector<Index> forward(const TensorView& x, const MutableTensorView& y,
+                             const std::optional<TensorView>& residual = std::nullopt);
 
-  /// The backward pass of the latest `forward`, with the mode, gamma, epsilon and channel axes that it had. Fills
-  /// gamma_gradient and beta_gradient, and dx if given.
+  /// The backward pass of the latest `forward`, with the mode, gamma, beta, epsilon, channel axes and activation that
+  /// it had. Fills gamma_gradient and beta_gradient, and dx and d_residual if given. The residual is the one that
+  /// `forward` was given.
   ///
   /// `x` holds what `forward` was given: the same memory or a copy, but not what a forward in place has overwritten.
   /// After a forward in training mode, x is read once more to make sure: Error, with nothing written, where its shape
   /// is another, or the mean or variance of a channel, as Statistics hold them. After one in evaluation mode dx does
   /// not depend on x, dgamma is that of the x given, and its shape alone is checked. Throws Error when there was no
   /// forward.
-  void backward(const TensorView& dy, const TensorView& x, const std::optional<MutableTensorView>& dx);
+  void backward(const TensorView& dy, const TensorView& x, const std::optional<MutableTensorView>& dx,
+                const std::optional<TensorView>& residual = std::nullopt,
+                const std::optional<MutableTensorView>& d_residual = std::nullopt);
 
   /// The same for a batch of which every rank holds a part, as the functions of distributed.h; all ranks' layers are
   /// alike, and in the same mode, which is not compared. gamma_gradient and beta_gradient are those of the whole batch.
   /// In evaluation mode nothing is exchanged, and they are this rank's shares. Where x is another on one rank, all
   /// ranks throw.
-  std::vector<Index> forward(SumExchange& exchange, const TensorView& x, const MutableTensorView& y);
+  std::vector<Index> forward(SumExchange& exchange, const TensorView& x, const MutableTensorView& y,
+                             const std::optional<TensorView>& residual = std::nullopt);
   void backward(SumExchange& exchange, const TensorView& dy, const TensorView& x,
-                const std::optional<MutableTensorView>& dx);
+                const std::optional<MutableTensorView>& dx, const std::optional<TensorView>& residual = std::nullopt,
+                const std::optional<MutableTensorView>& d_residual = std::nullopt);
 
  private:
   // What a backward pass has to know of its forward pass.
@@ -108,13 +115,16 @@ class EXACTNORM_EXPORT BatchNorm {
     Statistics statistics;
     std::optional<Statistics> of_part;  // of this rank's x alone, where ranks share the batch
     std::vector<double> gamma;
+    std::vector<double> beta;
     IndexList channel_axes;
+    Activation activation = Activation::none;
+    double slope = 0;
     IndexList shape;
     bool was_training = true;
   };
 
-  [[nodiscard]] Affine affine() const;
-  void evaluate(const TensorView& x, const MutableTensorView& y);
+  [[nodiscard]] Affine affine(const std::optional<TensorView>& residual) const;
+  void evaluate(const TensorView& x, const MutableTensorView& y, const std::optional<TensorView>& residual);
   void check_channels(const TensorView& x) const;
   void check_training(const TensorView& x) const;
   void remember(const TensorView& x, Statistics statistics, std::optional<Statistics> of_part, bool was_training);

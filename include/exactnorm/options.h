@@ -14,6 +14,17 @@ enum class EpsilonPlacement : std::uint8_t {
   deviation  ///< sqrt(variance) + epsilon: common in code written by hand
 };
 
+/// A function applied to each element v of the normalized tensor, with the residual added. Its derivative, what it
+/// makes of NaN, infinity and -0, and where its derivative jumps, are PyTorch's (docs/semantics.md).
+enum class Activation : std::uint8_t {
+  none,
+  relu,        ///< max(v, 0)
+  relu6,       ///< min(max(v, 0), 6)
+  leaky_relu,  ///< v where v > 0, else slope * v
+  silu,        ///< v / (1 + exp(-v)), also named swish: within 4 units in the last place
+  hard_swish   ///< v * min(max(v + 3, 0), 6) / 6
+};
+
 /// What all operations share.
 struct EXACTNORM_EXPORT Options {
   /// The axes that keep their own statistics, each from -rank to rank - 1, without repeats; all other
@@ -26,6 +37,12 @@ struct EXACTNORM_EXPORT Options {
   double epsilon = 1e-5;
   EpsilonPlacement epsilon_placement = EpsilonPlacement::variance;
 
+  /// Follows the normalization in training and inference; backward passes go through it. Statistics and sums of x have
+  /// no part of it.
+  Activation activation = Activation::none;
+  /// Of leaky_relu: finite.
+  double slope = 0.01;
+
   /// Threads to use at most, up to 1,024; 0 takes OpenMP's default (OMP_NUM_THREADS, else one per core). Results do
   /// not depend on it. A call from inside an OpenMP parallel region uses the calling thread alone unless
   /// nested parallelism is enabled, and so does the thread that is left after fork(). Calls on different outputs may
@@ -33,14 +50,18 @@ struct EXACTNORM_EXPORT Options {
   int threads = 0;
 };
 
-/// The learned scale and offset: y = gamma * normalized + beta. Each is optional and defaults to 1 and 0.
+/// The learned scale and offset, and a residual: y = activation(gamma * normalized + beta + residual). Each is
+/// optional; gamma defaults to 1, the others to 0.
 ///
 /// A parameter holds one element per channel, of any dtype. Its shape is that of the channel axes in the order
 /// in which they are listed, or (channels,), or of x's rank with 1 on every reduced axis, as NumPy's keepdims
 /// leaves it; the first of these that fits is meant.
+///
+/// The residual has x's shape, any strides and any dtype.
 struct EXACTNORM_EXPORT Affine {
   std::optional<TensorView> gamma = std::nullopt;
   std::optional<TensorView> beta = std::nullopt;
+  std::optional<TensorView> residual = std::nullopt;
 };
 
 }  // namespace exactnorm

@@ -31,6 +31,7 @@ struct EXACTNORM_EXPORT ForwardPointers {
   void* y = nullptr;
   const void* gamma = nullptr;
   const void* beta = nullptr;
+  const void* residual = nullptr;
 };
 
 /// `training`. The statistics go into the caller's memory.
@@ -59,8 +60,8 @@ class EXACTNORM_EXPORT InferencePlan {
   explicit InferencePlan(const TensorView& x, const MutableTensorView& y, const Statistics& statistics,
                          const Affine& affine = {}, const Options& options = {});
 
-  /// Throws Error that names what lies where it must not.
-  void run(const void* x, void* y) const;
+  /// Throws Error that names what lies where it must not. `residual` is null where the plan has none.
+  void run(const void* x, void* y, const void* residual = nullptr) const;
 
  private:
   struct Parts;
@@ -81,6 +82,9 @@ struct EXACTNORM_EXPORT BackwardPointers {
   void* dx = nullptr;
   void* dgamma = nullptr;
   void* dbeta = nullptr;
+  const void* beta = nullptr;
+  const void* residual = nullptr;
+  void* d_residual = nullptr;
 };
 
 /// `backward` or `backward_frozen`. Unlike these it takes epsilon and its placement from `options`, which have to be
@@ -88,9 +92,8 @@ struct EXACTNORM_EXPORT BackwardPointers {
 class EXACTNORM_EXPORT BackwardPlan {
  public:
   /// Throws Error as `backward` does.
-  explicit BackwardPlan(const TensorView& dy, const TensorView& x, const std::optional<TensorView>& gamma,
-                        const Gradients& gradients, const Options& options = {},
-                        BackwardKind kind = BackwardKind::training);
+  explicit BackwardPlan(const TensorView& dy, const TensorView& x, const Affine& affine, const Gradients& gradients,
+                        const Options& options = {}, BackwardKind kind = BackwardKind::training);
 
   /// Throws Error that names what lies where it must not.
   void run(const BackwardPointers& at, const StatisticsView& statistics) const;

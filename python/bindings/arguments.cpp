@@ -1,6 +1,7 @@
 #include "arguments.h"
 
 #include <algorithm>
+#include <array>
 #include <span>
 
 namespace exactnorm::python {
@@ -17,7 +18,19 @@ std::string name_of(EpsilonPlacement placement) {
   return placement == EpsilonPlacement::variance ? "variance" : "deviation";
 }
 
-Options make_options(const Axes& channel_axes, double epsilon, const std::string& epsilon_placement, int threads) {
+namespace {
+
+Activation activation_from(const std::string& name) {
+  constexpr std::array names = {"none", "relu", "relu6", "leaky_relu", "silu", "hard_swish"};
+  const auto* const found = std::find(names.begin(), names.end(), name);
+  if (found != names.end()) return static_cast<Activation>(found - names.begin());
+  throw Error("activation", "is '" + name + "'; expected 'relu', 'relu6', 'leaky_relu', 'silu', 'hard_swish' or None");
+}
+
+}  // namespace
+
+Options make_options(const Axes& channel_axes, double epsilon, const std::string& epsilon_placement, int threads,
+                     const NamedActivation& activation) {
   if (channel_axes.size() > maximum_rank) {
     throw Error("channel_axes", "has " + std::to_string(channel_axes.size()) + " axes; expected at most 8");
   }
@@ -26,6 +39,8 @@ Options make_options(const Axes& channel_axes, double epsilon, const std::string
   options.channel_axes = IndexList(std::span<const Index>(channel_axes));
   options.epsilon = epsilon;
   options.epsilon_placement = epsilon_placement_from(epsilon_placement);
+  options.activation = activation_from(std::get<0>(activation));
+  options.slope = std::get<1>(activation);
   options.threads = threads;
   return options;
 }

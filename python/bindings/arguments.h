@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "exactnorm/error.h"
@@ -19,8 +20,10 @@ using Axes = std::vector<Index>;
 /// Throws Error, naming the argument, for what no Options can have.
 [[nodiscard]] EpsilonPlacement epsilon_placement_from(const std::string& name);
 [[nodiscard]] std::string name_of(EpsilonPlacement placement);
+/// An activation's name and slope.
+using NamedActivation = std::tuple<std::string, double>;
 [[nodiscard]] Options make_options(const Axes& channel_axes, double epsilon, const std::string& epsilon_placement,
-                                   int threads);
+                                   int threads, const NamedActivation& activation = {"none", 0.0});
 
 /// What `call` returns; its errors of the argument `from` name `to`, which is what it is called in Python.
 template <typename Call>

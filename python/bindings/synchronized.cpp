@@ -111,7 +111,7 @@ void backward_of(Exchange& exchange, nb::handle dy, nb::handle x, nb::handle sta
       .dx = dx_array.view, .dgamma_share = view_of(dweight_array), .dbeta_share = view_of(dbias_array)};
   const nb::gil_scoped_release released;
   synchronized_backward(exchange.sums, dy_array.view, x_array.view, load_statistics(found.view, epsilon),
-                        view_of(weight_array), gradients, tensor_options(epsilon, threads));
+                        {view_of(weight_array)}, gradients, tensor_options(epsilon, threads));
 }
 
 }  // namespace

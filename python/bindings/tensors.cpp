@@ -69,7 +69,7 @@ void backward_of(nb::handle dy, nb::handle x, nb::handle statistics, nb::handle 
   const Gradients gradients = {view_of(dx_array), view_of(dweight_array), view_of(dbias_array)};
   const nb::gil_scoped_release released;
   (frozen ? backward_frozen : backward)(dy_array.view, x_array.view, load_statistics(found.view, epsilon),
-                                        view_of(weight_array), gradients, tensor_options(epsilon, threads));
+                                        {view_of(weight_array)}, gradients, tensor_options(epsilon, threads));
 }
 
 void update_running_of(nb::handle statistics, nb::handle mean, nb::handle variance, double momentum) {

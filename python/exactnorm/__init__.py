@@ -17,6 +17,7 @@ from exactnorm._core import Statistics, active_target, default_threads
 from exactnorm._core import version as _version
 from exactnorm._functions import (
     Gradients,
+    GradientsWithResidual,
     batch_norm,
     batch_norm_backward,
     batch_norm_inference,
@@ -32,6 +33,7 @@ __version__ = _version()
 __all__ = [
     "BatchNorm",
     "Gradients",
+    "GradientsWithResidual",
     "Moments",
     "RunningStatistics",
     "Statistics",

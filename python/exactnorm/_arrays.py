@@ -18,6 +18,7 @@ ArrayLike = Any  # NumPy's arrays, or objects with __dlpack__ (PyTorch's tensors
 Axes = SupportsIndex | Sequence[SupportsIndex]
 Parameter = Any  # an ArrayLike, a number or a sequence of numbers, nested or not
 EpsilonPlacement = Literal["variance", "deviation"]
+Activation = Literal["relu", "relu6", "leaky_relu", "silu", "hard_swish"]
 Value = TypeVar("Value")
 
 
@@ -158,6 +159,16 @@ def of_class(name: str, value: Value, expected: type[Value]) -> Value:
     if isinstance(value, expected):
         return value
     raise TypeError(f"{name}: is of type {type(value).__name__}; expected {expected.__name__}")
+
+
+def named_activation(activation: Activation | None, slope: float) -> tuple[str, float]:
+    """As the library takes it."""
+    name = "none" if activation is None else of_class("activation", activation, str)
+    return name, number("slope", slope)
+
+
+def optional_array(name: str, value: ArrayLike | None) -> Array | None:
+    return None if value is None else as_array(name, value)
 
 
 def thread_count(threads: int | None) -> int:

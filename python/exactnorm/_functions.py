@@ -8,6 +8,7 @@ import numpy as np
 
 from exactnorm import _core
 from exactnorm._arrays import (
+    Activation,
     Array,
     ArrayLike,
     Axes,
@@ -17,9 +18,11 @@ from exactnorm._arrays import (
     as_parameter,
     axes_fit,
     axes_list,
+    named_activation,
     normalized_like,
     number,
     of_class,
+    optional_array,
     parameter_shape,
     spread_parameter,
     thread_count,
@@ -35,6 +38,15 @@ class Gradients(NamedTuple):
     dbeta: Array
 
 
+class GradientsWithResidual(NamedTuple):
+    """The same where there is a residual."""
+
+    dx: Array
+    dgamma: Array
+    dbeta: Array
+    d_residual: Array
+
+
 @overload
 def batch_norm(
     x: ArrayLike,
@@ -44,6 +56,9 @@ def batch_norm(
     channel_axes: Axes = 1,
     epsilon: float = 1e-5,
     epsilon_placement: EpsilonPlacement = "variance",
+    activation: Activation | None = None,
+    slope: float = 0.01,
+    residual: ArrayLike | None = None,
     out: ArrayLike | None = None,
     return_statistics: Literal[False] = False,
     threads: int | None = None,
@@ -57,6 +72,9 @@ def batch_norm(
     channel_axes: Axes = 1,
     epsilon: float = 1e-5,
     epsilon_placement: EpsilonPlacement = "variance",
+    activation: Activation | None = None,
+    slope: float = 0.01,
+    residual: ArrayLike | None = None,
     out: ArrayLike | None = None,
     return_statistics: Literal[True],
     threads: int | None = None,
@@ -69,13 +87,17 @@ def batch_norm(
     channel_axes: Axes = 1,
     epsilon: float = 1e-5,
     epsilon_placement: EpsilonPlacement = "variance",
+    activation: Activation | None = None,
+    slope: float = 0.01,
+    residual: ArrayLike | None = None,
     out: ArrayLike | None = None,
     return_statistics: bool = False,
     threads: int | None = None,
 ) -> Array | tuple[Array, Statistics]:
     """Normalizes x by its own mean and biased variance: a training step's forward pass.
 
-    y = gamma * (x - mean) / sqrt(variance + epsilon) + beta, with mean and variance over all axes but `channel_axes`.
+    y = gamma * (x - mean) / sqrt(variance + epsilon) + beta, with mean and variance over all axes but `channel_axes`;
+    with an activation or a residual, activation(that + residual).
 
     x
         float32, float64, float16, ml_dtypes' bfloat16, integers or bool, of up to 8 dimensions, in any layout,
@@ -90,6 +112,11 @@ def batch_norm(
         (hidden, m); 2 for (h, w, c, m); () for one channel of everything.
     epsilon, epsilon_placement
         "variance": sqrt(variance + epsilon), as in frameworks; "deviation": sqrt(variance) + epsilon.
+    activation, slope
+        "relu", "relu6", "leaky_relu" (of negative slope `slope`), "silu" or "hard_swish", as PyTorch's functions of these
+        names are; None for none. y is, bit for bit, what the operations give one after the other.
+    residual
+        An array of x's shape that is added before the activation.
     out
         Where to write: of x's shape, of any floating dtype and layout; x itself normalizes in place. By default
         a new array of x's layout, of its dtype if that is a floating one, else float32.
@@ -114,9 +141,11 @@ def batch_norm(
         target,
         spread_parameter("gamma", gamma, x, axes),
         spread_parameter("beta", beta, x, axes),
+        optional_array("residual", residual),
         axes,
         number("epsilon", epsilon),
         of_class("epsilon_placement", epsilon_placement, str),
+        named_activation(activation, slope),
         thread_count(threads),
     )
     return (target, found) if return_statistics else target
@@ -129,6 +158,9 @@ def batch_norm_inference(
     beta: Parameter | None = None,
     *,
     channel_axes: Axes = 1,
+    activation: Activation | None = None,
+    slope: float = 0.01,
+    residual: ArrayLike | None = None,
     out: ArrayLike | None = None,
     threads: int | None = None,
 ) -> Array:
@@ -153,7 +185,9 @@ def batch_norm_inference(
         target,
         spread_parameter("gamma", gamma, x, axes),
         spread_parameter("beta", beta, x, axes),
+        optional_array("residual", residual),
         axes,
+        named_activation(activation, slope),
         thread_count(threads),
     )
     return target
@@ -164,34 +198,79 @@ def _check_same(name: str, given: object, expected: object) -> None:
         raise ValueError(f"{name}: is {given!r}; expected {expected!r}, which is in statistics")
 
 
+@overload
 def batch_norm_backward(
     dy: ArrayLike,
     x: ArrayLike,
     statistics: Statistics,
     gamma: Parameter | None = None,
+    beta: Parameter | None = None,
     *,
     channel_axes: Axes = 1,
     epsilon: float | None = None,
     epsilon_placement: EpsilonPlacement | None = None,
     frozen: bool = False,
+    activation: Activation | None = None,
+    slope: float = 0.01,
+    residual: None = None,
     out: ArrayLike | None = None,
     threads: int | None = None,
-) -> Gradients:
-    """Gradients of x, gamma and beta from that of y.
+) -> Gradients: ...
+@overload
+def batch_norm_backward(
+    dy: ArrayLike,
+    x: ArrayLike,
+    statistics: Statistics,
+    gamma: Parameter | None = None,
+    beta: Parameter | None = None,
+    *,
+    channel_axes: Axes = 1,
+    epsilon: float | None = None,
+    epsilon_placement: EpsilonPlacement | None = None,
+    frozen: bool = False,
+    activation: Activation | None = None,
+    slope: float = 0.01,
+    residual: ArrayLike,
+    out: ArrayLike | None = None,
+    threads: int | None = None,
+) -> GradientsWithResidual: ...
+def batch_norm_backward(
+    dy: ArrayLike,
+    x: ArrayLike,
+    statistics: Statistics,
+    gamma: Parameter | None = None,
+    beta: Parameter | None = None,
+    *,
+    channel_axes: Axes = 1,
+    epsilon: float | None = None,
+    epsilon_placement: EpsilonPlacement | None = None,
+    frozen: bool = False,
+    activation: Activation | None = None,
+    slope: float = 0.01,
+    residual: ArrayLike | None = None,
+    out: ArrayLike | None = None,
+    threads: int | None = None,
+) -> Gradients | GradientsWithResidual:
+    """Gradients of x, gamma and beta, and of the residual where there is one, from that of y.
 
     dy
         Of a floating dtype and of x's shape.
     statistics
         What `batch_norm` returned for this x. Epsilon and its placement are in them.
+    beta, residual
+        Those of the forward pass; they matter where there is an activation, which is taken back at what it was taken
+        of. That is computed again: no mask is kept.
     epsilon, epsilon_placement
         To make sure: where given, they have to be those of `statistics`.
     frozen
         Whether mean and variance are constants, as after `batch_norm_inference`, rather than functions of x.
+    activation, slope
+        Those of the forward pass.
     out
         Where to write dx; x or dy themselves are allowed. By default a new array of x's layout.
 
-    Returns dx, dgamma and dbeta, the latter two as float32 where dx is of 16 bits. Each depends on the exact sums
-    behind it alone; `docs/semantics.md` has the bounds.
+    Returns dx, dgamma and dbeta, the latter two as float32 where dx is of 16 bits, and with a residual d_residual, of
+    dy's dtype. Each depends on the exact sums behind it alone; `docs/semantics.md` has the bounds.
 
     >>> import numpy as np, exactnorm
     >>> x = np.array([[1.0], [2.0], [4.0]])
@@ -212,19 +291,27 @@ def batch_norm_backward(
     of_parameters = np.float32 if dx.dtype.itemsize == 2 else dx.dtype
     dgamma = np.empty(shape, of_parameters)
     dbeta = np.empty(shape, of_parameters)
+    residual = optional_array("residual", residual)
+    d_residual = None if residual is None else np.empty_like(residual, dtype=dy.dtype, subok=False)
     _core.backward(
         dy,
         x,
         statistics,
         spread_parameter("gamma", gamma, x, axes),
+        spread_parameter("beta", beta, x, axes),
+        residual,
         dx,
         dgamma,
         dbeta,
+        d_residual,
         bool(frozen),
         axes,
+        named_activation(activation, slope),
         thread_count(threads),
     )
-    return Gradients(dx, dgamma, dbeta)
+    if d_residual is None:
+        return Gradients(dx, dgamma, dbeta)
+    return GradientsWithResidual(dx, dgamma, dbeta, d_residual)
 
 
 def statistics(

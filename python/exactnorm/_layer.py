@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import copy
+from typing import overload
+
+import numpy as np
 
 from exactnorm import _core
 from exactnorm._arrays import (
+    Activation,
     Array,
     ArrayLike,
     Axes,
@@ -15,9 +19,11 @@ from exactnorm._arrays import (
     axes_list,
     channel_values,
     integer,
+    named_activation,
     normalized_like,
     number,
     of_class,
+    optional_array,
     thread_count,
 )
 from exactnorm._running import RunningStatistics, VarianceKind
@@ -53,6 +59,8 @@ class BatchNorm:
         epsilon_placement: EpsilonPlacement = "variance",
         momentum: float | None = 0.1,
         variance_kind: VarianceKind = "unbiased",
+        activation: Activation | None = None,
+        slope: float = 0.01,
         threads: int | None = None,
     ) -> None:
         self._layer = _core.Layer(integer("channels", channels))
@@ -63,6 +71,8 @@ class BatchNorm:
         self.channel_axes = channel_axes
         self.epsilon = epsilon
         self.epsilon_placement: EpsilonPlacement = epsilon_placement
+        self.activation: Activation | None = activation
+        self.slope = slope
         self.threads = threads
         self.training = True
 
@@ -120,8 +130,11 @@ class BatchNorm:
     def running(self, value: RunningStatistics) -> None:
         self._layer.running = of_class("running", value, RunningStatistics)._values
 
-    def __call__(self, x: ArrayLike, *, out: ArrayLike | None = None) -> Array:
-        """Normalizes x by itself, and takes its statistics into `running`; or, in evaluation mode, by `running`.
+    def __call__(
+        self, x: ArrayLike, residual: ArrayLike | None = None, *, out: ArrayLike | None = None
+    ) -> Array:
+        """Normalizes x by itself, and takes its statistics into `running`; or, in evaluation mode, by `running`. Then the
+        residual, where there is one, is added, and the activation taken.
 
         Raises ValueError or TypeError, with nothing written and `running` unchanged, where something does not fit.
         """
@@ -130,17 +143,30 @@ class BatchNorm:
         self._layer.forward(
             x,
             target,
+            optional_array("residual", residual),
             bool(self.training),
             axes_list(self.channel_axes),
             number("epsilon", self.epsilon),
             of_class("epsilon_placement", self.epsilon_placement, str),
+            named_activation(self.activation, self.slope),
             thread_count(self.threads),
         )
         return target
 
-    def backward(self, dy: ArrayLike, x: ArrayLike, *, out: ArrayLike | None = None) -> Array:
-        """The backward pass of the latest call, with its mode, gamma, epsilon and channel axes: returns dx, and sets
-        `dgamma` and `dbeta`, float64 arrays of one element per channel.
+    @overload
+    def backward(
+        self, dy: ArrayLike, x: ArrayLike, residual: None = None, *, out: ArrayLike | None = None
+    ) -> Array: ...
+    @overload
+    def backward(
+        self, dy: ArrayLike, x: ArrayLike, residual: ArrayLike, *, out: ArrayLike | None = None
+    ) -> tuple[Array, Array]: ...
+    def backward(
+        self, dy: ArrayLike, x: ArrayLike, residual: ArrayLike | None = None, *, out: ArrayLike | None = None
+    ) -> Array | tuple[Array, Array]:
+        """The backward pass of the latest call, with its mode, gamma, beta, epsilon, channel axes and activation: returns
+        dx, or, with the residual that the call was given, dx and d_residual; and sets `dgamma` and `dbeta`, float64
+        arrays of one element per channel.
 
         x holds what that call was given: the same array or a copy, but not one that was normalized in place. After a call
         in training mode, x is read once more to make sure: ValueError where its shape is another, or the mean or variance
@@ -149,5 +175,10 @@ class BatchNorm:
         """
         x = as_array("x", x)
         target = normalized_like(x) if out is None else as_array("out", out)
-        self.dgamma, self.dbeta = self._layer.backward(as_array("dy", dy), x, target, thread_count(self.threads))
-        return target
+        dy = as_array("dy", dy)
+        residual = optional_array("residual", residual)
+        d_residual = None if residual is None else np.empty_like(residual, dtype=dy.dtype, subok=False)
+        self.dgamma, self.dbeta = self._layer.backward(
+            dy, x, target, residual, d_residual, thread_count(self.threads)
+        )
+        return target if d_residual is None else (target, d_residual)

@@ -13,12 +13,12 @@ namespace exactnorm {
 
 CoefficientTable::CoefficientTable(Index channels)
     : stride_((channels + 63) / 64 * 64 + 48),
-      memory_(static_cast<std::size_t>(5 * stride_) * (sizeof(double) + sizeof(float))),
+      memory_(static_cast<std::size_t>(stride_) * (5 * sizeof(double) + 7 * sizeof(float))),
       values_(reinterpret_cast<double*>(memory_.data())),
       single_values_(reinterpret_cast<float*>(values_ + 5 * stride_)) {}
 
 CoefficientTable::CoefficientTable(const Coefficients& coefficients, std::span<const Index> channels,
-                                   const SlotMap& slots, bool with_gradient)
+                                   const SlotMap& slots, Formula formula)
     : CoefficientTable(slots.slots()) {
   const auto copy = [&](const auto* from, auto* to) {
     for (auto channel = channels.begin(); channel != channels.end();) {
@@ -36,69 +36,184 @@ CoefficientTable::CoefficientTable(const Coefficients& coefficients, std::span<c
   copy(coefficients.single.scale, single_column(1));
   copy(coefficients.single.scale_rest, single_column(2));
   copy(coefficients.single.shift, single_column(3));
-  if (!with_gradient) return;
+  if (formula == Formula::forward || formula == Formula::relu) return;
   copy(coefficients.normalized_scale, column(3));
   copy(coefficients.dy_scale, column(4));
   copy(coefficients.single.x_scale, single_column(4));
+  if (formula != Formula::windowed_gradient) return;
+  copy(coefficients.window.lower, single_column(5));
+  copy(coefficients.window.upper, single_column(6));
 }
 
 Coefficients CoefficientTable::view() const noexcept {
-  return {column(0), column(1),
-          column(2), column(3),
-          column(4), {single_column(0), single_column(1), single_column(2), single_column(3), single_column(4)}};
+  return {column(0),
+          column(1),
+          column(2),
+          column(3),
+          column(4),
+          {single_column(0), single_column(1), single_column(2), single_column(3), single_column(4)},
+          {single_column(5), single_column(6)}};
+}
+
+SlotCoefficients::SlotCoefficients(const LoopNest& nest, const Box& box, const SlotMap& slots,
+                                   const Coefficients& coefficients, Formula formula) {
+  const std::optional<Index> first = first_of_consecutive(nest, box);
+  if (first && slots.is_identity()) {
+    view_ = coefficients.from(*first);
+    return;
+  }
+  thread_local std::vector<Index> channels;  // its memory is kept from box to box
+  list_channels(nest, box, channels);
+  table_.emplace(coefficients, channels, slots, formula);
+  view_ = table_->view();
+}
+
+ApplyOperands::ApplyOperands(const Operand& x, ActivationFunction function, const Operand& residual,
+                             const OutputOperand& out, Store store)
+    : out_(out), store_(store), function_(function) {
+  const bool has_residual = residual.data != nullptr;
+  add(x);
+  if (has_residual) add(residual);
+  add({out.data, out.dtype});
+  if (!has_residual && function.activation == Activation::relu) {
+    formula_ = Formula::relu;
+  } else if (has_residual || function.activation != Activation::none) {
+    takes_ = Takes::with_activation;
+  }
+}
+
+ApplyOperands::ApplyOperands(const Operand& dy, const Operand& x, const Operand& residual, const ActivationStep& step,
+                             std::optional<Formula> formula, const OutputOperand& out, Store store)
+    : out_(out),
+      store_(store),
+      formula_(formula.value_or(Formula::forward)),
+      takes_(formula ? Takes::activated_gradient : Takes::gradient_alone),
+      step_(&step) {
+  add(dy);
+  add(x);
+  if (step.has_residual) add(residual);
+  add({out.data, out.dtype});
 }
 
 namespace {
 
-template <typename T, std::size_t kOperands>
-void apply_regions(const Traversal& traversal, const ApplyOperands& operands, const Coefficients& coefficients) {
-  constexpr bool with_dy = kOperands == 3;
-  const auto strides = [](const std::array<Index, kOperands>& of) {
-    return RowStrides{of.front(), with_dy ? of[1] : 0, of.back()};
-  };
-  BlockReader<T, kOperands, true> blocks(traversal, operands.all(),
-                                         {operands.out(), operands.store() == Store::streamed});
-  traversal.visit([&](const Region& region) {
-    blocks.read(region, [&](const Block<T, kOperands>& block) {
-      const ApplyPointers<T> at = {block.data[0], with_dy ? block.data[1] : nullptr, block.output};
-      const Coefficients of_slots = coefficients.from(block.slot);
-      const Store store = block.is_streamed ? Store::streamed : Store::cached;
-      if (traversal.is_lanes()) {
-        apply_rows(at, block.rows, block.count, strides(block.strides), of_slots, store);
-      } else if (block.channels > 1) {
-        apply_runs(at, block.channels, strides(block.channel_strides), block.count, of_slots, false, store);
-      } else {
-        apply_runs(at, block.rows, strides(block.strides), block.count, of_slots, true, store);
-      }
-    });
-  });
-}
+Store store_of(bool is_streamed) { return is_streamed ? Store::streamed : Store::cached; }
 
 template <typename T>
-void apply_as(const Traversal& traversal, const ApplyOperands& operands, const Coefficients& coefficients) {
-  operands.has_dy() ? apply_regions<T, 3>(traversal, operands, coefficients)
-                    : apply_regions<T, 2>(traversal, operands, coefficients);
-}
+class RegionApplier {
+ public:
+  RegionApplier(const Traversal& traversal, const ApplyOperands& operands, const Coefficients& coefficients)
+      : traversal_(traversal), operands_(operands), coefficients_(coefficients) {}
+
+  void apply_elements() const {
+    if (operands_.all().size() == 2) {
+      apply_blocks<2>([&](const Block<T, 2>& block) { apply(block, 0, 0); });
+    } else {
+      apply_blocks<3>([&](const Block<T, 3>& block) { apply(block, 1, 0); });
+    }
+  }
+  void apply_with_activation() const {
+    operands_.all().size() == 2 ? apply_with_activation<2>() : apply_with_activation<3>();
+  }
+  void apply_activated_gradient(const Coefficients& of_step) const {
+    operands_.all().size() == 3 ? apply_activated_gradient<3>(of_step) : apply_activated_gradient<4>(of_step);
+  }
+
+ private:
+  template <std::size_t kOperands, typename Visit>
+  void apply_blocks(const Visit& visit) const {
+    BlockReader<T, kOperands, true> blocks(traversal_, operands_.all(),
+                                           {operands_.out(), operands_.store() == Store::streamed});
+    traversal_.visit([&](const Region& region) { blocks.read(region, visit); });
+  }
+
+  // `x` and `dy` are operands of the block. dy is looked at in gradients.
+  template <std::size_t kOperands>
+  void apply(const Block<T, kOperands>& block, std::size_t x, std::size_t dy) const {
+    const bool with_dy = operands_.formula() != Formula::forward && operands_.formula() != Formula::relu;
+    const ApplyPointers<T> at = {block.data[x], with_dy ? block.data[dy] : nullptr, block.output};
+    const auto strides = [&](const std::array<Index, kOperands>& of) {
+      return RowStrides{of[x], with_dy ? of[dy] : 0, of.back()};
+    };
+    const Coefficients of_slots = coefficients_.from(block.slot);
+    const Formula formula = operands_.formula();
+    const Store store = store_of(block.is_streamed);
+    if (traversal_.is_lanes()) {
+      apply_rows(formula, at, block.rows, block.count, strides(block.strides), of_slots, store);
+    } else if (block.channels > 1) {
+      apply_runs(formula, at, block.channels, strides(block.channel_strides), block.count, of_slots, false, store);
+    } else {
+      apply_runs(formula, at, block.rows, strides(block.strides), block.count, of_slots, true, store);
+    }
+  }
+
+  template <std::size_t kOperands>
+  void apply_with_activation() const {
+    PreactivationTile<T> tile(traversal_.is_lanes());
+    apply_blocks<kOperands>([&](const Block<T, kOperands>& block) {
+      for_block_parts(block, kOperands - 1, traversal_.is_lanes(), [&](const Block<T, kOperands>& part) {
+        tile.set(part, 0, coefficients_);
+        for_planes(part, [&](Index channel, Index rows, const std::array<Index, kOperands>& strides) {
+          ActivationRows<T> plane{.value = tile.data() + channel * part.rows * part.count,
+                                  .value_stride = part.count,
+                                  .out = part.output + channel * part.channel_strides.back(),
+                                  .out_stride = strides.back(),
+                                  .rows = rows,
+                                  .count = part.count};
+          if constexpr (kOperands == 3) {
+            plane.residual = part.data[1] + channel * part.channel_strides[1];
+            plane.residual_stride = strides[1];
+          }
+          activate(operands_.function(), plane.joined(), store_of(part.is_streamed));
+        });
+      });
+    });
+  }
+
+  template <std::size_t kOperands>
+  void apply_activated_gradient(const Coefficients& of_step) const {
+    ActivatedGradient<T> gradient(operands_.step(), of_step, traversal_.is_lanes());
+    const bool frozen = operands_.formula() == Formula::forward;
+    if (operands_.takes() == ApplyOperands::Takes::gradient_alone) {
+      apply_blocks<kOperands>(
+          [&](const Block<T, kOperands>& block) { gradient.template read<true>(block, [](const Block<T, 3>&) {}); });
+      return;
+    }
+    apply_blocks<kOperands>([&](const Block<T, kOperands>& block) {
+      gradient.template read<false>(block, [&](const Block<T, 3>& part) { apply(part, frozen ? 0 : 1, 0); });
+    });
+  }
+
+  const Traversal& traversal_;
+  const ApplyOperands& operands_;
+  const Coefficients& coefficients_;
+};
 
 }  // namespace
 
 void apply_box(const LoopNest& nest, const Box& box, const ApplyOperands& operands, const Coefficients& coefficients) {
+  using Takes = ApplyOperands::Takes;
   const std::span<const Operand> all = operands.all();
-  const DType type = type_of_kernels(all);
+  DType type = type_of_kernels(all);
+  if (operands.takes() != Takes::elements && is_half_type(type)) type = DType::float32;
   const Index line = is_half_type(type) ? line_size<bfloat16> : line_size<float>;
   const Traversal traversal(nest, box, all.size(), Stage::apply, line);
-  const auto apply = [&](const Coefficients& of_slots) {
-    visit_floating(type, [&](auto element) { apply_as<decltype(element)>(traversal, operands, of_slots); });
-  };
   const SlotMap& slots = traversal.slots();
-  const std::optional<Index> first = first_of_consecutive(nest, box);
-  if (first && slots.is_identity()) {
-    apply(coefficients.from(*first));
-  } else {
-    thread_local std::vector<Index> channels;  // its memory is kept from box to box
-    list_channels(nest, box, channels);
-    apply(CoefficientTable(coefficients, channels, slots, operands.has_dy()).view());
-  }
+  const SlotCoefficients of_slots(nest, box, slots, coefficients, operands.formula());
+  visit_floating(type, [&](auto element) {
+    using T = decltype(element);
+    const RegionApplier<T> applier(traversal, operands, of_slots.view());
+    if (operands.takes() == Takes::elements) {
+      applier.apply_elements();
+    } else if constexpr (!is_half<T>) {
+      if (operands.takes() == Takes::with_activation) {
+        applier.apply_with_activation();
+      } else {
+        const SlotCoefficients of_step(nest, box, slots, operands.step().forward, Formula::forward);
+        applier.apply_activated_gradient(of_step.view());
+      }
+    }
+  });
   if (operands.store() == Store::streamed) flush_streams();
 }
 

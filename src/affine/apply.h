@@ -2,8 +2,12 @@
 
 #include <array>
 #include <cstddef>
+#include <optional>
 #include <span>
 
+#include "affine/activated_gradient.h"
+#include "affine/activation_kernels.h"
+#include "affine/activation_window.h"
 #include "affine/apply_kernels.h"
 #include "affine/coefficients.h"
 #include "exactnorm/tensor.h"
@@ -19,9 +23,9 @@ namespace exactnorm {
 class CoefficientTable {
  public:
   explicit CoefficientTable(Index channels);
-  /// The coefficients of slots. `channels` are the channels of the slots' box.
+  /// The coefficients of slots that the formula looks at. `channels` are the channels of the slots' box.
   CoefficientTable(const Coefficients& coefficients, std::span<const Index> channels, const SlotMap& slots,
-                   bool with_gradient);
+                   Formula formula);
 
   /// Columns of float64 coefficients from channel `first` on, of one direction, to be set.
   [[nodiscard]] ForwardColumns forward(Index first) noexcept {
@@ -34,6 +38,9 @@ class CoefficientTable {
   /// threads may set other channels meanwhile.
   void finish_forward(Index first, Index count) { set_single(forward(first), count, single_targets(first)); }
   void finish_backward(Index first, Index count) { set_single(backward(first), count, single_targets(first)); }
+
+  /// Windows, to be set.
+  [[nodiscard]] WindowTargets windows() noexcept { return {single_column(5), single_column(6)}; }
 
   /// As the kernels take them, from channel 0 on.
   [[nodiscard]] Coefficients view() const noexcept;
@@ -49,34 +56,69 @@ class CoefficientTable {
   // From column to column. Not a power of two, as many numbers of channels are: the columns' entries for one channel
   // would compete for few places in the cache.
   Index stride_;
-  // Five columns each, of which only what is set is initialized. They start with cache lines: vectors across two lines
-  // take longer to load.
+  // Five columns of float64 and seven of float32, of which only what is set is initialized. They start with cache
+  // lines: vectors across two lines take longer to load.
   Scratch memory_;
   double* values_;
   float* single_values_;
 };
 
-/// What apply goes through.
-class ApplyOperands {
+/// The coefficients of a box's slots.
+class SlotCoefficients {
  public:
-  /// y of x, or, where dy is frozen statistics' gradient, dx of dy.
-  ApplyOperands(const Operand& x, const OutputOperand& out, Store store)
-      : list_{x, {out.data, out.dtype}}, size_(2), out_(out), store_(store) {}
-  /// dx of x and dy.
-  ApplyOperands(const Operand& x, const Operand& dy, const OutputOperand& out, Store store)
-      : list_{x, dy, {out.data, out.dtype}}, size_(3), out_(out), store_(store) {}
+  /// `coefficients` are of all channels, by their numbers, and outlive this.
+  SlotCoefficients(const LoopNest& nest, const Box& box, const SlotMap& slots, const Coefficients& coefficients,
+                   Formula formula);
 
-  /// x, dy where given, out.
-  [[nodiscard]] std::span<const Operand> all() const noexcept { return {list_.data(), size_}; }
-  [[nodiscard]] bool has_dy() const noexcept { return size_ == 3; }
-  [[nodiscard]] const OutputOperand& out() const noexcept { return out_; }
-  [[nodiscard]] Store store() const noexcept { return store_; }
+  [[nodiscard]] const Coefficients& view() const noexcept { return view_; }
 
  private:
+  std::optional<CoefficientTable> table_;  // where they do not follow each other as the slots do
+  Coefficients view_;
+};
+
+/// What apply goes through, and what it computes.
+class ApplyOperands {
+ public:
+  /// y of x; or, where dy stands in its place, dx of frozen statistics.
+  ApplyOperands(const Operand& x, const OutputOperand& out, Store store)
+      : list_{x, {out.data, out.dtype}}, size_(2), out_(out), store_(store) {}
+  /// y of x, an activation and, where it has an address, the residual.
+  ApplyOperands(const Operand& x, ActivationFunction function, const Operand& residual, const OutputOperand& out,
+                Store store);
+  /// dx of dy and x, by one of the gradients' formulas.
+  ApplyOperands(const Operand& dy, const Operand& x, Formula formula, const OutputOperand& out, Store store)
+      : list_{dy, x, {out.data, out.dtype}}, size_(3), out_(out), store_(store), formula_(formula) {}
+  /// Of dy, x and, where the step has one, the residual: dx through an activation. Its gradient takes the place of dy
+  /// in the formula `gradient`, and that of x in `forward`; without a formula it is what is written. The step outlives
+  /// this.
+  ApplyOperands(const Operand& dy, const Operand& x, const Operand& residual, const ActivationStep& step,
+                std::optional<Formula> formula, const OutputOperand& out, Store store);
+
+  /// In the order of the constructors.
+  [[nodiscard]] std::span<const Operand> all() const noexcept { return {list_.data(), size_}; }
+  [[nodiscard]] const OutputOperand& out() const noexcept { return out_; }
+  [[nodiscard]] Store store() const noexcept { return store_; }
+  [[nodiscard]] Formula formula() const noexcept { return formula_; }
+
+  /// What the formula takes: elements as they are; x, and an activation follows; the gradient of an activation. Or
+  /// there is no formula.
+  enum class Takes { elements, with_activation, activated_gradient, gradient_alone };
+  [[nodiscard]] Takes takes() const noexcept { return takes_; }
+  [[nodiscard]] ActivationFunction function() const noexcept { return function_; }
+  [[nodiscard]] const ActivationStep& step() const noexcept { return *step_; }
+
+ private:
+  void add(const Operand& operand) noexcept { list_[size_++] = operand; }
+
   std::array<Operand, maximum_operands> list_;
-  std::size_t size_;
+  std::size_t size_ = 0;
   OutputOperand out_;
   Store store_;
+  Formula formula_ = Formula::forward;
+  Takes takes_ = Takes::elements;
+  ActivationFunction function_;
+  const ActivationStep* step_ = nullptr;
 };
 
 /// Writes one box of the output, from its end backwards. The nest is that of `operands.all()`; `coefficients` are of

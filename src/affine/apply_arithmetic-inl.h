@@ -32,6 +32,17 @@ using Vector = hn::Vec<Tag<T>>;
 template <typename Element>
 using Value = std::conditional_t<is_half<Element>, float, Element>;
 
+template <Formula kFormula>
+inline constexpr bool reads_dy = kFormula == Formula::gradient || kFormula == Formula::windowed_gradient;
+
+// -0 and NaN stay.
+template <Formula kFormula, class V>
+HWY_INLINE V Activated(V value) {
+  if constexpr (kFormula != Formula::relu) return value;
+  const hn::DFromV<V> d;
+  return hn::IfThenZeroElse(hn::Lt(value, hn::Zero(d)), value);
+}
+
 // Whether a vector's coefficients are one channel's, or those of as many channels as it has lanes.
 enum class Channels { one, each };
 
@@ -67,32 +78,33 @@ struct Columns<double> : Coefficients {
 };
 template <>
 struct Columns<float> {
-  HWY_INLINE explicit Columns(const Coefficients& from) : single(from.single), all(from) {}
+  HWY_INLINE explicit Columns(const Coefficients& from) : single(from.single), window(from.window), all(from) {}
   SingleColumns single;
+  WindowColumns window;
   const Coefficients& all;
 };
 
 // `kAllSingle`: arithmetic in float32 is known to serve, and nothing is asked.
-template <bool kWithGradient, typename T, bool kAllSingle = false>
+template <Formula kFormula, typename T, bool kAllSingle = false>
 class Arithmetic;
 
-template <bool kWithGradient, bool kAllSingle>
-class Arithmetic<kWithGradient, double, kAllSingle> {
+template <Formula kFormula, bool kAllSingle>
+class Arithmetic<kFormula, double, kAllSingle> {
  public:
   // Of channel `at`, or of those from `at` on.
   HWY_INLINE Arithmetic(const Columns<double>& from, Index at, Channels channels, bool /*all_single*/)
       : mean_(LoadColumn(from.mean + at, channels)),
         x_scale_(LoadColumn(from.x_scale + at, channels)),
         shift_(LoadColumn(from.shift + at, channels)),
-        normalized_scale_(kWithGradient ? LoadColumn(from.normalized_scale + at, channels) : mean_),
-        dy_scale_(kWithGradient ? LoadColumn(from.dy_scale + at, channels) : mean_) {}
+        normalized_scale_(reads_dy<kFormula> ? LoadColumn(from.normalized_scale + at, channels) : mean_),
+        dy_scale_(reads_dy<kFormula> ? LoadColumn(from.dy_scale + at, channels) : mean_) {}
 
   HWY_INLINE Vector<double> operator()(Vector<double> x, Vector<double> dy) const {
     Vector<double> value = hn::Mul(hn::Sub(x, mean_), x_scale_);
-    if constexpr (kWithGradient) value = hn::Mul(value, normalized_scale_);
+    if constexpr (reads_dy<kFormula>) value = hn::Mul(value, normalized_scale_);
     value = hn::Add(value, shift_);
-    if constexpr (kWithGradient) value = hn::Mul(hn::Add(dy, value), dy_scale_);
-    return value;
+    if constexpr (reads_dy<kFormula>) value = hn::Mul(hn::Add(dy, value), dy_scale_);
+    return Activated<kFormula>(value);
   }
 
  private:
@@ -104,16 +116,16 @@ class Arithmetic<kWithGradient, double, kAllSingle> {
 };
 
 // A vector of float32 in float64 arithmetic.
-template <bool kWithGradient>
+template <Formula kFormula>
 HWY_NOINLINE void ApplyInDouble(const float* x, const float* dy, const Coefficients& coefficients, Index at,
                                 Channels channels, float* to) {
   const Tag<double> d;
   const hn::Rebind<float, Tag<double>> narrow;
   for (std::size_t i = 0; i < hn::Lanes(Tag<float>()); i += hn::Lanes(d)) {
     const Index from = channels == Channels::one ? at : at + static_cast<Index>(i);
-    const Arithmetic<kWithGradient, double> arithmetic(Columns<double>(coefficients), from, channels, false);
+    const Arithmetic<kFormula, double> arithmetic(Columns<double>(coefficients), from, channels, false);
     const auto promoted = [&](const float* values) HWY_ATTR { return hn::PromoteTo(d, hn::LoadU(narrow, values + i)); };
-    const Vector<double> value = arithmetic(promoted(x), kWithGradient ? promoted(dy) : hn::Zero(d));
+    const Vector<double> value = arithmetic(promoted(x), reads_dy<kFormula> ? promoted(dy) : hn::Zero(d));
 #if HWY_TARGET == HWY_SCALAR || HWY_TARGET == HWY_EMU128
     // These targets' DemoteTo turns infinity into the largest float32; the language's conversion does not.
     HWY_ALIGN double lanes[kMostLanes];
@@ -125,8 +137,10 @@ HWY_NOINLINE void ApplyInDouble(const float* x, const float* dy, const Coefficie
   }
 }
 
-template <bool kWithGradient, bool kAllSingle>
-class Arithmetic<kWithGradient, float, kAllSingle> {
+template <Formula kFormula, bool kAllSingle>
+class Arithmetic<kFormula, float, kAllSingle> {
+  static constexpr bool is_windowed = kFormula == Formula::windowed_gradient;
+
  public:
   // Of channel `at`, or of those from `at` on. `all_single`: of no channel the mean is NaN.
   HWY_INLINE Arithmetic(const Columns<float>& from, Index at, Channels channels, bool all_single)
@@ -134,16 +148,19 @@ class Arithmetic<kWithGradient, float, kAllSingle> {
         scale_(LoadColumn(from.single.scale + at, channels)),
         scale_rest_(LoadColumn(from.single.scale_rest + at, channels)),
         shift_(LoadColumn(from.single.shift + at, channels)),
-        x_scale_(kWithGradient ? LoadColumn(from.single.x_scale + at, channels) : mean_),
+        x_scale_(reads_dy<kFormula> ? LoadColumn(from.single.x_scale + at, channels) : mean_),
+        lower_(is_windowed ? LoadColumn(from.window.lower + at, channels) : mean_),
+        upper_(is_windowed ? LoadColumn(from.window.upper + at, channels) : mean_),
         all_single_(all_single),
         channels_(channels),
         at_(at),
         coefficients_(from.all) {}
 
   HWY_INLINE Vector<float> operator()(Vector<float> x, Vector<float> dy) const {
+    if constexpr (is_windowed) dy = hn::IfThenElseZero(hn::And(hn::Gt(x, lower_), hn::Lt(x, upper_)), dy);
     const Vector<float> difference = hn::Sub(x, mean_);
     Vector<float> value = shift_;
-    if constexpr (kWithGradient) {
+    if constexpr (reads_dy<kFormula>) {
       value = FusedMultiplyAdd(difference, x_scale_, value);
       value = FusedMultiplyAdd(dy, scale_rest_, value);
       value = FusedMultiplyAdd(dy, scale_, value);
@@ -152,7 +169,7 @@ class Arithmetic<kWithGradient, float, kAllSingle> {
       value = FusedMultiplyAdd(difference, scale_, value);
     }
     if (HWY_UNLIKELY(!kAllSingle && !all_single_)) value = hn::IfThenElse(hn::Eq(mean_, mean_), value, InDouble(x, dy));
-    return value;
+    return Activated<kFormula>(value);
   }
 
  private:
@@ -161,7 +178,7 @@ class Arithmetic<kWithGradient, float, kAllSingle> {
     HWY_ALIGN float lanes[2][kMostLanes];
     hn::Store(x, d, lanes[0]);
     hn::Store(dy, d, lanes[1]);
-    ApplyInDouble<kWithGradient>(lanes[0], lanes[1], coefficients_, at_, channels_, lanes[0]);
+    ApplyInDouble<kFormula>(lanes[0], lanes[1], coefficients_, at_, channels_, lanes[0]);
     return hn::Load(d, lanes[0]);
   }
 
@@ -170,6 +187,8 @@ class Arithmetic<kWithGradient, float, kAllSingle> {
   Vector<float> scale_rest_;
   Vector<float> shift_;
   Vector<float> x_scale_;
+  Vector<float> lower_;
+  Vector<float> upper_;
   bool all_single_;
   Channels channels_;
   Index at_;
@@ -177,7 +196,7 @@ class Arithmetic<kWithGradient, float, kAllSingle> {
 };
 
 // Coefficients of fewer channels than a vector has lanes, with zeros after them.
-template <bool kWithGradient, typename T>
+template <Formula kFormula, typename T>
 class PaddedCoefficients {
  public:
   PaddedCoefficients(const Coefficients& from, Index at, Index channels) {
@@ -190,23 +209,32 @@ class PaddedCoefficients {
       pad(single_[1], from.single.scale);
       pad(single_[2], from.single.scale_rest);
       pad(single_[3], from.single.shift);
-      if constexpr (kWithGradient) pad(single_[4], from.single.x_scale);
+      if constexpr (reads_dy<kFormula>) pad(single_[4], from.single.x_scale);
+      if constexpr (kFormula == Formula::windowed_gradient) {
+        pad(single_[5], from.window.lower);
+        pad(single_[6], from.window.upper);
+      }
       if (AreSingle<T>(from, at, at + channels)) return;
     }
     pad(values_[0], from.mean);
     pad(values_[1], from.x_scale);
     pad(values_[2], from.shift);
-    if constexpr (kWithGradient) pad(values_[3], from.normalized_scale);
-    if constexpr (kWithGradient) pad(values_[4], from.dy_scale);
+    if constexpr (reads_dy<kFormula>) pad(values_[3], from.normalized_scale);
+    if constexpr (reads_dy<kFormula>) pad(values_[4], from.dy_scale);
   }
   [[nodiscard]] Coefficients view() const {
-    return {values_[0], values_[1], values_[2],
-            values_[3], values_[4], {single_[0], single_[1], single_[2], single_[3], single_[4]}};
+    return {values_[0],
+            values_[1],
+            values_[2],
+            values_[3],
+            values_[4],
+            {single_[0], single_[1], single_[2], single_[3], single_[4]},
+            {single_[5], single_[6]}};
   }
 
  private:
   double values_[5][kMostLanes];
-  float single_[5][kMostLanes];
+  float single_[7][kMostLanes];
 };
 
 // ---- elements
@@ -220,20 +248,20 @@ HWY_INLINE void StoreValues(Vector<Value<Element>> values, Element* to) {
   }
 }
 
-template <bool kWithGradient, typename Element, bool kAllSingle>
+template <Formula kFormula, typename Element, bool kAllSingle>
 HWY_INLINE Vector<Value<Element>> Compute(const Element* x, const Element* dy,
-                                          const Arithmetic<kWithGradient, Value<Element>, kAllSingle>& arithmetic) {
+                                          const Arithmetic<kFormula, Value<Element>, kAllSingle>& arithmetic) {
   const Tag<Value<Element>> d;
-  return arithmetic(LoadElements(d, x), kWithGradient ? LoadElements(d, dy) : hn::Zero(d));
+  return arithmetic(LoadElements(d, x), reads_dy<kFormula> ? LoadElements(d, dy) : hn::Zero(d));
 }
 
-template <bool kWithGradient, typename Element, bool kAllSingle>
+template <Formula kFormula, typename Element, bool kAllSingle>
 HWY_INLINE void ApplyFew(const ApplyPointers<Element>& at, Index count,
-                         const Arithmetic<kWithGradient, Value<Element>, kAllSingle>& arithmetic) {
+                         const Arithmetic<kFormula, Value<Element>, kAllSingle>& arithmetic) {
   const Tag<Value<Element>> d;
   const auto few = static_cast<std::size_t>(count);
   const Vector<Value<Element>> x = LoadFewElements(d, at.x, few);
-  StoreFewElements(arithmetic(x, kWithGradient ? LoadFewElements(d, at.dy, few) : x), few, d, at.out);
+  StoreFewElements(arithmetic(x, reads_dy<kFormula> ? LoadFewElements(d, at.dy, few) : x), few, d, at.out);
 }
 
 }  // namespace exactnorm::HWY_NAMESPACE

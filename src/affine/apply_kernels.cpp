@@ -20,12 +20,12 @@ namespace exactnorm::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 // Elements from `done` on, while there are whole vectors; returns the first element that was left.
-template <bool kWithGradient, bool kStreamed, typename Element, bool kAllSingle>
+template <Formula kFormula, bool kStreamed, typename Element, bool kAllSingle>
 HWY_INLINE Index ApplyVectors(const ApplyPointers<Element>& at, Index done, Index count,
-                              const Arithmetic<kWithGradient, Value<Element>, kAllSingle>& c) {
+                              const Arithmetic<kFormula, Value<Element>, kAllSingle>& c) {
   const auto width = static_cast<Index>(hn::Lanes(Tag<Value<Element>>()));
   const auto one = [&](Index i) HWY_ATTR {
-    const Vector<Value<Element>> value = Compute(at.x + i, kWithGradient ? at.dy + i : nullptr, c);
+    const Vector<Value<Element>> value = Compute(at.x + i, reads_dy<kFormula> ? at.dy + i : nullptr, c);
     StoreValues<kStreamed>(value, at.out + i);
   };
   for (; done + 4 * width <= count; done += 4 * width) {
@@ -38,9 +38,9 @@ HWY_INLINE Index ApplyVectors(const ApplyPointers<Element>& at, Index done, Inde
   return done;
 }
 
-template <bool kWithGradient, typename Element, bool kAllSingle>
+template <Formula kFormula, typename Element, bool kAllSingle>
 HWY_INLINE void ApplyRun(const ApplyPointers<Element>& at, Index count,
-                         const Arithmetic<kWithGradient, Value<Element>, kAllSingle>& c, Store store) {
+                         const Arithmetic<kFormula, Value<Element>, kAllSingle>& c, Store store) {
   const auto width = static_cast<Index>(hn::Lanes(Tag<Value<Element>>()));
   if (count < width) {
     ApplyFew(at, count, c);
@@ -51,17 +51,17 @@ HWY_INLINE void ApplyRun(const ApplyPointers<Element>& at, Index count,
   const Index last = count - width;
   Vector<Value<Element>> last_value = hn::Zero(Tag<Value<Element>>());
   if (count % width != 0 || store == Store::streamed) {
-    last_value = Compute(at.x + last, kWithGradient ? at.dy + last : nullptr, c);
+    last_value = Compute(at.x + last, reads_dy<kFormula> ? at.dy + last : nullptr, c);
   }
   Index done = 0;
   constexpr Index line = line_size<Element>;
   if (store == Store::streamed && count >= 2 * line) {
     // Whole lines only: a line that is streamed in part, and shared with the next run, costs more than it saves.
     const Index head = elements_to_line(at.out);
-    if (head != 0) (void)ApplyVectors<kWithGradient, false>(at, 0, (head + width - 1) / width * width, c);
-    done = ApplyVectors<kWithGradient, true>(at, head, head + (count - head) / line * line, c);
+    if (head != 0) (void)ApplyVectors<kFormula, false>(at, 0, (head + width - 1) / width * width, c);
+    done = ApplyVectors<kFormula, true>(at, head, head + (count - head) / line * line, c);
   }
-  done = ApplyVectors<kWithGradient, false>(at, done, count, c);
+  done = ApplyVectors<kFormula, false>(at, done, count, c);
   if (done < count) StoreValues<false>(last_value, at.out + last);
 }
 
@@ -91,11 +91,11 @@ class OpenLine {
   [[nodiscard]] Index filled() const { return filled_; }
 
   // The first elements of a run, as many as the line still takes.
-  template <bool kWithGradient>
-  HWY_INLINE Index Close(const ApplyPointers<Element>& at, const Arithmetic<kWithGradient, Value<Element>>& c) {
+  template <Formula kFormula>
+  HWY_INLINE Index Close(const ApplyPointers<Element>& at, const Arithmetic<kFormula, Value<Element>>& c) {
     const Index count = size - filled_;
     HWY_ALIGN Element line[size];
-    (void)ApplyVectors<kWithGradient, false>(ApplyPointers<Element>{at.x, at.dy, line}, 0, size, c);
+    (void)ApplyVectors<kFormula, false>(ApplyPointers<Element>{at.x, at.dy, line}, 0, size, c);
     std::copy_n(line, count, line_ + filled_);
     Element* to = at.out - filled_;
     StreamLine(line_, to);
@@ -103,13 +103,13 @@ class OpenLine {
     return count;
   }
   // The last elements of a run.
-  template <bool kWithGradient>
+  template <Formula kFormula>
   HWY_INLINE void Open(const ApplyPointers<Element>& at, Index run, Index count,
-                       const Arithmetic<kWithGradient, Value<Element>>& c) {
+                       const Arithmetic<kFormula, Value<Element>>& c) {
     HWY_ALIGN Element line[size];
     const Index from = run - size;
-    const ApplyPointers<Element> last = {at.x + from, kWithGradient ? at.dy + from : nullptr, line};
-    (void)ApplyVectors<kWithGradient, false>(last, 0, size, c);
+    const ApplyPointers<Element> last = {at.x + from, reads_dy<kFormula> ? at.dy + from : nullptr, line};
+    (void)ApplyVectors<kFormula, false>(last, 0, size, c);
     std::copy_n(line + size - count, count, line_);
     filled_ = count;
   }
@@ -121,97 +121,107 @@ class OpenLine {
   HWY_ALIGN Element line_[size];
 };
 
-template <bool kWithGradient, bool kAllSingle, typename T>
-HWY_INLINE Arithmetic<kWithGradient, T, kAllSingle> ArithmeticOfRun(const Coefficients& coefficients, Index channel) {
+template <Formula kFormula, bool kAllSingle, typename T>
+HWY_INLINE Arithmetic<kFormula, T, kAllSingle> ArithmeticOfRun(const Coefficients& coefficients, Index channel) {
   const bool single = kAllSingle || AreSingle<T>(coefficients, channel, channel + 1);
   return {Columns<T>(coefficients), channel, Channels::one, single};
 }
 
 // Runs that follow each other without a gap, each of some lines.
-template <bool kWithGradient, typename Element>
+template <Formula kFormula, typename Element>
 HWY_INLINE void StreamRuns(ApplyPointers<Element> at, Index runs, const RowStrides& strides, Index count,
                            const Coefficients& coefficients, bool same_channel) {
   constexpr Index line = OpenLine<Element>::size;
   OpenLine<Element> open;
   for (Index run = 0; run < runs; ++run) {
-    const Arithmetic c = ArithmeticOfRun<kWithGradient, false, Value<Element>>(coefficients, same_channel ? 0 : run);
+    const Arithmetic c = ArithmeticOfRun<kFormula, false, Value<Element>>(coefficients, same_channel ? 0 : run);
     Index done = 0;
     if (open.filled() != 0) {
-      done = open.template Close<kWithGradient>(at, c);
+      done = open.template Close<kFormula>(at, c);
     } else if (run == 0) {
       done = elements_to_line(at.out);
-      ApplyRun<kWithGradient>(at, done, c, Store::cached);
+      ApplyRun<kFormula>(at, done, c, Store::cached);
     }
     const Index end = done + (count - done) / line * line;
-    (void)ApplyVectors<kWithGradient, true>(at, done, end, c);
-    if (end < count) open.template Open<kWithGradient>(at, count, count - end, c);
+    (void)ApplyVectors<kFormula, true>(at, done, end, c);
+    if (end < count) open.template Open<kFormula>(at, count, count - end, c);
     at = at.moved(strides.x, strides.dy, strides.out);
   }
   open.Store(at.out);
 }
 
-template <bool kWithGradient, bool kAllSingle, typename Element>
+template <Formula kFormula, bool kAllSingle, typename Element>
 HWY_INLINE void ApplyEachRun(ApplyPointers<Element> at, Index runs, const RowStrides& strides, Index count,
                              const Coefficients& coefficients, bool same_channel, Store store) {
   for (Index run = 0; run < runs; ++run) {
     const Index channel = same_channel ? 0 : run;
-    ApplyRun(at, count, ArithmeticOfRun<kWithGradient, kAllSingle, Value<Element>>(coefficients, channel), store);
+    ApplyRun(at, count, ArithmeticOfRun<kFormula, kAllSingle, Value<Element>>(coefficients, channel), store);
     at = at.moved(strides.x, strides.dy, strides.out);
   }
 }
 
-template <bool kWithGradient, typename Element>
+template <Formula kFormula, typename Element>
 HWY_INLINE void ApplyRunsAs(ApplyPointers<Element> at, Index runs, const RowStrides& strides, Index count,
                             const Coefficients& coefficients, bool same_channel, Store store) {
   if (store == Store::streamed && strides.out == count && count >= 2 * OpenLine<Element>::size) {
-    StreamRuns<kWithGradient>(at, runs, strides, count, coefficients, same_channel);
+    StreamRuns<kFormula>(at, runs, strides, count, coefficients, same_channel);
     return;
   }
   if (!std::is_same_v<Element, double> && !AreSingle<Value<Element>>(coefficients, 0, same_channel ? 1 : runs)) {
-    ApplyEachRun<kWithGradient, false>(at, runs, strides, count, coefficients, same_channel, store);
+    ApplyEachRun<kFormula, false>(at, runs, strides, count, coefficients, same_channel, store);
   } else {
-    ApplyEachRun<kWithGradient, true>(at, runs, strides, count, coefficients, same_channel, store);
+    ApplyEachRun<kFormula, true>(at, runs, strides, count, coefficients, same_channel, store);
   }
 }
 
 template <typename Element>
-HWY_INLINE void ApplyRuns(const ApplyPointers<Element>& at, Index runs, const RowStrides& strides, Index count,
-                          const Coefficients& c, bool same_channel, Store store) {
-  at.dy == nullptr ? ApplyRunsAs<false>(at, runs, strides, count, c, same_channel, store)
-                   : ApplyRunsAs<true>(at, runs, strides, count, c, same_channel, store);
+HWY_INLINE void ApplyRuns(Formula formula, const ApplyPointers<Element>& at, Index runs, const RowStrides& strides,
+                          Index count, const Coefficients& c, bool same_channel, Store store) {
+  switch (formula) {
+    case Formula::forward:
+      return ApplyRunsAs<Formula::forward>(at, runs, strides, count, c, same_channel, store);
+    case Formula::relu:
+      return ApplyRunsAs<Formula::relu>(at, runs, strides, count, c, same_channel, store);
+    case Formula::gradient:
+      return ApplyRunsAs<Formula::gradient>(at, runs, strides, count, c, same_channel, store);
+    case Formula::windowed_gradient:
+      if constexpr (!std::is_same_v<Element, double>) {
+        ApplyRunsAs<Formula::windowed_gradient>(at, runs, strides, count, c, same_channel, store);
+      }
+  }
 }
 
-void RunsFloat(const ApplyPointers<float>& at, Index runs, const RowStrides& strides, Index count,
+void RunsFloat(Formula formula, const ApplyPointers<float>& at, Index runs, const RowStrides& strides, Index count,
                const Coefficients& c, bool same_channel, Store store) {
-  ApplyRuns(at, runs, strides, count, c, same_channel, store);
+  ApplyRuns(formula, at, runs, strides, count, c, same_channel, store);
 }
-void RowsFloat(const ApplyPointers<float>& at, Index rows, Index columns, const RowStrides& strides,
+void RowsFloat(Formula formula, const ApplyPointers<float>& at, Index rows, Index columns, const RowStrides& strides,
                const Coefficients& c, Store store) {
-  ApplyRows(at, rows, columns, strides, c, store);
+  ApplyRows(formula, at, rows, columns, strides, c, store);
 }
-void RunsDouble(const ApplyPointers<double>& at, Index runs, const RowStrides& strides, Index count,
+void RunsDouble(Formula formula, const ApplyPointers<double>& at, Index runs, const RowStrides& strides, Index count,
                 const Coefficients& c, bool same_channel, Store store) {
-  ApplyRuns(at, runs, strides, count, c, same_channel, store);
+  ApplyRuns(formula, at, runs, strides, count, c, same_channel, store);
 }
-void RowsDouble(const ApplyPointers<double>& at, Index rows, Index columns, const RowStrides& strides,
+void RowsDouble(Formula formula, const ApplyPointers<double>& at, Index rows, Index columns, const RowStrides& strides,
                 const Coefficients& c, Store store) {
-  ApplyRows(at, rows, columns, strides, c, store);
+  ApplyRows(formula, at, rows, columns, strides, c, store);
 }
-void RunsBfloat16(const ApplyPointers<bfloat16>& at, Index runs, const RowStrides& strides, Index count,
-                  const Coefficients& c, bool same_channel, Store store) {
-  ApplyRuns(at, runs, strides, count, c, same_channel, store);
+void RunsBfloat16(Formula formula, const ApplyPointers<bfloat16>& at, Index runs, const RowStrides& strides,
+                  Index count, const Coefficients& c, bool same_channel, Store store) {
+  ApplyRuns(formula, at, runs, strides, count, c, same_channel, store);
 }
-void RowsBfloat16(const ApplyPointers<bfloat16>& at, Index rows, Index columns, const RowStrides& strides,
-                  const Coefficients& c, Store store) {
-  ApplyRows(at, rows, columns, strides, c, store);
+void RowsBfloat16(Formula formula, const ApplyPointers<bfloat16>& at, Index rows, Index columns,
+                  const RowStrides& strides, const Coefficients& c, Store store) {
+  ApplyRows(formula, at, rows, columns, strides, c, store);
 }
-void RunsFloat16(const ApplyPointers<float16>& at, Index runs, const RowStrides& strides, Index count,
+void RunsFloat16(Formula formula, const ApplyPointers<float16>& at, Index runs, const RowStrides& strides, Index count,
                  const Coefficients& c, bool same_channel, Store store) {
-  ApplyRuns(at, runs, strides, count, c, same_channel, store);
+  ApplyRuns(formula, at, runs, strides, count, c, same_channel, store);
 }
-void RowsFloat16(const ApplyPointers<float16>& at, Index rows, Index columns, const RowStrides& strides,
-                 const Coefficients& c, Store store) {
-  ApplyRows(at, rows, columns, strides, c, store);
+void RowsFloat16(Formula formula, const ApplyPointers<float16>& at, Index rows, Index columns,
+                 const RowStrides& strides, const Coefficients& c, Store store) {
+  ApplyRows(formula, at, rows, columns, strides, c, store);
 }
 
 }  // namespace exactnorm::HWY_NAMESPACE
@@ -232,44 +242,48 @@ HWY_EXPORT(RowsFloat16);
 void flush_streams() noexcept { hwy::FlushStream(); }
 
 template <>
-void apply_runs(const ApplyPointers<float>& at, Index runs, const RowStrides& strides, Index count,
+void apply_runs(Formula formula, const ApplyPointers<float>& at, Index runs, const RowStrides& strides, Index count,
                 const Coefficients& coefficients, bool same_channel, Store store) {
-  HWY_DISPATCH_TABLE(RunsFloat)[active_target_index()](at, runs, strides, count, coefficients, same_channel, store);
+  HWY_DISPATCH_TABLE(RunsFloat)
+  [active_target_index()](formula, at, runs, strides, count, coefficients, same_channel, store);
 }
 template <>
-void apply_rows(const ApplyPointers<float>& at, Index rows, Index columns, const RowStrides& strides,
+void apply_rows(Formula formula, const ApplyPointers<float>& at, Index rows, Index columns, const RowStrides& strides,
                 const Coefficients& coefficients, Store store) {
-  HWY_DISPATCH_TABLE(RowsFloat)[active_target_index()](at, rows, columns, strides, coefficients, store);
+  HWY_DISPATCH_TABLE(RowsFloat)[active_target_index()](formula, at, rows, columns, strides, coefficients, store);
 }
 template <>
-void apply_runs(const ApplyPointers<double>& at, Index runs, const RowStrides& strides, Index count,
+void apply_runs(Formula formula, const ApplyPointers<double>& at, Index runs, const RowStrides& strides, Index count,
                 const Coefficients& coefficients, bool same_channel, Store store) {
-  HWY_DISPATCH_TABLE(RunsDouble)[active_target_index()](at, runs, strides, count, coefficients, same_channel, store);
+  HWY_DISPATCH_TABLE(RunsDouble)
+  [active_target_index()](formula, at, runs, strides, count, coefficients, same_channel, store);
 }
 template <>
-void apply_rows(const ApplyPointers<double>& at, Index rows, Index columns, const RowStrides& strides,
+void apply_rows(Formula formula, const ApplyPointers<double>& at, Index rows, Index columns, const RowStrides& strides,
                 const Coefficients& coefficients, Store store) {
-  HWY_DISPATCH_TABLE(RowsDouble)[active_target_index()](at, rows, columns, strides, coefficients, store);
+  HWY_DISPATCH_TABLE(RowsDouble)[active_target_index()](formula, at, rows, columns, strides, coefficients, store);
 }
 template <>
-void apply_runs(const ApplyPointers<bfloat16>& at, Index runs, const RowStrides& strides, Index count,
+void apply_runs(Formula formula, const ApplyPointers<bfloat16>& at, Index runs, const RowStrides& strides, Index count,
                 const Coefficients& coefficients, bool same_channel, Store store) {
-  HWY_DISPATCH_TABLE(RunsBfloat16)[active_target_index()](at, runs, strides, count, coefficients, same_channel, store);
+  HWY_DISPATCH_TABLE(RunsBfloat16)
+  [active_target_index()](formula, at, runs, strides, count, coefficients, same_channel, store);
 }
 template <>
-void apply_rows(const ApplyPointers<bfloat16>& at, Index rows, Index columns, const RowStrides& strides,
-                const Coefficients& coefficients, Store store) {
-  HWY_DISPATCH_TABLE(RowsBfloat16)[active_target_index()](at, rows, columns, strides, coefficients, store);
+void apply_rows(Formula formula, const ApplyPointers<bfloat16>& at, Index rows, Index columns,
+                const RowStrides& strides, const Coefficients& coefficients, Store store) {
+  HWY_DISPATCH_TABLE(RowsBfloat16)[active_target_index()](formula, at, rows, columns, strides, coefficients, store);
 }
 template <>
-void apply_runs(const ApplyPointers<float16>& at, Index runs, const RowStrides& strides, Index count,
+void apply_runs(Formula formula, const ApplyPointers<float16>& at, Index runs, const RowStrides& strides, Index count,
                 const Coefficients& coefficients, bool same_channel, Store store) {
-  HWY_DISPATCH_TABLE(RunsFloat16)[active_target_index()](at, runs, strides, count, coefficients, same_channel, store);
+  HWY_DISPATCH_TABLE(RunsFloat16)
+  [active_target_index()](formula, at, runs, strides, count, coefficients, same_channel, store);
 }
 template <>
-void apply_rows(const ApplyPointers<float16>& at, Index rows, Index columns, const RowStrides& strides,
+void apply_rows(Formula formula, const ApplyPointers<float16>& at, Index rows, Index columns, const RowStrides& strides,
                 const Coefficients& coefficients, Store store) {
-  HWY_DISPATCH_TABLE(RowsFloat16)[active_target_index()](at, rows, columns, strides, coefficients, store);
+  HWY_DISPATCH_TABLE(RowsFloat16)[active_target_index()](formula, at, rows, columns, strides, coefficients, store);
 }
 
 }  // namespace exactnorm

@@ -6,17 +6,22 @@
 // fused multiply-add would give other bits on processors that have it):
 //
 //     out = (x - mean) * x_scale + shift                                            forward
-//     out = (dy + (((x - mean) * x_scale) * normalized_scale + shift)) * dy_scale   backward, where dy is given
+//     out = the same, and 0 where that is less                                      relu
+//     out = (dy + (((x - mean) * x_scale) * normalized_scale + shift)) * dy_scale   gradient
+//     out = the same, with 0 for dy unless lower < x < upper                        windowed gradient, float32 alone
 //
 // Where all elements are float32, in float32, each product added without a rounding of its own
 // (affine/coefficient_kernels.cpp, which has the error bounds), on all processors alike:
 //
-//     out = d * scale + (d * scale_rest + shift), d = x - mean                      forward
-//     out = dy * scale + (dy * scale_rest + (d * x_scale + shift))                  backward
+//     out = d * scale + (d * scale_rest + shift), d = x - mean                      forward, relu
+//     out = dy * scale + (dy * scale_rest + (d * x_scale + shift))                  gradient
 //
 // unless a channel's coefficients are beyond that: then as in float64, and rounded to float32.
 
 namespace exactnorm {
+
+/// What is computed of each element.
+enum class Formula { forward, relu, gradient, windowed_gradient };
 
 /// Float32 coefficients of consecutive channels.
 struct SingleColumns {
@@ -24,7 +29,13 @@ struct SingleColumns {
   const float* scale = nullptr;
   const float* scale_rest = nullptr;
   const float* shift = nullptr;
-  const float* x_scale = nullptr;  // looked at only where dy is given
+  const float* x_scale = nullptr;  // looked at in gradients only
+};
+
+/// The x between which an activation's derivative is 1, and 0 elsewhere, of consecutive channels.
+struct WindowColumns {
+  const float* lower = nullptr;
+  const float* upper = nullptr;
 };
 
 /// Coefficients of consecutive channels.
@@ -32,11 +43,13 @@ struct Coefficients {
   const double* mean = nullptr;
   const double* x_scale = nullptr;
   const double* shift = nullptr;
-  // Looked at only where dy is given:
+  // Looked at in gradients only:
   const double* normalized_scale = nullptr;
   const double* dy_scale = nullptr;
   // Looked at only where elements are float32:
   SingleColumns single;
+  // Looked at in windowed gradients only:
+  WindowColumns window = {};
 
   /// The same from channel `channel` on.
   [[nodiscard]] Coefficients from(Index channel) const {
@@ -46,11 +59,12 @@ struct Coefficients {
             normalized_scale + channel,
             dy_scale + channel,
             {single.mean + channel, single.scale + channel, single.scale_rest + channel, single.shift + channel,
-             single.x_scale + channel}};
+             single.x_scale + channel},
+            {window.lower + channel, window.upper + channel}};
   }
 };
 
-/// Where apply reads and writes. `dy` may be null. `out` may be x or dy, unless it is streamed.
+/// Where apply reads and writes. `dy` is null but for gradients. `out` may be x or dy, unless it is streamed.
 template <typename T>
 struct ApplyPointers {
   const T* x = nullptr;
@@ -79,13 +93,13 @@ struct RowStrides {
 /// `runs` runs of `count` neighbouring elements of one channel each. Run i belongs to channel i, or, where
 /// `same_channel`, all to the first.
 template <typename T>
-void apply_runs(const ApplyPointers<T>& at, Index runs, const RowStrides& strides, Index count,
+void apply_runs(Formula formula, const ApplyPointers<T>& at, Index runs, const RowStrides& strides, Index count,
                 const Coefficients& coefficients, bool same_channel, Store store);
 
 /// `rows` rows of `columns` neighbouring elements each; column i has the coefficients of entry i. Streamed
 /// only where rows of `out` start at multiples of `line_bytes`.
 template <typename T>
-void apply_rows(const ApplyPointers<T>& at, Index rows, Index columns, const RowStrides& strides,
+void apply_rows(Formula formula, const ApplyPointers<T>& at, Index rows, Index columns, const RowStrides& strides,
                 const Coefficients& coefficients, Store store);
 
 }  // namespace exactnorm

@@ -23,7 +23,7 @@ namespace exactnorm::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 // Some vectors of the columns, of `kRows` rows: coefficients are loaded once.
-template <bool kWithGradient, bool kStreamed, int kRows, bool kAllSingle, typename Element>
+template <Formula kFormula, bool kStreamed, int kRows, bool kAllSingle, typename Element>
 HWY_INLINE void ApplyColumns(const ApplyPointers<Element>& at, Index columns, const RowStrides strides,
                              const Coefficients& coefficients, Index channel) {
   const auto width = static_cast<Index>(hn::Lanes(Tag<Value<Element>>()));
@@ -33,14 +33,14 @@ HWY_INLINE void ApplyColumns(const ApplyPointers<Element>& at, Index columns, co
     if (column % line_size<Element> == 0) {
       for (Index row = kRows; row < 2 * kRows; ++row) {
         hwy::Prefetch(at.x + row * strides.x + column);
-        if constexpr (kWithGradient) hwy::Prefetch(at.dy + row * strides.dy + column);
+        if constexpr (reads_dy<kFormula>) hwy::Prefetch(at.dy + row * strides.dy + column);
       }
     }
     const Index first = channel + column;
     const bool are_single = kAllSingle || AreSingle<Value<Element>>(coefficients, first, first + width);
-    const Arithmetic<kWithGradient, Value<Element>, kAllSingle> c(from, first, Channels::each, are_single);
+    const Arithmetic<kFormula, Value<Element>, kAllSingle> c(from, first, Channels::each, are_single);
     for (Index row = 0; row < kRows; ++row) {
-      const Element* const dy = kWithGradient ? at.dy + row * strides.dy + column : nullptr;
+      const Element* const dy = reads_dy<kFormula> ? at.dy + row * strides.dy + column : nullptr;
       const Vector<Value<Element>> value = Compute(at.x + row * strides.x + column, dy, c);
       StoreValues<kStreamed>(value, at.out + row * strides.out + column);
     }
@@ -48,18 +48,18 @@ HWY_INLINE void ApplyColumns(const ApplyPointers<Element>& at, Index columns, co
 }
 
 // One or two vectors' width of all rows, with coefficients in registers.
-template <bool kWithGradient, bool kStreamed, int kVectors, typename Element>
+template <Formula kFormula, bool kStreamed, int kVectors, typename Element>
 HWY_INLINE void ApplyNarrowRows(ApplyPointers<Element> at, Index rows, const RowStrides strides,
                                 const Coefficients& coefficients, bool all_single) {
   const auto width = static_cast<Index>(hn::Lanes(Tag<Value<Element>>()));
-  const Arithmetic<kWithGradient, Value<Element>> first(Columns<Value<Element>>(coefficients), 0, Channels::each,
-                                                        all_single);
-  const Arithmetic<kWithGradient, Value<Element>> last(Columns<Value<Element>>(coefficients), (kVectors - 1) * width,
-                                                       Channels::each, all_single);
+  const Arithmetic<kFormula, Value<Element>> first(Columns<Value<Element>>(coefficients), 0, Channels::each,
+                                                   all_single);
+  const Arithmetic<kFormula, Value<Element>> last(Columns<Value<Element>>(coefficients), (kVectors - 1) * width,
+                                                  Channels::each, all_single);
   for (Index row = 0; row < rows; ++row) {
     const Vector<Value<Element>> a = Compute(at.x, at.dy, first);
     if constexpr (kVectors > 1) {
-      const Vector<Value<Element>> b = Compute(at.x + width, kWithGradient ? at.dy + width : nullptr, last);
+      const Vector<Value<Element>> b = Compute(at.x + width, reads_dy<kFormula> ? at.dy + width : nullptr, last);
       StoreValues<kStreamed>(b, at.out + width);
     }
     StoreValues<kStreamed>(a, at.out);
@@ -68,12 +68,12 @@ HWY_INLINE void ApplyNarrowRows(ApplyPointers<Element> at, Index rows, const Row
 }
 
 // Fewer columns than a vector has.
-template <bool kWithGradient, typename Element>
+template <Formula kFormula, typename Element>
 HWY_INLINE void ApplyFewColumns(ApplyPointers<Element> at, Index rows, Index columns, const RowStrides strides,
                                 const Coefficients& coefficients, Index channel, bool all_single) {
-  const PaddedCoefficients<kWithGradient, Value<Element>> padded(coefficients, channel, columns);
+  const PaddedCoefficients<kFormula, Value<Element>> padded(coefficients, channel, columns);
   const Coefficients of_columns = padded.view();
-  const Arithmetic<kWithGradient, Value<Element>> c(Columns<Value<Element>>(of_columns), 0, Channels::each, all_single);
+  const Arithmetic<kFormula, Value<Element>> c(Columns<Value<Element>>(of_columns), 0, Channels::each, all_single);
   for (Index row = 0; row < rows; ++row) {
     ApplyFew(at, columns, c);
     at = at.moved(strides.x, strides.dy, strides.out);
@@ -81,7 +81,7 @@ HWY_INLINE void ApplyFewColumns(ApplyPointers<Element> at, Index rows, Index col
 }
 
 // Whole vectors of columns, some rows at a time.
-template <bool kWithGradient, bool kStreamed, int kRows, bool kAllSingle, typename Element>
+template <Formula kFormula, bool kStreamed, int kRows, bool kAllSingle, typename Element>
 HWY_INLINE void ApplyWideRows(const ApplyPointers<Element>& at, Index rows, Index columns, const RowStrides& strides,
                               const Coefficients& coefficients) {
   // Coefficients of one block stay in L1 beside what is read and written.
@@ -91,55 +91,67 @@ HWY_INLINE void ApplyWideRows(const ApplyPointers<Element>& at, Index rows, Inde
     ApplyPointers<Element> block = at.moved(column, column, column);
     Index row = 0;
     for (; row + kRows <= rows; row += kRows) {
-      ApplyColumns<kWithGradient, kStreamed, kRows, kAllSingle>(block, size, strides, coefficients, column);
+      ApplyColumns<kFormula, kStreamed, kRows, kAllSingle>(block, size, strides, coefficients, column);
       block = block.moved(kRows * strides.x, kRows * strides.dy, kRows * strides.out);
     }
     for (; row < rows; ++row) {
-      ApplyColumns<kWithGradient, kStreamed, 1, kAllSingle>(block, size, strides, coefficients, column);
+      ApplyColumns<kFormula, kStreamed, 1, kAllSingle>(block, size, strides, coefficients, column);
       block = block.moved(strides.x, strides.dy, strides.out);
     }
   }
 }
 
-template <bool kWithGradient, bool kStreamed, typename Element>
+template <Formula kFormula, bool kStreamed, typename Element>
 HWY_INLINE void ApplyRowsAs(ApplyPointers<Element> at, Index rows, Index columns, const RowStrides& strides,
                             const Coefficients& coefficients) {
   const auto width = static_cast<Index>(hn::Lanes(Tag<Value<Element>>()));
   const bool all_single = AreSingle<Value<Element>>(coefficients, 0, columns);
   const Index whole = columns / width * width;
   // With a second input, more rows at a time would fill the cache too soon.
-  constexpr int rows_at_once = kWithGradient ? 2 : 4;
+  constexpr int rows_at_once = reads_dy<kFormula> ? 2 : 4;
   // Streamed lines are written in the order of memory, unless rows lie close together.
   constexpr Index few_columns = 128;
   if (whole == width) {
-    ApplyNarrowRows<kWithGradient, kStreamed, 1>(at, rows, strides, coefficients, all_single);
+    ApplyNarrowRows<kFormula, kStreamed, 1>(at, rows, strides, coefficients, all_single);
   } else if (whole == 2 * width) {
-    ApplyNarrowRows<kWithGradient, kStreamed, 2>(at, rows, strides, coefficients, all_single);
+    ApplyNarrowRows<kFormula, kStreamed, 2>(at, rows, strides, coefficients, all_single);
   } else if (!std::is_same_v<Element, double> && !all_single) {
-    ApplyWideRows<kWithGradient, kStreamed, 1, false>(at, rows, whole, strides, coefficients);
+    ApplyWideRows<kFormula, kStreamed, 1, false>(at, rows, whole, strides, coefficients);
   } else if (kStreamed && columns > few_columns) {
-    ApplyWideRows<kWithGradient, kStreamed, 1, true>(at, rows, whole, strides, coefficients);
-  } else if (strides.x == strides.out && (!kWithGradient || strides.dy == strides.x)) {
-    ApplyWideRows<kWithGradient, kStreamed, rows_at_once, true>(at, rows, whole, {strides.x, strides.x, strides.x},
-                                                                coefficients);
+    ApplyWideRows<kFormula, kStreamed, 1, true>(at, rows, whole, strides, coefficients);
+  } else if (strides.x == strides.out && (!reads_dy<kFormula> || strides.dy == strides.x)) {
+    ApplyWideRows<kFormula, kStreamed, rows_at_once, true>(at, rows, whole, {strides.x, strides.x, strides.x},
+                                                           coefficients);
   } else {
-    ApplyWideRows<kWithGradient, kStreamed, rows_at_once, true>(at, rows, whole, strides, coefficients);
+    ApplyWideRows<kFormula, kStreamed, rows_at_once, true>(at, rows, whole, strides, coefficients);
   }
   if (whole < columns) {
-    ApplyFewColumns<kWithGradient>(at.moved(whole, whole, whole), rows, columns - whole, strides, coefficients, whole,
-                                   all_single);
+    ApplyFewColumns<kFormula>(at.moved(whole, whole, whole), rows, columns - whole, strides, coefficients, whole,
+                              all_single);
   }
 }
 
+template <Formula kFormula, typename Element>
+HWY_INLINE void ApplyRowsStored(const ApplyPointers<Element>& at, Index rows, Index columns, const RowStrides& strides,
+                                const Coefficients& c, Store store) {
+  store == Store::streamed ? ApplyRowsAs<kFormula, true>(at, rows, columns, strides, c)
+                           : ApplyRowsAs<kFormula, false>(at, rows, columns, strides, c);
+}
+
 template <typename Element>
-HWY_INLINE void ApplyRows(const ApplyPointers<Element>& at, Index rows, Index columns, const RowStrides& strides,
-                          const Coefficients& c, Store store) {
-  if (store == Store::streamed) {
-    at.dy == nullptr ? ApplyRowsAs<false, true>(at, rows, columns, strides, c)
-                     : ApplyRowsAs<true, true>(at, rows, columns, strides, c);
-  } else {
-    at.dy == nullptr ? ApplyRowsAs<false, false>(at, rows, columns, strides, c)
-                     : ApplyRowsAs<true, false>(at, rows, columns, strides, c);
+HWY_INLINE void ApplyRows(Formula formula, const ApplyPointers<Element>& at, Index rows, Index columns,
+                          const RowStrides& strides, const Coefficients& c, Store store) {
+  switch (formula) {
+    case Formula::forward:
+      return ApplyRowsStored<Formula::forward>(at, rows, columns, strides, c, store);
+    case Formula::relu:
+      return ApplyRowsStored<Formula::relu>(at, rows, columns, strides, c, store);
+    case Formula::gradient:
+      return ApplyRowsStored<Formula::gradient>(at, rows, columns, strides, c, store);
+    case Formula::windowed_gradient:
+      if constexpr (!std::is_same_v<Element, double>) {
+        ApplyRowsStored<Formula::windowed_gradient>(at, rows, columns, strides, c, store);
+      }
   }
 }
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "tensor/checks.h"
+#include "tensor/element_type.h"
 #include "tensor/elements.h"
 
 namespace exactnorm {
@@ -22,6 +23,21 @@ OptionalArgument optional_parameter(const char* name, const std::optional<Tensor
                                     const TensorView& x) {
   if (!parameter) return std::nullopt;
   return Argument::parameter(name, *parameter, axes, x);
+}
+
+OptionalArgument optional_residual(const std::optional<TensorView>& residual, const TensorView& x) {
+  if (!residual) return std::nullopt;
+  Argument argument = Argument::input("residual", *residual);
+  check_same_shape("residual", *residual, "x", x);
+  return argument;
+}
+
+// Activations are computed in float32 where it holds x and `other`: all that takes part then has to fit it.
+void check_fits_arithmetic(const char* name, DType dtype, const TensorView& x, const char* other_name,
+                           const TensorView& other) {
+  if (!dtype_fits_float32(x.dtype) || !dtype_fits_float32(other.dtype) || dtype_fits_float32(dtype)) return;
+  throw Error(name, "has dtype " + std::string(name_of(dtype)) + "; expected one that float32 holds, as x and " +
+                        other_name + " are of such ones");
 }
 
 void check_presence(const char* name, const OptionalArgument& argument, const void* address) {
@@ -49,12 +65,22 @@ ForwardArguments::ForwardArguments(const TensorView& x, const MutableTensorView&
   elements_ = element_count(x.shape);
   gamma_ = optional_parameter("gamma", affine.gamma, channel_axes_, x);
   beta_ = optional_parameter("beta", affine.beta, channel_axes_, x);
+  residual_ = optional_residual(affine.residual, x);
+  if (residual_) check_fits_arithmetic("residual", affine.residual->dtype, x, "y", y);
 }
 
-void ForwardArguments::check(const ForwardPointers& at) const {
+void ForwardArguments::check_tensors(const ForwardPointers& at) const {
   x_.check_address(at.x);
   y_.check_address(at.y);
   check_separate(y_, at.y, x_, at.x, true);
+  check_presence("residual", residual_, at.residual);
+  if (!residual_) return;
+  residual_->check_address(at.residual);
+  check_separate(y_, at.y, *residual_, at.residual, true);
+}
+
+void ForwardArguments::check(const ForwardPointers& at) const {
+  check_tensors(at);
   // gamma and beta are read before anything is written, so that they may lie anywhere; but nobody means to
   // overwrite them.
   const auto check_parameter = [&](const char* name, const OptionalArgument& parameter, const void* address) {
@@ -68,7 +94,7 @@ void ForwardArguments::check(const ForwardPointers& at) const {
 }
 
 ForwardPointers pointers_of(const TensorView& x, const MutableTensorView& y, const Affine& affine) {
-  return {x.data, y.data, data_of(affine.gamma), data_of(affine.beta)};
+  return {x.data, y.data, data_of(affine.gamma), data_of(affine.beta), data_of(affine.residual)};
 }
 
 IndexList check_forward(const TensorView& x, const MutableTensorView& y, const Affine& affine, const Options& options) {
@@ -77,17 +103,30 @@ IndexList check_forward(const TensorView& x, const MutableTensorView& y, const A
   return arguments.channel_axes();
 }
 
-BackwardArguments::BackwardArguments(const TensorView& dy, const TensorView& x, const std::optional<TensorView>& gamma,
+BackwardArguments::BackwardArguments(const TensorView& dy, const TensorView& x, const Affine& affine,
                                      const Gradients& gradients, const Options& options)
     : dy_((check_options(options), check_layout("x", x), check_gradient(dy, x), Argument::input("dy", dy))),
       x_(Argument::input("x", x)) {
   channel_axes_ = resolve_channel_axes(options.channel_axes, x);
   channels_ = channel_count(channel_axes_, x);
   elements_ = element_count(x.shape);
-  gamma_ = optional_parameter("gamma", gamma, channel_axes_, x);
+  gamma_ = optional_parameter("gamma", affine.gamma, channel_axes_, x);
+  beta_ = optional_parameter("beta", affine.beta, channel_axes_, x);
+  residual_ = optional_residual(affine.residual, x);
+  if (residual_) check_fits_arithmetic("residual", affine.residual->dtype, x, "dy", dy);
+  if (gradients.d_residual) {
+    if (!residual_) throw Error("d_residual", "was given; expected none, as there is no residual");
+    d_residual_ = Argument::output("d_residual", *gradients.d_residual);
+    check_same_shape("d_residual", *gradients.d_residual, "x", x);
+    if (gradients.d_residual->dtype != dy.dtype) {
+      throw Error("d_residual", "has dtype " + std::string(name_of(gradients.d_residual->dtype)) + "; expected " +
+                                    std::string(name_of(dy.dtype)) + ", as dy has");
+    }
+  }
   if (gradients.dx) {
     dx_ = Argument::output("dx", *gradients.dx);
     check_same_shape("dx", *gradients.dx, "x", x);
+    if (options.activation != Activation::none) check_fits_arithmetic("dx", gradients.dx->dtype, x, "dy", dy);
   }
   if (gradients.dgamma) dgamma_ = Argument::output_parameter("dgamma", *gradients.dgamma, channel_axes_, x);
   if (gradients.dbeta) dbeta_ = Argument::output_parameter("dbeta", *gradients.dbeta, channel_axes_, x);
@@ -96,20 +135,31 @@ BackwardArguments::BackwardArguments(const TensorView& dy, const TensorView& x, 
 void BackwardArguments::check(const BackwardPointers& at) const {
   dy_.check_address(at.dy);
   x_.check_address(at.x);
-  check_presence("gamma", gamma_, at.gamma);
-  if (gamma_) gamma_->check_address(at.gamma);
-  const std::array<std::pair<const OptionalArgument*, const void*>, 3> outputs = {
-      {{&dx_, at.dx}, {&dgamma_, at.dgamma}, {&dbeta_, at.dbeta}}};
-  constexpr std::array names = {"dx", "dgamma", "dbeta"};
+  struct Given {
+    const char* name;
+    const OptionalArgument& argument;
+    const void* address;
+  };
+  const std::array<Given, 3> inputs = {
+      {{"gamma", gamma_, at.gamma}, {"beta", beta_, at.beta}, {"residual", residual_, at.residual}}};
+  for (const auto& [name, argument, address] : inputs) {
+    check_presence(name, argument, address);
+    if (argument) argument->check_address(address);
+  }
+  const std::array<std::pair<const OptionalArgument*, const void*>, 4> outputs = {
+      {{&dx_, at.dx}, {&dgamma_, at.dgamma}, {&dbeta_, at.dbeta}, {&d_residual_, at.d_residual}}};
+  constexpr std::array names = {"dx", "dgamma", "dbeta", "d_residual"};
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     const auto& [output, address] = outputs[i];
     check_presence(names[i], *output, address);
     if (!*output) continue;
     (*output)->check_address(address);
-    const bool may_be_same = output == &dx_;
-    check_separate(**output, address, x_, at.x, may_be_same);
-    check_separate(**output, address, dy_, at.dy, may_be_same);
-    if (gamma_) check_separate(**output, address, *gamma_, at.gamma, false);
+    const bool is_tensor = output == &dx_ || output == &d_residual_;
+    check_separate(**output, address, x_, at.x, output == &dx_);  // after d_residual x is read once more
+    check_separate(**output, address, dy_, at.dy, is_tensor);
+    for (const auto& [name, argument, input_address] : inputs) {
+      if (argument) check_separate(**output, address, *argument, input_address, is_tensor && &argument == &residual_);
+    }
     for (std::size_t j = 0; j < i; ++j) {
       const auto& [other, other_address] = outputs[j];
       if (*other) check_separate(**output, address, **other, other_address, false);
@@ -117,9 +167,17 @@ void BackwardArguments::check(const BackwardPointers& at) const {
   }
 }
 
-BackwardPointers pointers_of(const TensorView& dy, const TensorView& x, const std::optional<TensorView>& gamma,
+BackwardPointers pointers_of(const TensorView& dy, const TensorView& x, const Affine& affine,
                              const Gradients& gradients) {
-  return {dy.data, x.data, data_of(gamma), data_of(gradients.dx), data_of(gradients.dgamma), data_of(gradients.dbeta)};
+  return {dy.data,
+          x.data,
+          data_of(affine.gamma),
+          data_of(gradients.dx),
+          data_of(gradients.dgamma),
+          data_of(gradients.dbeta),
+          data_of(affine.beta),
+          data_of(affine.residual),
+          data_of(gradients.d_residual)};
 }
 
 void check_statistics(const Statistics& statistics, Index channels) {

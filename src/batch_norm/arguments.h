@@ -29,11 +29,14 @@ class ForwardArguments {
 
   /// Throws Error when an address is wrong, or when y overlaps what it must not.
   void check(const ForwardPointers& at) const;
+  /// The same without parameters.
+  void check_tensors(const ForwardPointers& at) const;
 
   [[nodiscard]] const Argument& x() const noexcept { return x_; }
   [[nodiscard]] const Argument& y() const noexcept { return y_; }
   [[nodiscard]] const OptionalArgument& gamma() const noexcept { return gamma_; }
   [[nodiscard]] const OptionalArgument& beta() const noexcept { return beta_; }
+  [[nodiscard]] const OptionalArgument& residual() const noexcept { return residual_; }
   /// Resolved.
   [[nodiscard]] const IndexList& channel_axes() const noexcept { return channel_axes_; }
   [[nodiscard]] Index channels() const noexcept { return channels_; }
@@ -49,6 +52,7 @@ class ForwardArguments {
   Index elements_;
   OptionalArgument gamma_;
   OptionalArgument beta_;
+  OptionalArgument residual_;
 };
 
 [[nodiscard]] ForwardPointers pointers_of(const TensorView& x, const MutableTensorView& y, const Affine& affine);
@@ -61,8 +65,8 @@ class ForwardArguments {
 class BackwardArguments {
  public:
   /// Throws Error when a layout or an option is wrong.
-  BackwardArguments(const TensorView& dy, const TensorView& x, const std::optional<TensorView>& gamma,
-                    const Gradients& gradients, const Options& options);
+  BackwardArguments(const TensorView& dy, const TensorView& x, const Affine& affine, const Gradients& gradients,
+                    const Options& options);
 
   /// Throws Error when an address is wrong, or when an output overlaps what it must not.
   void check(const BackwardPointers& at) const;
@@ -70,6 +74,9 @@ class BackwardArguments {
   [[nodiscard]] const Argument& dy() const noexcept { return dy_; }
   [[nodiscard]] const Argument& x() const noexcept { return x_; }
   [[nodiscard]] const OptionalArgument& gamma() const noexcept { return gamma_; }
+  [[nodiscard]] const OptionalArgument& beta() const noexcept { return beta_; }
+  [[nodiscard]] const OptionalArgument& residual() const noexcept { return residual_; }
+  [[nodiscard]] const OptionalArgument& d_residual() const noexcept { return d_residual_; }
   [[nodiscard]] const OptionalArgument& dx() const noexcept { return dx_; }
   [[nodiscard]] const OptionalArgument& dgamma() const noexcept { return dgamma_; }
   [[nodiscard]] const OptionalArgument& dbeta() const noexcept { return dbeta_; }
@@ -85,13 +92,16 @@ class BackwardArguments {
   Index channels_;
   Index elements_;
   OptionalArgument gamma_;
+  OptionalArgument beta_;
+  OptionalArgument residual_;
   OptionalArgument dx_;
   OptionalArgument dgamma_;
   OptionalArgument dbeta_;
+  OptionalArgument d_residual_;
 };
 
-[[nodiscard]] BackwardPointers pointers_of(const TensorView& dy, const TensorView& x,
-                                           const std::optional<TensorView>& gamma, const Gradients& gradients);
+[[nodiscard]] BackwardPointers pointers_of(const TensorView& dy, const TensorView& x, const Affine& affine,
+                                           const Gradients& gradients);
 
 /// An epsilon that can be.
 void check_epsilon(const Statistics& statistics);

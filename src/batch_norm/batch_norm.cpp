@@ -1,5 +1,6 @@
 #include "exactnorm/batch_norm.h"
 
+#include <algorithm>
 #include <string>
 
 #include "batch_norm/arguments.h"
@@ -28,7 +29,7 @@ void inference(const TensorView& x, const Statistics& statistics, const MutableT
   pass.arguments().check(at);
   check_statistics(statistics, pass.arguments().channels());
   const CoefficientTable table = pass.coefficients(view(statistics), at);
-  pass.run(x.data, y.data, table.view());
+  pass.run(at, table.view());
 }
 
 namespace {
@@ -44,12 +45,12 @@ Options with_epsilon_of(const Statistics& statistics, const Options& options) {
 
 }  // namespace
 
-void backward(const TensorView& dy, const TensorView& x, const Statistics& statistics,
-              const std::optional<TensorView>& gamma, const Gradients& gradients, const Options& options) {
+void backward(const TensorView& dy, const TensorView& x, const Statistics& statistics, const Affine& affine,
+              const Gradients& gradients, const Options& options) {
   const DefaultFloatingPoint default_floating_point;
   check_options(options);
-  const BackwardPass pass(dy, x, gamma, gradients, with_epsilon_of(statistics, options), BackwardKind::training);
-  const BackwardPointers at = pointers_of(dy, x, gamma, gradients);
+  const BackwardPass pass(dy, x, affine, gradients, with_epsilon_of(statistics, options), BackwardKind::training);
+  const BackwardPointers at = pointers_of(dy, x, affine, gradients);
   pass.arguments().check(at);
   check_batch_statistics(statistics, pass.arguments());
   const Index count = pass.arguments().count();
@@ -60,24 +61,24 @@ void backward(const TensorView& dy, const TensorView& x, const Statistics& stati
   pass.run(at, view(statistics));
 }
 
-void backward_frozen(const TensorView& dy, const TensorView& x, const Statistics& statistics,
-                     const std::optional<TensorView>& gamma, const Gradients& gradients, const Options& options) {
+void backward_frozen(const TensorView& dy, const TensorView& x, const Statistics& statistics, const Affine& affine,
+                     const Gradients& gradients, const Options& options) {
   const DefaultFloatingPoint default_floating_point;
   check_options(options);
-  const BackwardPass pass(dy, x, gamma, gradients, with_epsilon_of(statistics, options), BackwardKind::frozen);
-  const BackwardPointers at = pointers_of(dy, x, gamma, gradients);
+  const BackwardPass pass(dy, x, affine, gradients, with_epsilon_of(statistics, options), BackwardKind::frozen);
+  const BackwardPointers at = pointers_of(dy, x, affine, gradients);
   pass.arguments().check(at);
   check_statistics(statistics, pass.arguments().channels());
   pass.run(at, view(statistics));
 }
 
 void backward_from_sums(const TensorView& dy, const TensorView& x, const Statistics& statistics,
-                        const PartialSums& sums, const std::optional<TensorView>& gamma, const Gradients& gradients,
+                        const PartialSums& sums, const Affine& affine, const Gradients& gradients,
                         const Options& options) {
   const DefaultFloatingPoint default_floating_point;
   check_options(options);
-  const BackwardPass pass(dy, x, gamma, gradients, with_epsilon_of(statistics, options), BackwardKind::training, true);
-  const BackwardPointers at = pointers_of(dy, x, gamma, gradients);
+  const BackwardPass pass(dy, x, affine, gradients, with_epsilon_of(statistics, options), BackwardKind::training, true);
+  const BackwardPointers at = pointers_of(dy, x, affine, gradients);
   pass.arguments().check(at);
   check_batch_statistics(statistics, pass.arguments());
   check_kind(sums, PartialSums::Kind::gradients);
@@ -90,6 +91,30 @@ void backward_from_sums(const TensorView& dy, const TensorView& x, const Statist
                             std::to_string(statistics.count) + ", as in statistics");
   }
   pass.run(at, view(statistics), &sums);
+}
+
+void accumulate_gradients(PartialSums& sums, const TensorView& dy, const TensorView& x, const Statistics& statistics,
+                          const Affine& affine, const Options& options) {
+  const DefaultFloatingPoint default_floating_point;
+  check_options(options);
+  const BackwardPass pass(dy, x, affine, {}, with_epsilon_of(statistics, options), BackwardKind::training);
+  const BackwardPointers at = pointers_of(dy, x, affine, {});
+  pass.arguments().check(at);
+  check_batch_statistics(statistics, pass.arguments());
+  if (options.activation == Activation::none) {
+    accumulate(sums, dy, x, options);
+    return;
+  }
+  check_kind(sums, PartialSums::Kind::gradients);
+  const Index channels = pass.arguments().channels();
+  if (sums.channels() != channels) {
+    throw Error("sums", "have " + std::to_string(sums.channels()) + " channels; expected " + std::to_string(channels));
+  }
+  const PartialSums::Range range = std::max({sums.range(), range_for(dy.dtype), range_for(x.dtype)});
+  PartialSums added(channels, PartialSums::Kind::gradients, range);
+  if (pass.arguments().elements() > 0) pass.accumulate(at, view(statistics), added);
+  added.add_count(pass.arguments().count());
+  sums.merge(added);
 }
 
 }  // namespace exactnorm

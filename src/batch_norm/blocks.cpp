@@ -82,7 +82,7 @@ void inference(const TensorView& x, const Place& place, const Statistics& statis
                const Affine& affine, const Options& options) {
   const DefaultFloatingPoint default_floating_point;
   // Parameters are those of the whole tensor.
-  const IndexList axes = check_forward(x, y, {}, options);
+  const IndexList axes = check_forward(x, y, {.residual = affine.residual}, options);
   for (const auto& [name, given] : {std::pair{"gamma", affine.gamma}, std::pair{"beta", affine.beta}}) {
     if (!given) continue;
     check_view(name, *given);
@@ -116,7 +116,7 @@ void inference(const TensorView& x, const Place& place, const Statistics& statis
   };
   const std::vector<double> gamma = parameter("gamma", affine.gamma, 1);
   const std::vector<double> beta = parameter("beta", affine.beta, 0);
-  inference(x, own, y, {view(gamma, {own.channels()}), view(beta, {own.channels()})}, options);
+  inference(x, own, y, {view(gamma, {own.channels()}), view(beta, {own.channels()}), affine.residual}, options);
 }
 
 }  // namespace exactnorm

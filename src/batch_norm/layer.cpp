@@ -33,11 +33,14 @@ BatchNorm::BatchNorm(Index channels, const Options& layer_options) : running(cha
   beta_gradient.assign(running.mean.size(), 0.0);
 }
 
-Affine BatchNorm::affine() const { return {view_of(gamma), view_of(beta)}; }
+Affine BatchNorm::affine(const std::optional<TensorView>& residual) const {
+  return {view_of(gamma), view_of(beta), residual};
+}
 
 void BatchNorm::remember(const TensorView& x, Statistics statistics, std::optional<Statistics> of_part,
                          bool was_training) {
-  latest_ = Pass{std::move(statistics), std::move(of_part), gamma, options.channel_axes, x.shape, was_training};
+  latest_ = Pass{std::move(statistics), std::move(of_part), gamma,   beta,        options.channel_axes,
+                 options.activation,    options.slope,      x.shape, was_training};
 }
 
 void BatchNorm::check_channels(const TensorView& x) const {
@@ -47,10 +50,10 @@ void BatchNorm::check_channels(const TensorView& x) const {
   throw Error("x", "has " + std::to_string(channels) + " channels; expected " + std::to_string(running.channels()));
 }
 
-void BatchNorm::evaluate(const TensorView& x, const MutableTensorView& y) {
+void BatchNorm::evaluate(const TensorView& x, const MutableTensorView& y, const std::optional<TensorView>& residual) {
   check_channels(x);
   Statistics statistics = running.statistics(options);
-  inference(x, statistics, y, affine(), options);
+  inference(x, statistics, y, affine(residual), options);
   remember(x, std::move(statistics), std::nullopt, false);
 }
 
@@ -59,9 +62,10 @@ void BatchNorm::check_training(const TensorView& x) const {
   check_running(running);
 }
 
-std::vector<Index> BatchNorm::forward(const TensorView& x, const MutableTensorView& y) {
+std::vector<Index> BatchNorm::forward(const TensorView& x, const MutableTensorView& y,
+                                      const std::optional<TensorView>& residual) {
   if (!training_) {
-    evaluate(x, y);
+    evaluate(x, y, residual);
     return {};
   }
   // All that the update of `running` could refuse is refused before y is written.
@@ -70,7 +74,7 @@ std::vector<Index> BatchNorm::forward(const TensorView& x, const MutableTensorVi
       element_count(x.shape) == running.channels()) {
     throw Error("x", "has one value per channel; expected more in training mode, as one has no unbiased variance");
   }
-  Statistics statistics = training(x, y, affine(), options);
+  Statistics statistics = training(x, y, affine(residual), options);
   std::vector<Index> refused = running.update(statistics);
   remember(x, std::move(statistics), std::nullopt, true);
   return refused;
@@ -84,6 +88,8 @@ const BatchNorm::Pass& BatchNorm::latest_pass() const {
 Options BatchNorm::options_of(const Pass& pass) const {
   Options used = options;
   used.channel_axes = pass.channel_axes;
+  used.activation = pass.activation;
+  used.slope = pass.slope;
   return used;
 }
 
@@ -111,13 +117,16 @@ void BatchNorm::check_same_x(const Pass& pass, const TensorView& x) const {
   }
 }
 
-void BatchNorm::backward(const TensorView& dy, const TensorView& x, const std::optional<MutableTensorView>& dx) {
+void BatchNorm::backward(const TensorView& dy, const TensorView& x, const std::optional<MutableTensorView>& dx,
+                         const std::optional<TensorView>& residual,
+                         const std::optional<MutableTensorView>& d_residual) {
   const Pass& pass = latest_pass();
   check_same_x(pass, x);
   std::vector<double> dgamma(pass.gamma.size());
   std::vector<double> dbeta(pass.gamma.size());
-  (pass.was_training ? exactnorm::backward : backward_frozen)(dy, x, pass.statistics, view_of(pass.gamma),
-                                                              {dx, view_of(dgamma), view_of(dbeta)}, options_of(pass));
+  (pass.was_training ? exactnorm::backward : backward_frozen)(
+      dy, x, pass.statistics, {view_of(pass.gamma), view_of(pass.beta), residual},
+      {dx, view_of(dgamma), view_of(dbeta), d_residual}, options_of(pass));
   gamma_gradient = std::move(dgamma);
   beta_gradient = std::move(dbeta);
 }

@@ -38,12 +38,9 @@ OperationSchedule::OperationSchedule(std::span<const TensorView> operands, std::
   }
 }
 
-void reduce_all(std::span<const TensorView> operands, const IndexList& channel_axes, const ChannelMap& channels,
-                int threads, PartialSums& sums) {
-  const Schedule schedule = accumulate_schedule(operands, channel_axes, channels, threads);
-  const std::vector<Operand> without_layout(operands.begin(), operands.end());
+void reduce_all(const Schedule& schedule, const SumOperands& operands, PartialSums& sums) {
   // Groups own their channels, so that threads never meet in one.
-  reduce_groups_exactly(schedule.nest, schedule.partition, without_layout, sums.kind(),
+  reduce_groups_exactly(schedule.nest, schedule.partition, operands,
                         [&](Index, std::span<const Index> numbers, const PartialSums& group) {
                           for (std::size_t at = 0; at < numbers.size(); ++at) {
                             PartialSumsAccess::add_channel(sums, numbers[at], group, static_cast<Index>(at));
@@ -75,11 +72,10 @@ void apply_all(const Schedule& schedule, const ApplyOperands& operands, const Co
                [&](Index group, int) { apply_box(schedule.nest, partition.box(group, 0), operands, coefficients); });
 }
 
-void accumulate_finalize_apply(const OperationSchedule& schedule, std::span<const Operand> operands,
-                               const ApplyOperands* apply, PartialSums::Kind kind, Finalizer& finalizer,
-                               const Coefficients& coefficients) {
+void accumulate_finalize_apply(const OperationSchedule& schedule, const SumOperands& operands,
+                               const ApplyOperands* apply, Finalizer& finalizer, const Coefficients& coefficients) {
   const auto& [nest, partition] = schedule.accumulate;
-  reduce_groups(nest, partition, operands, kind, finalizer, [&](Index group) {
+  reduce_groups(nest, partition, operands, finalizer, [&](Index group) {
     if (schedule.apply_nest) {
       apply_box(*schedule.apply_nest, schedule.accumulate.partition.box(group, 0), *apply, coefficients);
     }

@@ -41,10 +41,9 @@ struct OperationSchedule {
   std::optional<LoopNest> apply_nest;   // where each group is applied right after it is finalized
 };
 
-/// Adds all of x, or of dy and x, to `sums`, which number their channels as `channels` says: accumulate
-/// and combine alone. `sums` has the range that the operands need, and its count is left alone.
-void reduce_all(std::span<const TensorView> operands, const IndexList& channel_axes, const ChannelMap& channels,
-                int threads, PartialSums& sums);
+/// Adds all of the operands to `sums`, by the channel numbers of the schedule: accumulate and combine alone. `sums` has
+/// the range that the operands need, and its count is left alone.
+void reduce_all(const Schedule& schedule, const SumOperands& operands, PartialSums& sums);
 
 /// How the output of apply is stored, whose operands have `elements` elements each: past the caches where it will not
 /// stay there, unless it is written over an input, whose lines are in cache already.
@@ -59,8 +58,7 @@ void apply_all(const Schedule& schedule, const ApplyOperands& operands, const Co
 
 /// All stages: accumulates and finalizes each group of channels and, where `apply` is given, applies the coefficients
 /// that `finalizer` has set.
-void accumulate_finalize_apply(const OperationSchedule& schedule, std::span<const Operand> operands,
-                               const ApplyOperands* apply, PartialSums::Kind kind, Finalizer& finalizer,
-                               const Coefficients& coefficients);
+void accumulate_finalize_apply(const OperationSchedule& schedule, const SumOperands& operands,
+                               const ApplyOperands* apply, Finalizer& finalizer, const Coefficients& coefficients);
 
 }  // namespace exactnorm

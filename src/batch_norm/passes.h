@@ -1,6 +1,7 @@
 #pragma once
 
 #include <optional>
+#include <vector>
 
 #include "affine/apply.h"
 #include "batch_norm/arguments.h"
@@ -36,32 +37,48 @@ class InferencePass {
 
   [[nodiscard]] const ForwardArguments& arguments() const noexcept { return arguments_; }
   [[nodiscard]] CoefficientTable coefficients(const StatisticsView& statistics, const ForwardPointers& at) const;
-  /// Addresses are checked.
-  void run(const void* x, void* y, const Coefficients& coefficients) const;
+  /// Addresses are checked; those of parameters are not looked at.
+  void run(const ForwardPointers& at, const Coefficients& coefficients) const;
 
  private:
   ForwardArguments arguments_;
+  ActivationFunction function_;
   std::optional<Schedule> schedule_;  // where there are elements
 };
 
 class BackwardPass {
  public:
   /// Throws Error as BackwardArguments does. Epsilon and its placement are those of the forward pass.
-  BackwardPass(const TensorView& dy, const TensorView& x, const std::optional<TensorView>& gamma,
-               const Gradients& gradients, const Options& options, BackwardKind kind, bool sums_are_given = false);
+  BackwardPass(const TensorView& dy, const TensorView& x, const Affine& affine, const Gradients& gradients,
+               const Options& options, BackwardKind kind, bool sums_are_given = false);
 
   [[nodiscard]] const BackwardArguments& arguments() const noexcept { return arguments_; }
   /// Addresses are checked. `sums`, where they are given, are those of a whole batch of which x is a part.
   void run(const BackwardPointers& at, const StatisticsView& statistics, const PartialSums* sums = nullptr) const;
 
+  /// Adds the sums that a later run takes as given to `sums`, which have the channels and the range of dy and x, and
+  /// leaves their count alone. Addresses are checked.
+  void accumulate(const BackwardPointers& at, const StatisticsView& statistics, PartialSums& sums) const;
+
  private:
-  [[nodiscard]] ApplyOperands apply_operands(const BackwardPointers& at) const;
+  // Whether dy goes through an activation; the step of a residual's gradient alone is a copy.
+  [[nodiscard]] bool has_step() const noexcept {
+    return options_.activation != Activation::none || arguments_.d_residual();
+  }
+  // The residual, where an activation takes it in.
+  [[nodiscard]] const OptionalArgument& residual() const noexcept;
+  // The layouts of dy, x and, where a step takes it in, the residual.
+  [[nodiscard]] std::vector<TensorView> inputs() const;
+  [[nodiscard]] bool may_have_windows() const noexcept;
+  class Inputs;
+  [[nodiscard]] ApplyOperands apply_operands(const BackwardPointers& at, const Inputs& inputs) const;
 
   BackwardArguments arguments_;
   Options options_;
   bool is_frozen_;
   // Where there are elements: of all stages, or, where nothing is summed, of apply alone.
   std::optional<OperationSchedule> schedule_;
+  std::optional<Schedule> gradient_alone_;  // of d_residual
   std::optional<Schedule> apply_alone_;
 };
 

@@ -55,11 +55,12 @@ void TrainingPlan::run(const ForwardPointers& at, const MutableStatisticsView& s
   const DefaultFloatingPoint default_floating_point;
   const ForwardArguments& arguments = parts_->pass.arguments();
   arguments.check(at);
-  check_statistics_columns<4>(parts_->column, statistics,
+  check_statistics_columns<5>(parts_->column, statistics,
                               {{{&arguments.x(), at.x},
                                 {&arguments.y(), at.y},
                                 {address_of(arguments.gamma()), at.gamma},
-                                {address_of(arguments.beta()), at.beta}}});
+                                {address_of(arguments.beta()), at.beta},
+                                {address_of(arguments.residual()), at.residual}}});
   parts_->pass.run(at, statistics);
 }
 
@@ -82,13 +83,12 @@ InferencePlan::InferencePlan(const TensorView& x, const MutableTensorView& y, co
   parts_ = std::make_shared<const Parts>(Parts{pass, pass.coefficients(view(statistics), at)});
 }
 
-void InferencePlan::run(const void* x, void* y) const {
+void InferencePlan::run(const void* x, void* y, const void* residual) const {
   const DefaultFloatingPoint default_floating_point;
   const ForwardArguments& arguments = parts_->pass.arguments();
-  arguments.x().check_address(x);
-  arguments.y().check_address(y);
-  check_separate(arguments.y(), y, arguments.x(), x, true);
-  parts_->pass.run(x, y, parts_->table.view());
+  const ForwardPointers at = {.x = x, .y = y, .residual = residual};
+  arguments.check_tensors(at);
+  parts_->pass.run(at, parts_->table.view());
 }
 
 struct BackwardPlan::Parts {
@@ -96,9 +96,9 @@ struct BackwardPlan::Parts {
   Argument column;
 };
 
-BackwardPlan::BackwardPlan(const TensorView& dy, const TensorView& x, const std::optional<TensorView>& gamma,
-                           const Gradients& gradients, const Options& options, BackwardKind kind) {
-  const BackwardPass pass(dy, x, gamma, gradients, options, kind);
+BackwardPlan::BackwardPlan(const TensorView& dy, const TensorView& x, const Affine& affine, const Gradients& gradients,
+                           const Options& options, BackwardKind kind) {
+  const BackwardPass pass(dy, x, affine, gradients, options, kind);
   parts_ = std::make_shared<const Parts>(Parts{pass, statistics_column(pass.arguments().channels())});
 }
 
@@ -107,9 +107,11 @@ void BackwardPlan::run(const BackwardPointers& at, const StatisticsView& statist
   const BackwardArguments& arguments = parts_->pass.arguments();
   arguments.check(at);
   for (const double* column : columns_of(statistics)) parts_->column.check_address(column);
-  const std::array<std::pair<const Argument*, const void*>, 3> outputs = {{{address_of(arguments.dx()), at.dx},
-                                                                           {address_of(arguments.dgamma()), at.dgamma},
-                                                                           {address_of(arguments.dbeta()), at.dbeta}}};
+  const std::array<std::pair<const Argument*, const void*>, 4> outputs = {
+      {{address_of(arguments.dx()), at.dx},
+       {address_of(arguments.dgamma()), at.dgamma},
+       {address_of(arguments.dbeta()), at.dbeta},
+       {address_of(arguments.d_residual()), at.d_residual}}};
   for (const auto& [output, address] : outputs) {
     if (output == nullptr) continue;
     for (const double* column : columns_of(statistics)) {

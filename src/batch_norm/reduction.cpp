@@ -1,6 +1,7 @@
 #include "batch_norm/reduction.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <memory>
 #include <numeric>
@@ -71,10 +72,22 @@ bool gains_from_centre(const QuickColumns& sums, Index at, double count, double&
   return true;
 }
 
+PartialSums::Kind kind_of(const SumOperands& operands) {
+  return operands.is_gradient() ? PartialSums::Kind::gradients : PartialSums::Kind::moments;
+}
+
+// The nest over an activation's gradient, its last operand, and x, once the gradient is written.
+LoopNest nest_of_gradient(LoopNest nest, const SumOperands& operands) {
+  const std::size_t last = operands.size() - 1;
+  nest.offsets[0] = nest.offsets[last];
+  for (Loop& loop : nest.loops) loop.strides[0] = loop.strides[last];
+  return nest;
+}
+
 // What is summed, and what makes results of it.
 struct Work {
   const LoopNest& nest;
-  std::span<const Operand> operands;
+  const SumOperands& operands;
   PartialSums::Kind kind;
   Finalizer& finalizer;
 
@@ -85,10 +98,20 @@ struct Work {
   }
 
   void finalize_exactly(const Box& box, Index position, Index channel) const {
-    const ChannelBox one = channel_box(nest, box, position);
-    PartialSums sums(1, kind, range_for(operands));
+    PartialSums sums(1, kind, range_for(operands.summed()));
     constexpr Index first = 0;
-    add_exactly(one.nest, one.box, operands, {&first, 1}, sums);
+    const auto add = [&](const LoopNest& of_all, const SumOperands& elements) {
+      ChannelBox one = channel_box(of_all, box, position);
+      one.nest.channel_offset = channel;
+      add_exactly(one.nest, one.box, elements, {&first, 1}, sums);
+    };
+    if (operands.writes_gradient()) {  // it may lie where dy was
+      const std::array<Operand, 2> written = {Operand(operands.gradient.data, operands.gradient.dtype),
+                                              operands.inputs[1]};
+      add(nest_of_gradient(nest, operands), {written});
+    } else {
+      add(nest, operands);
+    }
     finalizer.finalize(sums, {&channel, 1});
   }
 };
@@ -237,17 +260,18 @@ SumCounts sum_counts() noexcept { return {counts.quick.load(), counts.centred.lo
 
 void use_quick_sums(bool use) noexcept { quick_sums_are_used.store(use); }
 
-void reduce_groups(const LoopNest& nest, const Partition& partition, std::span<const Operand> operands,
-                   PartialSums::Kind kind, Finalizer& finalizer, FunctionView<void(Index)> done) {
-  if (range_for(operands) == PartialSums::Range::extended || !quick_sums_are_used.load(std::memory_order_relaxed)) {
-    reduce_groups_exactly(nest, partition, operands, kind,
+void reduce_groups(const LoopNest& nest, const Partition& partition, const SumOperands& operands, Finalizer& finalizer,
+                   FunctionView<void(Index)> done) {
+  if (range_for(operands.summed()) == PartialSums::Range::extended ||
+      !quick_sums_are_used.load(std::memory_order_relaxed)) {
+    reduce_groups_exactly(nest, partition, operands,
                           [&](Index group, std::span<const Index> channels, const PartialSums& sums) {
                             finalizer.finalize(sums, channels);
                             done(group);
                           });
     return;
   }
-  const Work work = {nest, operands, kind, finalizer};
+  const Work work = {nest, operands, kind_of(operands), finalizer};
   if (partition.pieces() == 1) {
     parallel_for(partition.groups(), partition.threads(), Order::forwards, [&](Index group, int) {
       reduce_group(work, partition.whole_box(group));
@@ -259,10 +283,10 @@ void reduce_groups(const LoopNest& nest, const Partition& partition, std::span<c
   for (Index group = 0; group < partition.groups(); ++group) done(group);
 }
 
-void reduce_groups_exactly(const LoopNest& nest, const Partition& partition, std::span<const Operand> operands,
-                           PartialSums::Kind kind,
+void reduce_groups_exactly(const LoopNest& nest, const Partition& partition, const SumOperands& operands,
                            FunctionView<void(Index, std::span<const Index>, const PartialSums&)> consume) {
-  const PartialSums::Range range = range_for(operands);
+  const PartialSums::Range range = range_for(operands.summed());
+  const PartialSums::Kind kind = kind_of(operands);
   const Index groups = partition.groups();
   const auto count_of = [](const std::vector<Index>& channels) { return static_cast<Index>(channels.size()); };
   if (partition.pieces() == 1) {

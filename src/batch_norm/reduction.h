@@ -6,7 +6,7 @@
 #include "exactnorm/sums.h"
 #include "exactnorm/tensor.h"
 #include "sums/quick_sums.h"
-#include "tensor/operand.h"
+#include "sums/sum_operands.h"
 #include "traverse/function_view.h"
 #include "traverse/loop_nest.h"
 #include "traverse/partition.h"
@@ -47,13 +47,12 @@ void use_quick_sums(bool use) noexcept;
 /// 0 to count - 1.
 [[nodiscard]] std::vector<Index> all_channels(Index count);
 
-/// For each group of a partition, accumulates x, or dy and x, finalizes its channels and then calls done(group).
-void reduce_groups(const LoopNest& nest, const Partition& partition, std::span<const Operand> operands,
-                   PartialSums::Kind kind, Finalizer& finalizer, FunctionView<void(Index)> done);
+/// For each group of a partition, accumulates the operands, finalizes its channels and then calls done(group).
+void reduce_groups(const LoopNest& nest, const Partition& partition, const SumOperands& operands, Finalizer& finalizer,
+                   FunctionView<void(Index)> done);
 
 /// Calls consume(group, channels, sums) once for each group of channels, with their exact sums, in that order.
-void reduce_groups_exactly(const LoopNest& nest, const Partition& partition, std::span<const Operand> operands,
-                           PartialSums::Kind kind,
+void reduce_groups_exactly(const LoopNest& nest, const Partition& partition, const SumOperands& operands,
                            FunctionView<void(Index, std::span<const Index>, const PartialSums&)> consume);
 
 }  // namespace exactnorm

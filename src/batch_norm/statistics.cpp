@@ -40,7 +40,8 @@ void accumulate_part(PartialSums& sums, std::span<const TensorView> operands, co
                      const ChannelMap& channels, int threads) {
   if (element_count(operands.front().shape) == 0) return;
   if (common_range(operands) == PartialSums::Range::extended) PartialSumsAccess::widen(sums);
-  reduce_all(operands, channel_axes, channels, threads, sums);
+  const std::vector<Operand> without_layout(operands.begin(), operands.end());
+  reduce_all(accumulate_schedule(operands, channel_axes, channels, threads), {without_layout}, sums);
 }
 
 namespace {

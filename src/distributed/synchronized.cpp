@@ -46,18 +46,22 @@ std::string purpose_of(double epsilon, EpsilonPlacement placement) {
 
 // The shares, as check_backward() has checked the other outputs.
 void check_shares(const SynchronizedGradients& gradients, const IndexList& axes, const TensorView& dy,
-                  const TensorView& x, const std::optional<TensorView>& gamma) {
+                  const TensorView& x, const Affine& affine) {
   const std::array shares = {std::pair{"dgamma_share", gradients.dgamma_share},
                              std::pair{"dbeta_share", gradients.dbeta_share}};
   const std::array others = {std::pair{"dx", gradients.dx}, std::pair{"dgamma", gradients.dgamma},
-                             std::pair{"dbeta", gradients.dbeta}};
+                             std::pair{"dbeta", gradients.dbeta}, std::pair{"d_residual", gradients.d_residual}};
+  const std::array inputs = {std::pair{"gamma", affine.gamma}, std::pair{"beta", affine.beta},
+                             std::pair{"residual", affine.residual}};
   for (const auto& [name, share] : shares) {
     if (!share) continue;
     static_cast<void>(Argument::output_parameter(name, *share, axes, x));
     check_address(name, *share);
     check_overlap(name, *share, "x", x, false);
     check_overlap(name, *share, "dy", dy, false);
-    if (gamma) check_overlap(name, *share, "gamma", *gamma, false);
+    for (const auto& [input_name, input] : inputs) {
+      if (input) check_overlap(name, *share, input_name, *input, false);
+    }
     for (const auto& [other_name, other] : others) {
       if (other) check_overlap(name, *share, other_name, *other, false);
     }
@@ -148,24 +152,24 @@ Statistics synchronized_training(SumExchange& exchange, const TensorView& x, con
 }
 
 void synchronized_backward(SumExchange& exchange, const TensorView& dy, const TensorView& x,
-                           const Statistics& statistics, const std::optional<TensorView>& gamma,
-                           const SynchronizedGradients& gradients, const Options& options) {
+                           const Statistics& statistics, const Affine& affine, const SynchronizedGradients& gradients,
+                           const Options& options) {
   check_layers(exchange);
-  const Gradients of_batch = {gradients.dx, gradients.dgamma, gradients.dbeta};
+  const Gradients of_batch = {gradients.dx, gradients.dgamma, gradients.dbeta, gradients.d_residual};
   IndexList axes;
   Shares shares;
   const PartialSums total = exchange_sums(exchange, [&] {
     const DefaultFloatingPoint default_floating_point;
-    const BackwardArguments arguments(dy, x, gamma, of_batch, options);
-    arguments.check(pointers_of(dy, x, gamma, of_batch));
+    const BackwardArguments arguments(dy, x, affine, of_batch, options);
+    arguments.check(pointers_of(dy, x, affine, of_batch));
     check_batch_statistics(statistics, arguments);
     axes = arguments.channel_axes();
-    check_shares(gradients, axes, dy, x, gamma);
+    check_shares(gradients, axes, dy, x, affine);
     check_channels(exchange, arguments.channels());
     check_range(exchange, "x", x);
     check_range(exchange, "dy", dy);
     PartialSums own(exchange.layers()[0].channels, PartialSums::Kind::gradients, exchange.layers()[0].range);
-    accumulate(own, dy, x, options);
+    accumulate_gradients(own, dy, x, statistics, affine, options);
     if (gradients.dgamma_share || gradients.dbeta_share) shares = shares_of(own, statistics);
     return Contribution{std::move(own), purpose_of(statistics)};
   });
@@ -175,7 +179,7 @@ void synchronized_backward(SumExchange& exchange, const TensorView& dy, const Te
     throw Error("statistics", "are of " + std::to_string(statistics.count) + " elements per channel; expected " +
                                   std::to_string(total.count()) + ", as in x on all ranks together");
   }
-  backward_from_sums(dy, x, statistics, total, gamma, of_batch, options);
+  backward_from_sums(dy, x, statistics, total, affine, of_batch, options);
   const auto write = [&](const char* name, const std::optional<MutableTensorView>& share,
                          const std::vector<double>& values) {
     if (share) write_values(Argument::output_parameter(name, *share, axes, x).at(share->data), values.data());

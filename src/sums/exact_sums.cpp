@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
 
+#include "affine/apply.h"
 #include "sums/tile_adder.h"
 #include "tensor/element_type.h"
 #include "tensor/packed_tile.h"
@@ -20,6 +22,17 @@ class BlockAdder {
  public:
   /// `channels` are those of the slots.
   BlockAdder(std::span<const Index> channels, PartialSums& sums) : channels_(channels), adder_(sums) {}
+
+  void add(const Traversal& traversal, const Block<T, kOperands>& block) {
+    traversal.is_lanes() ? add_lanes(block) : add_runs(block);
+  }
+
+ private:
+  using Tiles = std::array<Tile<T>, kOperands>;
+  using Pointers = std::array<const T*, kOperands>;
+
+  static constexpr Index most_packed_rows = PackedTile<T>::capacity / tile_lanes;
+  static_assert(most_packed_rows <= maximum_tile_rows);
 
   /// Element i of a row belongs to slot block.slot + i.
   void add_lanes(const Block<T, kOperands>& block) {
@@ -57,13 +70,6 @@ class BlockAdder {
       }
     }
   }
-
- private:
-  using Tiles = std::array<Tile<T>, kOperands>;
-  using Pointers = std::array<const T*, kOperands>;
-
-  static constexpr Index most_packed_rows = PackedTile<T>::capacity / tile_lanes;
-  static_assert(most_packed_rows <= maximum_tile_rows);
 
   void add_runs_of_channel(Pointers run, const std::array<Index, kOperands>& strides, Index rows, Index count,
                            Index slot) {
@@ -120,10 +126,21 @@ void add_regions(const Traversal& traversal, std::span<const Operand> operands, 
   BlockReader<T, kOperands> reader(traversal, operands);
   BlockAdder<T, kOperands> adder(channels, sums);
   traversal.visit([&](const Region& region) {
-    reader.read(region, [&](const Block<T, kOperands>& block) {
-      traversal.is_lanes() ? adder.add_lanes(block) : adder.add_runs(block);
-    });
+    reader.read(region, [&](const Block<T, kOperands>& block) { adder.add(traversal, block); });
   });
+}
+
+template <typename T>
+void add_all(const Traversal& traversal, const SumOperands& operands, const Coefficients& forward,
+             std::span<const Index> channels, PartialSums& sums) {
+  if (operands.step != nullptr) {
+    BlockAdder<T, 2> adder(channels, sums);
+    visit_activated<T>(traversal, operands, forward, [&](const Block<T, 2>& block) { adder.add(traversal, block); });
+  } else if (operands.is_gradient()) {
+    add_regions<T, 2>(traversal, operands.inputs, channels, sums);
+  } else {
+    add_regions<T, 1>(traversal, operands.inputs, channels, sums);
+  }
 }
 
 }  // namespace
@@ -132,8 +149,8 @@ PartialSums::Range range_for(std::span<const Operand> operands) noexcept {
   return all_fit_float32(operands) ? PartialSums::Range::single : PartialSums::Range::extended;
 }
 
-void add_exactly(const LoopNest& nest, const Box& box, std::span<const Operand> operands,
-                 std::span<const Index> channels, PartialSums& sums) {
+void add_exactly(const LoopNest& nest, const Box& box, const SumOperands& operands, std::span<const Index> channels,
+                 PartialSums& sums) {
   const Traversal traversal(nest, box, operands.size());
   const SlotMap& slots = traversal.slots();
   // Its memory is kept from call to call.
@@ -145,14 +162,12 @@ void add_exactly(const LoopNest& nest, const Box& box, std::span<const Operand> 
     }
     channels = slot_channels;
   }
-  const bool single = range_for(operands) == PartialSums::Range::single;
-  if (operands.size() == 1) {
-    single ? add_regions<float, 1>(traversal, operands, channels, sums)
-           : add_regions<double, 1>(traversal, operands, channels, sums);
-  } else {
-    single ? add_regions<float, 2>(traversal, operands, channels, sums)
-           : add_regions<double, 2>(traversal, operands, channels, sums);
-  }
+  std::optional<SlotCoefficients> forward;
+  if (operands.step != nullptr) forward.emplace(nest, box, slots, operands.step->forward, Formula::forward);
+  const Coefficients of_slots = forward ? forward->view() : Coefficients{};
+  range_for(operands.summed()) == PartialSums::Range::single
+      ? add_all<float>(traversal, operands, of_slots, channels, sums)
+      : add_all<double>(traversal, operands, of_slots, channels, sums);
 }
 
 }  // namespace exactnorm

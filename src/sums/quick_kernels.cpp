@@ -15,38 +15,38 @@ HWY_BEFORE_NAMESPACE();
 namespace exactnorm::HWY_NAMESPACE {
 
 // Each way is a function of its own: compilers, with sanitizers above all, take far longer for all of them in one.
-template <bool kGradients, bool kCentred, typename Element>
-HWY_INLINE void AddBlock(QuickWay way, const QuickBlock<Element>& block, const double* centres,
+template <QuickKind kKind, typename Element>
+HWY_INLINE void AddBlock(QuickWay way, const QuickBlock<Element>& block, const QuickSlots& slots,
                          const QuickColumns& to) {
   switch (way) {
     case QuickWay::runs:
-      return AddRuns<kGradients, kCentred>(block, centres, to);
+      return AddRuns<kKind>(block, slots, to);
     case QuickWay::short_runs:
-      return AddShortRuns<kGradients, kCentred>(block, centres, to);
+      return AddShortRuns<kKind>(block, slots, to);
     case QuickWay::lanes:
-      return AddLanes<kGradients, kCentred>(block, centres, to);
+      return AddLanes<kKind>(block, slots, to);
   }
 }
 
 template <typename Element>
-HWY_INLINE void Add(QuickWay way, const QuickBlock<Element>& block, const double* centres, const QuickColumns& to) {
+HWY_INLINE void Add(QuickWay way, const QuickBlock<Element>& block, const QuickSlots& slots, const QuickColumns& to) {
   if (block.dy != nullptr) {
-    AddBlock<true, true>(way, block, centres, to);
-  } else if (centres != nullptr) {
-    AddBlock<false, true>(way, block, centres, to);
+    slots.lower != nullptr ? AddBlock<QuickKind::windowed_gradients>(way, block, slots, to)
+                           : AddBlock<QuickKind::gradients>(way, block, slots, to);
   } else {
-    AddBlock<false, false>(way, block, centres, to);
+    slots.centres != nullptr ? AddBlock<QuickKind::centred_moments>(way, block, slots, to)
+                             : AddBlock<QuickKind::moments>(way, block, slots, to);
   }
 }
 
-void AddFloat(QuickWay way, const QuickBlock<float>& block, const double* centres, const QuickColumns& to) {
-  Add(way, block, centres, to);
+void AddFloat(QuickWay way, const QuickBlock<float>& block, const QuickSlots& slots, const QuickColumns& to) {
+  Add(way, block, slots, to);
 }
-void AddBfloat16(QuickWay way, const QuickBlock<bfloat16>& block, const double* centres, const QuickColumns& to) {
-  Add(way, block, centres, to);
+void AddBfloat16(QuickWay way, const QuickBlock<bfloat16>& block, const QuickSlots& slots, const QuickColumns& to) {
+  Add(way, block, slots, to);
 }
-void AddFloat16(QuickWay way, const QuickBlock<float16>& block, const double* centres, const QuickColumns& to) {
-  Add(way, block, centres, to);
+void AddFloat16(QuickWay way, const QuickBlock<float16>& block, const QuickSlots& slots, const QuickColumns& to) {
+  Add(way, block, slots, to);
 }
 
 }  // namespace exactnorm::HWY_NAMESPACE
@@ -60,16 +60,16 @@ HWY_EXPORT(AddBfloat16);
 HWY_EXPORT(AddFloat16);
 
 template <>
-void add_quick(QuickWay way, const QuickBlock<float>& block, const double* centres, const QuickColumns& to) {
-  HWY_DISPATCH_TABLE(AddFloat)[active_target_index()](way, block, centres, to);
+void add_quick(QuickWay way, const QuickBlock<float>& block, const QuickSlots& slots, const QuickColumns& to) {
+  HWY_DISPATCH_TABLE(AddFloat)[active_target_index()](way, block, slots, to);
 }
 template <>
-void add_quick(QuickWay way, const QuickBlock<bfloat16>& block, const double* centres, const QuickColumns& to) {
-  HWY_DISPATCH_TABLE(AddBfloat16)[active_target_index()](way, block, centres, to);
+void add_quick(QuickWay way, const QuickBlock<bfloat16>& block, const QuickSlots& slots, const QuickColumns& to) {
+  HWY_DISPATCH_TABLE(AddBfloat16)[active_target_index()](way, block, slots, to);
 }
 template <>
-void add_quick(QuickWay way, const QuickBlock<float16>& block, const double* centres, const QuickColumns& to) {
-  HWY_DISPATCH_TABLE(AddFloat16)[active_target_index()](way, block, centres, to);
+void add_quick(QuickWay way, const QuickBlock<float16>& block, const QuickSlots& slots, const QuickColumns& to) {
+  HWY_DISPATCH_TABLE(AddFloat16)[active_target_index()](way, block, slots, to);
 }
 
 }  // namespace exactnorm

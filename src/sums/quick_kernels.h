@@ -61,19 +61,33 @@ struct QuickBlock {
   Index prefetch = 0;
 };
 
-/// How a block's elements belong to slots, and have centres.
+/// What sums are about, by slots, with room as QuickColumns have.
+struct QuickSlots {
+  const double* centres = nullptr;  // null for zeros
+  // Of gradients: where these are given, dy counts where lower < x < upper, and as 0 elsewhere.
+  const float* lower = nullptr;
+  const float* upper = nullptr;
+
+  /// The same from slot `at` on.
+  [[nodiscard]] QuickSlots from(Index at) const noexcept {
+    return {centres == nullptr ? nullptr : centres + at, lower == nullptr ? nullptr : lower + at,
+            upper == nullptr ? nullptr : upper + at};
+  }
+};
+
+/// How a block's elements belong to slots, and have what QuickSlots hold.
 enum class QuickWay {
-  /// All to slot 0, with centre 0.
+  /// All to slot 0.
   runs,
   /// `rows` rows of each of `channels` channels, of at most longest_short_run elements (traverse/tuning.h): channel i
-  /// belongs to slot i, and has centre i. Rows are taken in the order of memory, all channels' first rows first.
+  /// belongs to slot i. Rows are taken in the order of memory, all channels' first rows first.
   short_runs,
-  /// Element i of a row to slot i, with centre i. `centres` have room as QuickColumns do.
+  /// Element i of a row to slot i.
   lanes
 };
 
-/// Adds a block to sums. `centres` is null for zeros.
+/// Adds a block to sums.
 template <typename Element>
-void add_quick(QuickWay way, const QuickBlock<Element>& block, const double* centres, const QuickColumns& to);
+void add_quick(QuickWay way, const QuickBlock<Element>& block, const QuickSlots& slots, const QuickColumns& to);
 
 }  // namespace exactnorm

@@ -20,10 +20,10 @@ HWY_BEFORE_NAMESPACE();
 namespace exactnorm::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-template <typename Element, bool kGradients, bool kCentred>
+template <typename Element, QuickKind kKind>
 class RunAdder {
  public:
-  HWY_INLINE explicit RunAdder(const double* centre) : centre_(hn::Set(QuickD(), kCentred ? *centre : 0.0)) {
+  HWY_INLINE explicit RunAdder(const QuickSlots& slots) : slot_(SlotVectors<kKind>::OfOne(slots, 0)) {
     for (int s = 0; s < kSums; ++s) {
       high_[s] = low_[s] = hn::Zero(QuickD());
       for (int i = 0; i < kChains; ++i) chains_[i][s] = hn::Zero(QuickD());
@@ -61,9 +61,9 @@ class RunAdder {
   }
 
  private:
-  using Term = Terms<Element, kGradients, kCentred>;
+  using Term = Terms<Element, kKind>;
   static constexpr int kSums = Term::sums;
-  static constexpr int kChains = kGradients ? 2 : 4;
+  static constexpr int kChains = is_gradient<kKind> ? 2 : 4;
   static constexpr Index kLine = line_size<Element>;
   // Beside the steps of a chain: joining the chains, and the lanes of their sum.
   static constexpr Index kMostSteps = 32;
@@ -104,9 +104,9 @@ class RunAdder {
       for (int i = 0; i < kVectors; ++i) AddVector(x + whole + i * width, Later(dy, whole + i * width), i);
       if (few != 0 && block.count >= width) {
         const Index last = block.count - width;
-        Term::AddNew(add_, x + last, Later(dy, last), is_new, centre_, chains_[kChains - 1]);
+        Term::AddNew(add_, x + last, Later(dy, last), is_new, slot_, chains_[kChains - 1]);
       } else if (few != 0) {
-        Term::AddFew(add_, x, dy, static_cast<std::size_t>(few), centre_, chains_[kChains - 1]);
+        Term::AddFew(add_, x, dy, static_cast<std::size_t>(few), slot_, chains_[kChains - 1]);
       }
       x += block.x_stride;
       dy = Later(dy, block.dy_stride);
@@ -116,12 +116,12 @@ class RunAdder {
   static HWY_INLINE void Prefetch(const Element* x, const Element* dy, Index count) {
     for (Index line = 0; line < count; line += kLine) {
       prefetch_to_l2(x + line);
-      if constexpr (kGradients) prefetch_to_l2(dy + line);
+      if constexpr (is_gradient<kKind>) prefetch_to_l2(dy + line);
     }
   }
 
   HWY_INLINE void AddVector(const Element* x, const Element* dy, int chain) {
-    Term::Add(add_, chain, x, dy, centre_, chains_[chain]);
+    Term::Add(add_, chain, x, dy, slot_, chains_[chain]);
   }
 
   HWY_INLINE void Flush() {
@@ -140,7 +140,7 @@ class RunAdder {
   }
 
   Adder add_;
-  QuickV centre_;
+  SlotVectors<kKind> slot_;
   QuickV chains_[kChains][kSums];
   QuickV high_[kSums];
   QuickV low_[kSums];
@@ -148,9 +148,9 @@ class RunAdder {
   bool flushed_ = false;
 };
 
-template <bool kGradients, bool kCentred, typename Element>
-HWY_NOINLINE void AddRuns(const QuickBlock<Element>& block, const double* centre, const QuickColumns& to) {
-  RunAdder<Element, kGradients, kCentred> adder(centre);
+template <QuickKind kKind, typename Element>
+HWY_NOINLINE void AddRuns(const QuickBlock<Element>& block, const QuickSlots& slots, const QuickColumns& to) {
+  RunAdder<Element, kKind> adder(slots);
   adder.Add(block);
   adder.Store(to);
 }

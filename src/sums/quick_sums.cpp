@@ -1,7 +1,9 @@
 #include "sums/quick_sums.h"
 
 #include <array>
+#include <optional>
 
+#include "affine/apply.h"
 #include "traverse/block_reader.h"
 #include "traverse/traversal.h"
 
@@ -23,17 +25,20 @@ QuickBlock<Element> quick_block(const Block<Element, kOperands>& block) {
 }
 
 template <typename Element, std::size_t kOperands>
-void add_regions(const Traversal& traversal, std::span<const Operand> operands, const double* centres,
+void add_block(const Traversal& traversal, const Block<Element, kOperands>& block, const QuickSlots& slots,
+               const QuickColumns& columns) {
+  const QuickWay way = traversal.is_lanes() ? QuickWay::lanes
+                       : block.channels > 1 ? QuickWay::short_runs
+                                            : QuickWay::runs;
+  add_quick(way, quick_block(block), slots.from(block.slot), columns.from(block.slot));
+}
+
+template <typename Element, std::size_t kOperands>
+void add_regions(const Traversal& traversal, std::span<const Operand> operands, const QuickSlots& slots,
                  const QuickColumns& columns) {
   BlockReader<Element, kOperands> reader(traversal, operands);
   traversal.visit([&](const Region& region) {
-    reader.read(region, [&](const Block<Element, kOperands>& block) {
-      const double* centre = centres == nullptr ? nullptr : centres + block.slot;
-      const QuickWay way = traversal.is_lanes() ? QuickWay::lanes
-                           : block.channels > 1 ? QuickWay::short_runs
-                                                : QuickWay::runs;
-      add_quick(way, quick_block(block), centre, columns.from(block.slot));
-    });
+    reader.read(region, [&](const Block<Element, kOperands>& block) { add_block(traversal, block, slots, columns); });
   });
 }
 
@@ -65,19 +70,31 @@ void QuickSums::add_slot(Index channel, const QuickColumns& slots, Index slot) {
   }
 }
 
-void QuickSums::add_box(const LoopNest& nest, const Box& box, std::span<const Operand> operands,
+void QuickSums::add_box(const LoopNest& nest, const Box& box, const SumOperands& operands,
                         std::span<const double> centres) {
   const Traversal traversal(nest, box, operands.size());
+  const SlotMap& slots = traversal.slots();
   const auto add = [&](const double* slot_centres, const QuickColumns& to) {
-    visit_floating(type_of_kernels(operands), [&](auto element) {
+    QuickSlots of_slots = {slot_centres};
+    std::optional<SlotCoefficients> windows;
+    if (operands.windows != nullptr) {
+      windows.emplace(nest, box, slots, *operands.windows, Formula::windowed_gradient);
+      of_slots.lower = windows->view().window.lower;
+      of_slots.upper = windows->view().window.upper;
+    } else if (operands.step != nullptr) {
+      const SlotCoefficients forward(nest, box, slots, operands.step->forward, Formula::forward);
+      visit_activated<float>(traversal, operands, forward.view(),
+                             [&](const Block<float, 2>& block) { add_block(traversal, block, of_slots, to); });
+      return;
+    }
+    visit_floating(type_of_kernels(operands.inputs), [&](auto element) {
       using Element = decltype(element);
       if constexpr (sizeof(Element) <= sizeof(float)) {
-        operands.size() == 1 ? add_regions<Element, 1>(traversal, operands, slot_centres, to)
-                             : add_regions<Element, 2>(traversal, operands, slot_centres, to);
+        operands.is_gradient() ? add_regions<Element, 2>(traversal, operands.inputs, of_slots, to)
+                               : add_regions<Element, 1>(traversal, operands.inputs, of_slots, to);
       }
     });
   };
-  const SlotMap& slots = traversal.slots();
   if (slots.is_identity()) {
     add(centres.empty() ? nullptr : centres.data(), columns());
     return;

@@ -6,7 +6,7 @@
 
 #include "exactnorm/tensor.h"
 #include "sums/quick_kernels.h"
-#include "tensor/operand.h"
+#include "sums/sum_operands.h"
 #include "traverse/loop_nest.h"
 #include "traverse/partition.h"
 
@@ -22,11 +22,10 @@ class QuickSums {
   [[nodiscard]] std::size_t sums() const noexcept { return sums_; }
   [[nodiscard]] QuickColumns columns() noexcept;
 
-  /// Adds one box of a nest over x or over dy and x, whose channels these are, in the order of channels_of. Moments are
-  /// about `centres`, one for each channel, with room for a vector beyond the last; empty for zeros. Gradients are
-  /// about the means that `centres` are.
-  void add_box(const LoopNest& nest, const Box& box, std::span<const Operand> operands,
-               std::span<const double> centres);
+  /// Adds one box of a nest over `operands`, whose channels these are, in the order of channels_of. Moments are about
+  /// `centres`, one for each channel, with room for a vector beyond the last; empty for zeros. Gradients are about the
+  /// means that `centres` are.
+  void add_box(const LoopNest& nest, const Box& box, const SumOperands& operands, std::span<const double> centres);
 
   /// Adds the sums of the same channels over other elements.
   void merge(QuickSums& other);

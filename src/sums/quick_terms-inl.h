@@ -32,15 +32,6 @@ HWY_INLINE void AddToPair(QuickV value, QuickV& high, QuickV& low) {
   low = hn::Add(low, error);
 }
 
-template <typename Element>
-HWY_INLINE QuickV Promoted(const Element* from) {
-  return hn::PromoteTo(QuickD(), LoadElements(QuickNarrow(), from));
-}
-template <typename Element>
-HWY_INLINE QuickV PromotedFew(const Element* from, std::size_t count) {
-  return hn::PromoteTo(QuickD(), LoadFewElements(QuickNarrow(), from, count));
-}
-
 // sum + value. Conversions and additions share execution units on some processors (AMD Zen 4), where a multiplication
 // by one that is fused with the addition takes another: the same bits, and 1.1 times as fast.
 class Adder {
@@ -64,40 +55,93 @@ class Adder {
 #endif
 };
 
+// What is summed: moments about 0 or about a centre, or gradients, of all elements or of those in the window of their
+// slot.
+enum class QuickKind { moments, centred_moments, gradients, windowed_gradients };
+template <QuickKind kKind>
+inline constexpr bool is_gradient = kKind == QuickKind::gradients || kKind == QuickKind::windowed_gradients;
+template <QuickKind kKind>
+inline constexpr bool is_centred = kKind != QuickKind::moments;
+template <QuickKind kKind>
+inline constexpr bool is_windowed = kKind == QuickKind::windowed_gradients;
+
+// What the sums of the slots of a vector need: their centres and windows.
+template <QuickKind kKind>
+struct SlotVectors {
+  using Narrow = hn::Vec<QuickNarrow>;
+
+  // Of one slot, and of those from `at` on.
+  static HWY_INLINE SlotVectors OfOne(const QuickSlots& slots, Index at) {
+    return {is_centred<kKind> ? hn::Set(QuickD(), slots.centres[at]) : hn::Zero(QuickD()),
+            is_windowed<kKind> ? hn::Set(QuickNarrow(), slots.lower[at]) : hn::Zero(QuickNarrow()),
+            is_windowed<kKind> ? hn::Set(QuickNarrow(), slots.upper[at]) : hn::Zero(QuickNarrow())};
+  }
+  static HWY_INLINE SlotVectors OfEach(const QuickSlots& slots, Index at) {
+    return {is_centred<kKind> ? hn::LoadU(QuickD(), slots.centres + at) : hn::Zero(QuickD()),
+            is_windowed<kKind> ? hn::LoadU(QuickNarrow(), slots.lower + at) : hn::Zero(QuickNarrow()),
+            is_windowed<kKind> ? hn::LoadU(QuickNarrow(), slots.upper + at) : hn::Zero(QuickNarrow())};
+  }
+
+  HWY_INLINE Narrow InWindow(Narrow x, Narrow dy) const {
+    if constexpr (!is_windowed<kKind>) return dy;
+    return hn::IfThenElseZero(hn::And(hn::Gt(x, lower), hn::Lt(x, upper)), dy);
+  }
+
+  QuickV centre;
+  Narrow lower;
+  Narrow upper;
+};
+
 // What a vector of elements adds to the sums of its slots.
-template <typename Element, bool kGradients, bool kCentred>
+template <typename Element, QuickKind kKind>
 struct Terms {
-  static constexpr int sums = kGradients ? static_cast<int>(gradient_sums_count) : static_cast<int>(moment_sums);
+  using Slots = SlotVectors<kKind>;
+  using Narrow = hn::Vec<QuickNarrow>;
+  static constexpr int sums =
+      is_gradient<kKind> ? static_cast<int>(gradient_sums_count) : static_cast<int>(moment_sums);
 
   // The centre is subtracted by one kind of units or the other, for vectors in `turn`.
-  static HWY_INLINE void Add(const Adder& add, int turn, const Element* x, const Element* dy, QuickV centre,
+  static HWY_INLINE void Add(const Adder& add, int turn, const Element* x, const Element* dy, const Slots& slots,
                              QuickV* to) {
-    QuickV d = Promoted(x);
-    if constexpr (kCentred) d = turn % 2 == 0 ? hn::Sub(d, centre) : add.Difference(d, centre);
-    AddTerms(add, kGradients ? Promoted(dy) : d, d, to);
+    const Narrow narrow = LoadElements(QuickNarrow(), x);
+    QuickV d = hn::PromoteTo(QuickD(), narrow);
+    if constexpr (is_centred<kKind>) d = turn % 2 == 0 ? hn::Sub(d, slots.centre) : add.Difference(d, slots.centre);
+    AddTerms(add, is_gradient<kKind> ? PromotedDy(dy, narrow, slots) : d, d, to);
   }
 
   // The first `count` elements of a vector; nothing beyond them is read.
-  static HWY_INLINE void AddFew(const Adder& add, const Element* x, const Element* dy, std::size_t count, QuickV centre,
-                                QuickV* to) {
-    QuickV d = PromotedFew(x, count);
-    if constexpr (kCentred) d = hn::IfThenElseZero(hn::FirstN(QuickD(), count), hn::Sub(d, centre));
-    AddTerms(add, kGradients ? PromotedFew(dy, count) : d, d, to);
+  static HWY_INLINE void AddFew(const Adder& add, const Element* x, const Element* dy, std::size_t count,
+                                const Slots& slots, QuickV* to) {
+    const Narrow narrow = LoadFewElements(QuickNarrow(), x, count);
+    QuickV d = hn::PromoteTo(QuickD(), narrow);
+    if constexpr (is_centred<kKind>) {
+      d = hn::IfThenElseZero(hn::FirstN(QuickD(), count), hn::Sub(d, slots.centre));
+    }
+    QuickV first = d;
+    if constexpr (is_gradient<kKind>) {
+      first = hn::PromoteTo(QuickD(), slots.InWindow(narrow, LoadFewElements(QuickNarrow(), dy, count)));
+    }
+    AddTerms(add, first, d, to);
   }
 
   // The lanes of a vector that `is_new` names; elements of the others were added before. Loads of whole vectors take
   // less time than those of a few elements.
-  static HWY_INLINE void AddNew(const Adder& add, const Element* x, const Element* dy, QuickM is_new, QuickV centre,
-                                QuickV* to) {
-    QuickV d = Promoted(x);
-    if constexpr (kCentred) d = hn::Sub(d, centre);
+  static HWY_INLINE void AddNew(const Adder& add, const Element* x, const Element* dy, QuickM is_new,
+                                const Slots& slots, QuickV* to) {
+    const Narrow narrow = LoadElements(QuickNarrow(), x);
+    QuickV d = hn::PromoteTo(QuickD(), narrow);
+    if constexpr (is_centred<kKind>) d = hn::Sub(d, slots.centre);
     d = hn::IfThenElseZero(is_new, d);
-    AddTerms(add, kGradients ? hn::IfThenElseZero(is_new, Promoted(dy)) : d, d, to);
+    AddTerms(add, is_gradient<kKind> ? hn::IfThenElseZero(is_new, PromotedDy(dy, narrow, slots)) : d, d, to);
   }
 
  private:
+  static HWY_INLINE QuickV PromotedDy(const Element* dy, Narrow x, const Slots& slots) {
+    return hn::PromoteTo(QuickD(), slots.InWindow(x, LoadElements(QuickNarrow(), dy)));
+  }
+
   static HWY_INLINE void AddTerms(const Adder& add, QuickV dy, QuickV d, QuickV* to) {
-    if constexpr (kGradients) {
+    if constexpr (is_gradient<kKind>) {
       to[0] = add(to[0], dy);
       to[1] = hn::MulAdd(dy, d, to[1]);
       to[2] = hn::MulAdd(dy, dy, to[2]);

@@ -201,6 +201,13 @@ void check_options(const Options& options) {
   if (options.threads < 0) {
     throw Error("threads", "is " + std::to_string(options.threads) + "; expected 0 (all) or more");
   }
+  if (options.activation > Activation::hard_swish) {
+    throw Error("activation", "is the number " + std::to_string(static_cast<int>(options.activation)) +
+                                  "; expected one of the enumerators of Activation");
+  }
+  if (!std::isfinite(options.slope)) {
+    throw Error("slope", "is " + to_text(options.slope) + "; expected a finite number");
+  }
 }
 
 namespace {

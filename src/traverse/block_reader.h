@@ -10,6 +10,7 @@
 #include "tensor/element_type.h"
 #include "tensor/operand.h"
 #include "tensor/packed_tile.h"
+#include "traverse/block_parts.h"
 #include "traverse/traversal.h"
 #include "traverse/tuning.h"
 
@@ -117,39 +118,17 @@ class BlockReader {
     take(1, elements);
   }
 
-  // Some of a region, which a tile holds: all of several channels, some rows of one, or parts of rows.
-  struct Part {
-    Index channel;
-    Index channels;
-    Index row;
-    Index rows;
-    Index column;
-    Index columns;
-  };
-
   template <typename Visit>
   void read_packed(const Region& region, const Visit& visit) {
     const bool is_dense = std::count(region.steps.begin(), region.steps.begin() + kOperands, 1) == kOperands;
     const Index elements = kWrites && !is_dense ? packed_strided_elements : PackedTile<T>::capacity;
-    const Index columns = std::min(region.count, elements);
-    const Index rows = std::min(std::max<Index>(elements / columns / repeats_, 1) * repeats_, region.rows);
-    const bool is_whole = columns == region.count && rows == region.rows;
-    const Index channels = is_whole ? std::clamp<Index>(elements / (rows * columns), 1, region.channels) : 1;
-    for (Index channel = 0; channel < region.channels; channel += channels) {
-      const Index some_channels = std::min(channels, region.channels - channel);
-      for (Index row = 0; row < region.rows; row += rows) {
-        const Index some_rows = std::min(rows, region.rows - row);
-        for (Index column = 0; column < region.count; column += columns) {
-          const Index some_columns = std::min(columns, region.count - column);
-          visit_packed(region, {channel, some_channels, row, some_rows, column, some_columns}, visit);
-        }
-      }
-    }
+    for_parts(region.channels, region.rows, region.count, elements, repeats_,
+              [&](const BlockPart& part) { visit_packed(region, part, visit); });
   }
 
   // Calls copy(offset, count, step, position in the tile) for all elements of operand j.
   template <typename Copy>
-  void for_elements(const Region& region, const Part& part, std::size_t j, const Copy& copy) const {
+  void for_elements(const Region& region, const BlockPart& part, std::size_t j, const Copy& copy) const {
     const Index start = region.offsets[j] + part.channel * region.channel_strides[j] +
                         part.row * region.row_strides[j] + part.column * region.steps[j];
     // Rows, and channels, without a gap between them are one.
@@ -169,7 +148,7 @@ class BlockReader {
   }
 
   template <typename Visit>
-  void visit_packed(const Region& region, const Part& part, const Visit& visit) {
+  void visit_packed(const Region& region, const BlockPart& part, const Visit& visit) {
     Block<T, kOperands> block{.channels = part.channels,
                               .rows = part.rows,
                               .count = part.columns,

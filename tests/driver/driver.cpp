@@ -114,7 +114,7 @@ int driver_backward(const DriverView* dy, const DriverView* x, void* statistics,
     const exactnorm::Gradients gradients = {to_optional_output(dx), to_optional_output(dgamma),
                                             to_optional_output(dbeta)};
     const auto run = frozen != 0 ? exactnorm::backward_frozen : exactnorm::backward;
-    run(to_view(*dy), to_view(*x), *static_cast<exactnorm::Statistics*>(statistics), to_optional(gamma), gradients,
+    run(to_view(*dy), to_view(*x), *static_cast<exactnorm::Statistics*>(statistics), {to_optional(gamma)}, gradients,
         to_options(*options));
   });
 }

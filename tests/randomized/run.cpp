@@ -127,9 +127,9 @@ Results run(const Case& test, const Setting& setting) {
     const Statistics given =
         given_statistics(view(test.given_mean, {channels}), view(test.given_variance, {channels}), options);
     inference(x.view(), given, inferred.view(), {gamma.view(), beta.view()}, options);
-    backward(dy.view(), x.view(), results.statistics, gamma.view(),
+    backward(dy.view(), x.view(), results.statistics, {gamma.view()},
              {dx.view(), of_channels[0].view(), of_channels[1].view()}, options);
-    backward_frozen(dy.view(), x.view(), given, gamma.view(),
+    backward_frozen(dy.view(), x.view(), given, {gamma.view()},
                     {frozen_dx.view(), of_channels[2].view(), of_channels[3].view()}, options);
   });
   results.y = y.values();
@@ -146,8 +146,8 @@ Results run(const Case& test, const Setting& setting) {
     results.moments = sum_parts(test, x_parts, options);
     results.gradient_sums = sum_parts(test, gradient_parts, options);
     results.of_moments = normalizing_statistics(results.moments, options);
-    backward_from_sums(dy.view(), x.view(), results.statistics, results.gradient_sums, gamma.view(), {.dx = dx.view()},
-                       options);
+    backward_from_sums(dy.view(), x.view(), results.statistics, results.gradient_sums, {gamma.view()},
+                       {.dx = dx.view()}, options);
   });
   results.dx_from_sums = dx.values();
   return results;

@@ -80,7 +80,7 @@ inline Whole compute(Random& random, const Case& which, const Options& options) 
   if (whole.x.count() > 0 && random.chance(0.2)) whole.x.set(random.between(0, whole.x.count() - 1), NAN);
   for (Index i = 0; i < channels; ++i) whole.gamma.set(i, random.normal());
   whole.statistics = training(whole.x.view(), whole.y.view(), {whole.gamma.view(), whole.gamma.view()}, options);
-  backward(whole.dy.view(), whole.x.view(), whole.statistics, whole.gamma.view(),
+  backward(whole.dy.view(), whole.x.view(), whole.statistics, {whole.gamma.view()},
            {whole.dx.view(), whole.dgamma.view(), whole.dbeta.view()}, options);
   return whole;
 }
@@ -105,7 +105,7 @@ inline void check_rank(Communicator& communicator, const Case& which, const Opti
   EXPECT_TRUE(same_bits(y.values(), rows_of(whole.y, which, rank)));
   EXPECT_TRUE(y.guards_intact());
 
-  synchronized_backward(exchange, dy.view(), x.view(), statistics, whole.gamma.view(),
+  synchronized_backward(exchange, dy.view(), x.view(), statistics, {whole.gamma.view()},
                         {.dx = dx.view(), .dgamma = dgamma.view(), .dbeta = dbeta.view()}, options);
   EXPECT_TRUE(same_bits(dx.values(), rows_of(whole.dx, which, rank)));
   EXPECT_TRUE(same_bits(dgamma.values(), whole.dgamma.values()));
