@@ -2,15 +2,19 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <vector>
 
 #include "exactnorm/batch_norm.h"
 #include "exactnorm/info.h"
+#include "exactnorm/layer.h"
 #include "support/compare.h"
+#include "support/tensor.h"
 
 namespace exactnorm::testing {
 namespace {
@@ -90,6 +94,73 @@ TEST(NonFinite, BesideNumbersThatGrow) {
       }
     }
   }
+}
+
+// Ignored, they leave the statistics of the other elements, whatever the parts that sums were taken of.
+TEST(NonFinite, IsLeftOutOfStatistics) {
+  constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+  constexpr double infinity = std::numeric_limits<double>::infinity();
+  // Rows of four channels: all finite, some, one, none.
+  const std::vector<double> x = {1, nan, -infinity, nan, 2, 5, 7, infinity, 6, -3, nan, nan, 8, infinity, nan, nan};
+  for (const DType dtype : {DType::float32, DType::float64, DType::float16}) {
+    const Tensor tensor(dtype, {4, 4}, x);
+    PartialSums sums(4);
+    for (Index row = 0; row < 4; ++row) accumulate(sums, slice(tensor.view(), 0, row, 1));
+    for (const bool normalizing : {false, true}) {
+      const auto get = normalizing ? normalizing_statistics : statistics_of;
+      const Statistics found = get(sums, {}, Nonfinite::ignore);
+      EXPECT_EQ(found.count, 4);
+      EXPECT_EQ(found.counts, (std::vector<Index>{4, 2, 1, 0}));
+      const auto of = [&](const std::vector<double>& values) {
+        PartialSums alone(1);
+        accumulate(alone, Tensor(dtype, {static_cast<Index>(values.size()), 1}, values).view());
+        return get(alone, {}, Nonfinite::propagate);
+      };
+      const std::array<Statistics, 4> right = {of({1, 2, 6, 8}), of({5, -3}), of({7}), of({})};
+      for (std::size_t i = 0; i < right.size(); ++i) {
+        EXPECT_TRUE(same_bits(
+            {found.mean[i], found.mean_residual[i], found.variance[i], found.inverse_deviation[i]},
+            {right[i].mean[0], right[i].mean_residual[0], right[i].variance[0], right[i].inverse_deviation[0]}))
+            << i;
+      }
+      EXPECT_TRUE(std::isnan(get(sums, {}, Nonfinite::propagate).mean[1]));
+      EXPECT_TRUE(get(sums, {}, Nonfinite::propagate).counts.empty());
+    }
+    const Deviations deviations = deviations_of(sums, Nonfinite::ignore);
+    EXPECT_EQ(deviations.biased[1], 4);
+    EXPECT_EQ(deviations.unbiased[1], std::sqrt(32.0));
+    EXPECT_EQ(deviations.biased[2], 0);
+    EXPECT_TRUE(std::isnan(deviations.unbiased[2]));
+    EXPECT_TRUE(std::isnan(deviations.biased[3]));
+  }
+}
+
+// Each channel's variance is made unbiased by its own count; what has none is refused.
+TEST(NonFinite, LeftOutIsKnownToRunningStatistics) {
+  const std::vector<double> x = {1, 5, 7, NAN, 3, NAN, NAN, NAN, 5, -3, NAN, NAN};
+  PartialSums sums(4);
+  accumulate(sums, view(x, {3, 4}));
+  const Statistics statistics = statistics_of(sums, {}, Nonfinite::ignore);
+  RunningStatistics running(4);
+  running.momentum = 1;
+  EXPECT_EQ(running.update(statistics), (std::vector<Index>{2, 3}));
+  EXPECT_EQ(running.mean, (std::vector<double>{3, 1, 0, 0}));
+  EXPECT_EQ(running.variance, (std::vector<double>{4, 32, 1, 1}));
+  running.variance_kind = VarianceKind::biased;
+  EXPECT_EQ(running.update(statistics), (std::vector<Index>{3}));
+  EXPECT_EQ(running.mean[2], 7);
+  EXPECT_EQ(running.variance[2], 0);
+
+  std::vector<double> dx(12);
+  EXPECT_EQ(error_of([&] {
+              backward(view(x, {3, 4}), view(x, {3, 4}), statistics, {}, {mutable_view(dx, {3, 4})});
+            }),
+            "statistics: are of another number of elements in each channel; expected those of all elements of x, or "
+            "`backward_frozen`");
+  Statistics wrong = statistics;
+  wrong.counts.pop_back();
+  EXPECT_EQ(error_of([&] { static_cast<void>(running.update(wrong)); }),
+            "batch: has 3 counts; expected none, or 4, one per channel");
 }
 
 }  // namespace

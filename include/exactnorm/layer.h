@@ -44,7 +44,8 @@ struct EXACTNORM_EXPORT RunningStatistics {
   /// Takes in the statistics of one batch, with the variance of `variance_kind`.
   ///
   /// A channel whose batch statistics are not finite keeps what it had, so that one bad batch cannot
-  /// poison it for good; the numbers of such channels are returned (empty when all is well). An empty
+  /// poison it for good; the numbers of such channels are returned (empty when all is well). So does one of no
+  /// element, or of one where the variance is unbiased, in a batch whose channels have counts of their own. An empty
   /// batch changes nothing.
   /// Throws Error, and changes nothing, when the number of channels differs, when count is 1 (the unbiased variance of
   /// one value does not exist; the biased one is 0, and taken in), when momentum is not from 0 to 1, or when

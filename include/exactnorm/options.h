@@ -1,7 +1,9 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
+#include <string_view>
 
 #include "exactnorm/export.h"
 #include "exactnorm/tensor.h"
@@ -24,6 +26,10 @@ enum class Activation : std::uint8_t {
   silu,        ///< v / (1 + exp(-v)), also named swish: within 4 units in the last place
   hard_swish   ///< v * min(max(v + 3, 0), 6) / 6
 };
+
+/// Their names, in this order: "none", "relu", ...
+inline constexpr std::array<std::string_view, 6> activation_names = {"none",       "relu", "relu6",
+                                                                     "leaky_relu", "silu", "hard_swish"};
 
 /// What all operations share.
 struct EXACTNORM_EXPORT Options {

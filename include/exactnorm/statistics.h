@@ -32,6 +32,10 @@ struct EXACTNORM_EXPORT Statistics {
   double epsilon = 1e-5;
   EpsilonPlacement epsilon_placement = EpsilonPlacement::variance;
 
+  /// Elements behind the values of each channel, where channels differ in it (`Nonfinite::ignore`); empty where each
+  /// has `count`. `RunningStatistics::update` takes them in; backward passes refuse them.
+  std::vector<Index> counts = {};
+
   [[nodiscard]] Index channels() const noexcept { return static_cast<Index>(mean.size()); }
 };
 

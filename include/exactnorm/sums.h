@@ -98,9 +98,17 @@ EXACTNORM_EXPORT void accumulate(PartialSums& sums, const TensorView& dy, const 
 EXACTNORM_EXPORT void accumulate(PartialSums& sums, const TensorView& x, const Place& place,
                                  const Options& options = {});
 
+/// What NaN and infinity among a channel's elements do to its statistics.
+enum class Nonfinite : std::uint8_t {
+  propagate,  ///< they are NaN
+  ignore      ///< they are those of the other elements, of which each channel has its own number
+};
+
 /// Mean, variance and 1/deviation from the sums of kind moments: the exact values, rounded once.
-/// A channel with a non-finite element, and every channel of an empty data set, gets NaN.
-[[nodiscard]] EXACTNORM_EXPORT Statistics statistics_of(const PartialSums& sums, const Options& options = {});
+/// Every channel of an empty data set gets NaN. So does one with a non-finite element, or, where those are ignored, one
+/// without any other; `counts` of the result says how many each channel has.
+[[nodiscard]] EXACTNORM_EXPORT Statistics statistics_of(const PartialSums& sums, const Options& options = {},
+                                                        Nonfinite nonfinite = Nonfinite::propagate);
 
 /// Standard deviations, one value per channel in each vector.
 struct EXACTNORM_EXPORT Deviations {
@@ -112,11 +120,14 @@ struct EXACTNORM_EXPORT Deviations {
 
 /// The standard deviations from the sums of kind moments: the exact values, rounded once. They are finite even where
 /// the variance leaves float64's range, and have no part of the rounding of `Statistics::variance`.
-[[nodiscard]] EXACTNORM_EXPORT Deviations deviations_of(const PartialSums& sums);
+[[nodiscard]] EXACTNORM_EXPORT Deviations deviations_of(const PartialSums& sums,
+                                                        Nonfinite nonfinite = Nonfinite::propagate);
 
 /// The statistics that `training` normalizes the same data with: those of `statistics_of`, rounded to the grid that
 /// batch_norm.h describes where the data are of dtypes that float32 holds (range single), and as they are where not.
-[[nodiscard]] EXACTNORM_EXPORT Statistics normalizing_statistics(const PartialSums& sums, const Options& options = {});
+/// With others ignored they are what `training` would normalize the finite elements with.
+[[nodiscard]] EXACTNORM_EXPORT Statistics normalizing_statistics(const PartialSums& sums, const Options& options = {},
+                                                                 Nonfinite nonfinite = Nonfinite::propagate);
 
 // PartialSums for engines that add up numbers, not objects: MPI's and NCCL's all-reduce, torch.distributed's, a
 // parameter server's. What they need to know is to add int64 elements.

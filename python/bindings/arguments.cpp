@@ -1,7 +1,6 @@
 #include "arguments.h"
 
 #include <algorithm>
-#include <array>
 #include <span>
 
 namespace exactnorm::python {
@@ -21,9 +20,8 @@ std::string name_of(EpsilonPlacement placement) {
 namespace {
 
 Activation activation_from(const std::string& name) {
-  constexpr std::array names = {"none", "relu", "relu6", "leaky_relu", "silu", "hard_swish"};
-  const auto* const found = std::find(names.begin(), names.end(), name);
-  if (found != names.end()) return static_cast<Activation>(found - names.begin());
+  const auto* const found = std::find(activation_names.begin(), activation_names.end(), name);
+  if (found != activation_names.end()) return static_cast<Activation>(found - activation_names.begin());
   throw Error("activation", "is '" + name + "'; expected 'relu', 'relu6', 'leaky_relu', 'silu', 'hard_swish' or None");
 }
 

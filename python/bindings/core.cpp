@@ -83,16 +83,19 @@ Statistics given_statistics_of(nb::handle mean, nb::handle variance, double epsi
 }
 
 using StatisticsState = std::tuple<Index, std::vector<double>, std::vector<double>, std::vector<double>,
-                                   std::vector<double>, double, std::string>;
+                                   std::vector<double>, double, std::string, std::vector<Index>>;
 
 Statistics statistics_from(const StatisticsState& state) {
   Statistics s;
   std::string placement;
-  std::tie(s.count, s.mean, s.mean_residual, s.variance, s.inverse_deviation, s.epsilon, placement) = state;
+  std::tie(s.count, s.mean, s.mean_residual, s.variance, s.inverse_deviation, s.epsilon, placement, s.counts) = state;
   s.epsilon_placement = epsilon_placement_from(placement);
   for (const std::vector<double>* values : {&s.mean_residual, &s.variance, &s.inverse_deviation}) {
     if (values->size() == s.mean.size()) continue;
     throw Error("state", "has lists of different lengths; expected one value per channel in each");
+  }
+  if (!s.counts.empty() && s.counts.size() != s.mean.size()) {
+    throw Error("state", "has another number of counts; expected one per channel, or none");
   }
   return s;
 }
@@ -103,6 +106,10 @@ void bind_statistics(nb::module_& module) {
       "What normalization needs to know of each channel, as read-only float64 arrays of one element each.\n\n"
       "Returned by `batch_norm(..., return_statistics=True)`, `statistics` and `Moments.statistics`.")
       .def_ro("count", &Statistics::count, "Elements per channel behind the values; 0 where they were given.")
+      .def_prop_ro(
+          "counts",
+          [](const Statistics& s) { return s.counts.empty() ? std::vector<Index>(s.mean.size(), s.count) : s.counts; },
+          "The same of each channel: `count`, less what was left out of it.")
       .def_prop_ro("channels", &Statistics::channels)
       .def_prop_ro(
           "mean", [](const Statistics& s) { return to_values(s.mean); }, nb::rv_policy::reference,
@@ -123,7 +130,7 @@ void bind_statistics(nb::module_& module) {
       .def("__getstate__",
            [](const Statistics& s) {
              return StatisticsState(s.count, s.mean, s.mean_residual, s.variance, s.inverse_deviation, s.epsilon,
-                                    name_of(s.epsilon_placement));
+                                    name_of(s.epsilon_placement), s.counts);
            })
       .def("__setstate__",
            [](Statistics& s, const StatisticsState& state) { new (&s) Statistics(statistics_from(state)); })

@@ -69,6 +69,12 @@ nb::bytes to_bytes(const SharedSums& shared) {
   return nb::bytes(reinterpret_cast<const char*>(bytes.data()), bytes.size());
 }
 
+Nonfinite nonfinite_from(const std::string& name) {
+  if (name == "propagate") return Nonfinite::propagate;
+  if (name == "ignore") return Nonfinite::ignore;
+  throw Error("nonfinite", "is '" + name + "'; expected 'propagate' or 'ignore'");
+}
+
 }  // namespace
 
 void bind_moments(nb::module_& module) {
@@ -98,13 +104,17 @@ void bind_moments(nb::module_& module) {
           },
           nb::rv_policy::take_ownership)
       .def("statistics",
-           [](const SharedSums& self, double epsilon, const std::string& epsilon_placement) {
+           [](const SharedSums& self, double epsilon, const std::string& epsilon_placement,
+              const std::string& nonfinite) {
              const Options options = make_options({}, epsilon, epsilon_placement, 0);
-             return self.use([&](const PartialSums& sums) { return statistics_of(sums, options); });
+             const Nonfinite treatment = nonfinite_from(nonfinite);
+             return self.use([&](const PartialSums& sums) { return statistics_of(sums, options, treatment); });
            })
-      .def("normalizing_statistics", [](const SharedSums& self, double epsilon, const std::string& epsilon_placement) {
+      .def("normalizing_statistics", [](const SharedSums& self, double epsilon, const std::string& epsilon_placement,
+                                        const std::string& nonfinite) {
         const Options options = make_options({}, epsilon, epsilon_placement, 0);
-        return self.use([&](const PartialSums& sums) { return normalizing_statistics(sums, options); });
+        const Nonfinite treatment = nonfinite_from(nonfinite);
+        return self.use([&](const PartialSums& sums) { return normalizing_statistics(sums, options, treatment); });
       });
 }
 

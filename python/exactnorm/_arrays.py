@@ -18,6 +18,7 @@ ArrayLike = Any  # NumPy's arrays, or objects with __dlpack__ (PyTorch's tensors
 Axes = SupportsIndex | Sequence[SupportsIndex]
 Parameter = Any  # an ArrayLike, a number or a sequence of numbers, nested or not
 EpsilonPlacement = Literal["variance", "deviation"]
+Nonfinite = Literal["propagate", "ignore"]
 Activation = Literal["relu", "relu6", "leaky_relu", "silu", "hard_swish"]
 Value = TypeVar("Value")
 

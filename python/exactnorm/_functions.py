@@ -13,6 +13,7 @@ from exactnorm._arrays import (
     ArrayLike,
     Axes,
     EpsilonPlacement,
+    Nonfinite,
     Parameter,
     as_array,
     as_parameter,
@@ -320,9 +321,13 @@ def statistics(
     channel_axes: Axes = 1,
     epsilon: float = 1e-5,
     epsilon_placement: EpsilonPlacement = "variance",
+    nonfinite: Nonfinite = "propagate",
     threads: int | None = None,
 ) -> Statistics:
     """The exact mean and biased variance of each channel of x, each rounded once to float64.
+
+    With `nonfinite="ignore"`, NaN and infinity are left out, and `counts` of the result says how many elements each channel
+    has.
 
     >>> import numpy as np, exactnorm
     >>> exactnorm.statistics(np.array([[1e16, 1.0, -1e16, 3.0]]), channel_axes=0).mean
@@ -332,7 +337,7 @@ def statistics(
 
     x = as_array("x", x)
     return Moments.of(x, channel_axes=channel_axes, threads=threads).statistics(
-        epsilon=epsilon, epsilon_placement=epsilon_placement
+        epsilon=epsilon, epsilon_placement=epsilon_placement, nonfinite=nonfinite
     )
 
 

@@ -9,6 +9,7 @@ from exactnorm._arrays import (
     ArrayLike,
     Axes,
     EpsilonPlacement,
+    Nonfinite,
     as_array,
     axes_fit,
     axes_list,
@@ -91,26 +92,49 @@ class Moments:
         return self._sums.count
 
     def nonfinite_count(self, channel: int) -> int:
-        """NaN and infinite values met in this channel so far. One is enough to make its statistics NaN."""
+        """NaN and infinite values met in this channel so far. One is enough to make its statistics NaN, unless they are
+        ignored."""
         return self._sums.nonfinite_count(integer("channel", channel))
 
     def statistics(
-        self, *, epsilon: float = 1e-5, epsilon_placement: EpsilonPlacement = "variance"
+        self,
+        *,
+        epsilon: float = 1e-5,
+        epsilon_placement: EpsilonPlacement = "variance",
+        nonfinite: Nonfinite = "propagate",
     ) -> Statistics:
-        """Mean, variance and 1 / deviation: the exact values, rounded once."""
+        """Mean, variance and 1 / deviation: the exact values, rounded once.
+
+        nonfinite
+            What NaN and infinity among a channel's elements do: "propagate" makes its statistics NaN, "ignore" leaves
+            them out. `counts` of the result says how many elements each channel has then; one without any gets NaN.
+
+        >>> import numpy as np, exactnorm
+        >>> sums = exactnorm.Moments(2).add(np.array([[1.0, 5.0], [np.nan, 7.0], [3.0, 9.0]]))
+        >>> sums.statistics(nonfinite="ignore").mean
+        array([2., 7.])
+        """
         return self._sums.statistics(
-            number("epsilon", epsilon), of_class("epsilon_placement", epsilon_placement, str)
+            number("epsilon", epsilon),
+            of_class("epsilon_placement", epsilon_placement, str),
+            of_class("nonfinite", nonfinite, str),
         )
 
     def normalizing_statistics(
-        self, *, epsilon: float = 1e-5, epsilon_placement: EpsilonPlacement = "variance"
+        self,
+        *,
+        epsilon: float = 1e-5,
+        epsilon_placement: EpsilonPlacement = "variance",
+        nonfinite: Nonfinite = "propagate",
     ) -> Statistics:
         """The statistics with which `batch_norm` normalizes the same data in one piece, to the bit.
 
         For data that float32 holds they are those of `statistics`, rounded to some 30 bits.
         """
         return self._sums.normalizing_statistics(
-            number("epsilon", epsilon), of_class("epsilon_placement", epsilon_placement, str)
+            number("epsilon", epsilon),
+            of_class("epsilon_placement", epsilon_placement, str),
+            of_class("nonfinite", nonfinite, str),
         )
 
     def to_bytes(self) -> bytes:

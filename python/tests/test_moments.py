@@ -118,3 +118,20 @@ def test_running_statistics_refuse_what_is_not_finite():
     assert list(refused) == [1]
     assert list(running.batches_refused) == [0, 1]
     assert running.mean[1] == 0
+
+
+def test_nonfinite_values_are_left_out():
+    x = np.array([[1, np.nan, np.inf], [2, 5, np.nan], [6, -3, -np.inf]])
+    sums = exactnorm.Moments(3).add(x)
+    found = sums.statistics(nonfinite="ignore")
+    assert found.count == 3
+    assert found.counts == [3, 2, 0]
+    np.testing.assert_array_equal(found.mean, [3, 1, np.nan])
+    np.testing.assert_array_equal(found.variance, [14 / 3, 16, np.nan])
+    np.testing.assert_array_equal(exactnorm.statistics(x, nonfinite="ignore").mean, found.mean)
+    np.testing.assert_array_equal(sums.normalizing_statistics(nonfinite="ignore").mean, found.mean)
+    assert np.isnan(sums.statistics().mean[1])
+    assert sums.statistics().counts == [3, 3, 3]
+    assert pickle.loads(pickle.dumps(found)).counts == found.counts
+    with pytest.raises(ValueError, match="nonfinite: is 'drop'; expected 'propagate' or 'ignore'"):
+        sums.statistics(nonfinite="drop")

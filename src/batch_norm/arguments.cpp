@@ -202,6 +202,11 @@ void check_epsilon(const Statistics& statistics) {
 
 void check_batch_statistics(const Statistics& statistics, const BackwardArguments& arguments) {
   check_statistics(statistics, arguments.channels());
+  if (!statistics.counts.empty()) {
+    throw Error("statistics",
+                "are of another number of elements in each channel; expected those of all elements of x, or "
+                "`backward_frozen`");
+  }
   if (arguments.elements() > 0 && statistics.count == 0) {
     throw Error("statistics",
                 "were given, not computed from a batch; expected those that `training` returned, or "

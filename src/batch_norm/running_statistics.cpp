@@ -52,6 +52,10 @@ std::vector<Index> RunningStatistics::update(const Statistics& batch) {
     throw Error("batch", "has " + std::to_string(values->size()) + (values == &batch.mean ? " means" : " variances") +
                              "; expected " + std::to_string(channels()) + ", one per channel");
   }
+  if (!batch.counts.empty() && batch.counts.size() != mean.size()) {
+    throw Error("batch", "has " + std::to_string(batch.counts.size()) + " counts; expected none, or " +
+                             std::to_string(channels()) + ", one per channel");
+  }
   const bool unbiased = variance_kind == VarianceKind::unbiased;
   if (batch.count == 1 && unbiased) {
     throw Error("batch", "has 1 value per channel; expected at least 2, as one value has no unbiased variance");
@@ -62,8 +66,8 @@ std::vector<Index> RunningStatistics::update(const Statistics& batch) {
   refused.reserve(mean.size());
   batches_refused.resize(mean.size());
   ++batches_tracked;
-  const auto count = static_cast<double>(batch.count);
   for (std::size_t channel = 0; channel < mean.size(); ++channel) {
+    const auto count = static_cast<double>(batch.counts.empty() ? batch.count : batch.counts[channel]);
     const double new_mean = batch.mean[channel];
     const double new_variance = batch.variance[channel] * (unbiased ? count / (count - 1) : 1);
     if (!std::isfinite(new_mean) || !std::isfinite(new_variance)) {

@@ -115,39 +115,50 @@ void accumulate(PartialSums& sums, const TensorView& dy, const TensorView& x, co
 
 namespace {
 
-// The statistics that finalize(sums, channel, count, options) gives for each channel.
+// The elements that a channel's statistics are of.
+Index count_of(const PartialSums& sums, Index channel, Nonfinite nonfinite) {
+  if (nonfinite == Nonfinite::propagate) return sums.count();
+  // Before add_count sums of blocks may tell of more.
+  return std::max<Index>(sums.count() - sums.nonfinite_count(channel), 0);
+}
+
+// The statistics that finalize(sums, channel, count, options, nonfinite) gives for each channel.
 template <typename Finalize>
-Statistics finalize_all(const PartialSums& sums, const Options& options, const Finalize& finalize) {
+Statistics finalize_all(const PartialSums& sums, const Options& options, Nonfinite nonfinite,
+                        const Finalize& finalize) {
   const DefaultFloatingPoint default_floating_point;
   check_options(options);
   check_kind(sums, PartialSums::Kind::moments);
   Statistics statistics = make_statistics(sums.channels(), sums.count(), options);
   for (Index channel = 0; channel < sums.channels(); ++channel) {
-    set_channel(mutable_view(statistics), channel, finalize(sums, channel, sums.count(), options));
+    const Index count = count_of(sums, channel, nonfinite);
+    set_channel(mutable_view(statistics), channel, finalize(sums, channel, count, options, nonfinite));
+    if (nonfinite == Nonfinite::ignore) statistics.counts.push_back(count);
   }
   return statistics;
 }
 
 }  // namespace
 
-Statistics statistics_of(const PartialSums& sums, const Options& options) {
-  return finalize_all(sums, options, finalize_statistics);
+Statistics statistics_of(const PartialSums& sums, const Options& options, Nonfinite nonfinite) {
+  return finalize_all(sums, options, nonfinite, finalize_statistics);
 }
 
-Deviations deviations_of(const PartialSums& sums) {
+Deviations deviations_of(const PartialSums& sums, Nonfinite nonfinite) {
   const DefaultFloatingPoint default_floating_point;
   check_kind(sums, PartialSums::Kind::moments);
   Deviations deviations;
   for (Index channel = 0; channel < sums.channels(); ++channel) {
-    const ChannelDeviations of_channel = finalize_deviations(sums, channel, sums.count());
+    const ChannelDeviations of_channel =
+        finalize_deviations(sums, channel, count_of(sums, channel, nonfinite), nonfinite);
     deviations.biased.push_back(of_channel.biased);
     deviations.unbiased.push_back(of_channel.unbiased);
   }
   return deviations;
 }
 
-Statistics normalizing_statistics(const PartialSums& sums, const Options& options) {
-  return finalize_all(sums, options, finalize_normalizing_statistics);
+Statistics normalizing_statistics(const PartialSums& sums, const Options& options, Nonfinite nonfinite) {
+  return finalize_all(sums, options, nonfinite, finalize_normalizing_statistics);
 }
 
 namespace {

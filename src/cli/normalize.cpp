@@ -36,6 +36,9 @@ class Normalization {
     options_.threads = arguments.threads;
     if (arguments.epsilon) options_.epsilon = *arguments.epsilon;
     if (arguments.epsilon_placement) options_.epsilon_placement = placement_of(*arguments.epsilon_placement);
+    if (arguments.slope) options_.slope = *arguments.slope;
+    const auto* const activation = std::find(activation_names.begin(), activation_names.end(), arguments.activation);
+    options_.activation = static_cast<Activation>(activation - activation_names.begin());
     channels_ = naming_options(normalize_option_names, [&] { return channel_axes_of(input_.shape(), options_); });
     if (arguments.statistics_from) take_statistics(*arguments.statistics_from);
     gamma_ = read_values("--gamma", arguments.gamma, 1.0);
@@ -64,12 +67,15 @@ class Normalization {
     progress.finish();
     commit(*writer);
     if (is_training() && is_first()) {
-      warn_of_non_finite(sums_, channels_.sizes, "became NaN");
+      warn_of_non_finite(
+          sums_, channels_.sizes,
+          arguments_.ignore_nan ? "were normalized by their other values, where there are any" : "became NaN");
     }
   }
 
  private:
   [[nodiscard]] bool is_training() const { return !arguments_.running_mean && !arguments_.statistics_from; }
+  [[nodiscard]] Nonfinite nonfinite() const { return arguments_.ignore_nan ? Nonfinite::ignore : Nonfinite::propagate; }
   [[nodiscard]] bool is_first() const { return ranks_.rank() == 0; }
 
   // All ranks write into the file that the first one has made, each its own range.
@@ -181,7 +187,7 @@ class Normalization {
     // The count of the whole file, once.
     if (channels_.channels > 0 && is_first()) sums_.add_count(input_.element_count() / channels_.channels);
     sums_ = exchange.sum(sums_);
-    statistics_ = normalizing_statistics(sums_, options_);
+    statistics_ = normalizing_statistics(sums_, options_, nonfinite());
   }
 
   void map(FileBlocks& blocks, Progress& progress, npy::NpyWriter& writer) const {
@@ -228,7 +234,7 @@ class Normalization {
       return json;
     }
     json["count"] = sums_.count();
-    json["standard_deviation"] = deviations_of(sums_).biased;
+    json["standard_deviation"] = deviations_of(sums_, nonfinite()).biased;
     json["non_finite_count"] = Json::array();
     for (Index channel = 0; channel < channels_.channels; ++channel) {
       json["non_finite_count"].push_back(sums_.nonfinite_count(channel));

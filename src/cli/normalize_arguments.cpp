@@ -9,11 +9,9 @@
 
 namespace exactnorm::cli {
 
-const OptionNames normalize_option_names = {{"channel_axes", "--channel-axes"},
-                                            {"epsilon", "--epsilon"},
-                                            {"threads", "--threads"},
-                                            {"mean", "--running-mean"},
-                                            {"variance", "--running-variance"}};
+const OptionNames normalize_option_names = {{"channel_axes", "--channel-axes"}, {"epsilon", "--epsilon"},
+                                            {"threads", "--threads"},           {"slope", "--slope"},
+                                            {"mean", "--running-mean"},         {"variance", "--running-variance"}};
 
 void add_normalize_options(CLI::App& app, NormalizeArguments& arguments) {
   app.add_option("INPUT", arguments.input, "the .npy file to normalize; - for standard input")->required();
@@ -38,6 +36,12 @@ void add_normalize_options(CLI::App& app, NormalizeArguments& arguments) {
                  "what epsilon is added to: the variance, in the square root (default),\nor the standard deviation")
       ->check(CLI::IsMember({"variance", "deviation"}))
       ->option_text("variance|deviation");
+  app.add_option("--activation", arguments.activation, "a function of each normalized value (default: none)")
+      ->check(CLI::IsMember(std::vector<std::string>(activation_names.begin(), activation_names.end())))
+      ->option_text("none|relu|relu6|leaky_relu|silu|hard_swish");
+  app.add_option("--slope", arguments.slope, "of leaky_relu below zero (default: 0.01)")->option_text("NUMBER");
+  app.add_flag("--ignore-nan", arguments.ignore_nan,
+               "leave NaN and infinity out of the input's statistics: only they themselves\nstay what they are");
   app.add_option("--dtype", arguments.dtype, "dtype of the output (default: the input's, or float32 for integers)")
       ->check(CLI::IsMember({"float32", "float64", "float16"}))
       ->option_text("float32|float64|float16");
@@ -46,9 +50,10 @@ void add_normalize_options(CLI::App& app, NormalizeArguments& arguments) {
   add_threads(app, arguments.threads);
   add_block_bytes(app, arguments.block_bytes);
   app.footer(
-      "  y = gamma * (x - mean) / sqrt(variance + epsilon) + beta\n\n"
+      "  y = activation(gamma * (x - mean) / sqrt(variance + epsilon) + beta)\n\n"
       "The file is read in blocks: memory does not grow with it. A channel with NaN or infinity becomes NaN,\n"
-      "with a warning. The output keeps the order of the input, C or Fortran. Where it replaces a file, it keeps\n"
+      "with a warning, unless they are ignored. The output keeps the order of the input, C or Fortran. Where it "
+      "replaces a file, it keeps\n"
       "the permissions of that, and refuses to replace one that is write-protected or a symbolic link. Standard\n"
       "input that is a pipe is copied to a file in TMPDIR (/tmp) first, as it is read twice.\n\n"
       "Examples:\n"
@@ -76,6 +81,15 @@ void check_pairs(const NormalizeArguments& arguments) {
     throw Error(has_mean ? "--running-mean" : "--running-variance",
                 std::string("is given alone; expected ") + (has_mean ? "--running-variance" : "--running-mean") +
                     " as well, or neither");
+  }
+  if (arguments.ignore_nan && (arguments.running_mean || arguments.statistics_from)) {
+    throw Error("--ignore-nan", std::string("is given with ") +
+                                    (arguments.running_mean ? "--running-mean" : "--statistics-from") +
+                                    "; expected statistics of the input itself to leave them out of");
+  }
+  if (arguments.slope && arguments.activation != "leaky_relu") {
+    throw Error("--slope", "is given with --activation " + arguments.activation +
+                               "; expected --activation leaky_relu, which alone has one");
   }
 }
 

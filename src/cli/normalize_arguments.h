@@ -25,6 +25,9 @@ struct NormalizeArguments {
   std::optional<std::string> statistics;
   std::optional<std::string> statistics_from;
   std::optional<std::string> dtype;
+  std::string activation = "none";
+  std::optional<double> slope;
+  bool ignore_nan = false;
   int threads = 0;
   Index block_bytes = default_block_bytes;
 };

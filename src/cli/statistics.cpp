@@ -27,6 +27,7 @@ struct Arguments {
   std::vector<std::string> inputs;
   std::string channel_axes;
   bool json = false;
+  bool ignore_nan = false;
   int threads = 0;
   Index block_bytes = default_block_bytes;
 };
@@ -137,9 +138,9 @@ struct Row {
   Index non_finite = 0;
 };
 
-std::vector<Row> rows_of(const DataSet::Result& result) {
-  const Statistics statistics = statistics_of(result.sums);
-  const Deviations deviations = deviations_of(result.sums);
+std::vector<Row> rows_of(const DataSet::Result& result, Nonfinite nonfinite) {
+  const Statistics statistics = statistics_of(result.sums, {}, nonfinite);
+  const Deviations deviations = deviations_of(result.sums, nonfinite);
   std::vector<Row> rows;
   for (std::size_t i = 0; i < statistics.mean.size(); ++i) {
     Row row{.mean = statistics.mean[i], .deviation = deviations.biased[i], .unbiased = deviations.unbiased[i]};
@@ -204,7 +205,7 @@ int run(const Arguments& arguments) {
   agree(ranks(), [&] { data_set.emplace(arguments, ranks()); });
   const DataSet::Result result = data_set->read();
   if (ranks().rank() != 0) return 0;
-  const std::vector<Row> rows = rows_of(result);
+  const std::vector<Row> rows = rows_of(result, arguments.ignore_nan ? Nonfinite::ignore : Nonfinite::propagate);
   const auto print = arguments.json ? print_json : print_table;
   print(rows, result.sums.count(), data_set->sizes());
   return 0;
@@ -219,6 +220,8 @@ Command add_statistics(CLI::App& main) {
   app->add_option("INPUT", arguments->inputs, ".npy files; all of them together are one data set; - for standard input")
       ->required();
   add_channel_axes(*app, arguments->channel_axes);
+  app->add_flag("--ignore-nan", arguments->ignore_nan,
+                "leave NaN and infinity out; a channel that has nothing else keeps NaN");
   app->add_flag("--json", arguments->json, "print JSON instead of a table");
   add_threads(*app, arguments->threads);
   add_block_bytes(*app, arguments->block_bytes);
@@ -230,6 +233,8 @@ Command add_statistics(CLI::App& main) {
       "  non-finite   how many values are NaN or infinite; minimum and maximum are of the others\n\n"
       "Examples:\n"
       "  exactnorm statistics monday.npy tuesday.npy --channel-axes 1\n"
+      "  exactnorm statistics sensors.npy --channel-axes -1 --ignore-nan\n"
+      "      (each channel's values that are there: how many are not is printed)\n"
       "  zcat images.npy.gz | exactnorm statistics - --channel-axes 1\n"
       "  mpirun -n 4 exactnorm statistics monday.npy --channel-axes 1\n"
       "      (four processes share the work, where this was built with MPI; the result is the same)");

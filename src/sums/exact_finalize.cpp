@@ -93,6 +93,10 @@ double inverse_deviation_of_scaled(const ScaledNumber& variance, const Options& 
   return std::min(1.0 / divisor, largest_number);
 }
 
+bool has_statistics(const PartialSums& sums, Index channel, Index count, Nonfinite nonfinite) {
+  return count > 0 && (nonfinite == Nonfinite::ignore || !has_nonfinite(sums, channel, 0));
+}
+
 }  // namespace
 
 double inverse_deviation_of(double variance, const Options& options) noexcept {
@@ -102,8 +106,9 @@ double inverse_deviation_of(double variance, const Options& options) noexcept {
   return divisor == 0 ? 0.0 : std::min(1.0 / divisor, largest_number);
 }
 
-ChannelStatistics finalize_statistics(const PartialSums& sums, Index channel, Index count, const Options& options) {
-  if (count == 0 || has_nonfinite(sums, channel, 0)) return {not_a_number, not_a_number, not_a_number, not_a_number};
+ChannelStatistics finalize_statistics(const PartialSums& sums, Index channel, Index count, const Options& options,
+                                      Nonfinite nonfinite) {
+  if (!has_statistics(sums, channel, count, nonfinite)) return {not_a_number, not_a_number, not_a_number, not_a_number};
   const auto n = static_cast<std::uint64_t>(count);
   const IntegerTimesPower first = sum_of(sums, channel, 0);
   const double mean = divide(first, n).nearest;
@@ -114,8 +119,8 @@ ChannelStatistics finalize_statistics(const PartialSums& sums, Index channel, In
 }
 
 ChannelStatistics finalize_normalizing_statistics(const PartialSums& sums, Index channel, Index count,
-                                                  const Options& options) {
-  const ChannelStatistics exact = finalize_statistics(sums, channel, count, options);
+                                                  const Options& options, Nonfinite nonfinite) {
+  const ChannelStatistics exact = finalize_statistics(sums, channel, count, options, nonfinite);
   // A variance of 0 is that of a constant channel.
   if (sums.range() == PartialSums::Range::extended || !(exact.variance > 0)) return exact;
   ChannelStatistics rounded = exact;
@@ -129,8 +134,8 @@ ChannelStatistics finalize_normalizing_statistics(const PartialSums& sums, Index
   return rounded;
 }
 
-ChannelDeviations finalize_deviations(const PartialSums& sums, Index channel, Index count) {
-  if (count == 0 || has_nonfinite(sums, channel, 0)) return {not_a_number, not_a_number};
+ChannelDeviations finalize_deviations(const PartialSums& sums, Index channel, Index count, Nonfinite nonfinite) {
+  if (!has_statistics(sums, channel, count, nonfinite)) return {not_a_number, not_a_number};
   const auto n = static_cast<std::uint64_t>(count);
   const IntegerTimesPower first = sum_of(sums, channel, 0);
   const IntegerTimesPower scatter =

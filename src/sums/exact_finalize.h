@@ -17,11 +17,13 @@ struct ChannelStatistics {
 /// Mean and variance of one channel of sums over `count` elements, from the exact sums:
 /// mean = S1 / n, its residual S1 / n - mean, and variance = (n * S2 - S1^2) / n^2, each a ratio of integers that is
 /// rounded once.
+/// Where non-finite elements are ignored, `count` is that of the others; otherwise such a channel gets NaN.
 [[nodiscard]] ChannelStatistics finalize_statistics(const PartialSums& sums, Index channel, Index count,
-                                                    const Options& options);
+                                                    const Options& options, Nonfinite nonfinite = Nonfinite::propagate);
 /// The statistics that normalize: the same, on the grid of sums/grid.h where float32 holds the data.
 [[nodiscard]] ChannelStatistics finalize_normalizing_statistics(const PartialSums& sums, Index channel, Index count,
-                                                                const Options& options);
+                                                                const Options& options,
+                                                                Nonfinite nonfinite = Nonfinite::propagate);
 
 /// Standard deviations of one channel of sums over `count` elements, each rounded once: sqrt(n * S2 - S1^2) divided by
 /// n, and by sqrt(n * (n - 1)). NaN where there is none: no element, one for the unbiased, a non-finite element.
@@ -29,7 +31,8 @@ struct ChannelDeviations {
   double biased = 0;
   double unbiased = 0;
 };
-[[nodiscard]] ChannelDeviations finalize_deviations(const PartialSums& sums, Index channel, Index count);
+[[nodiscard]] ChannelDeviations finalize_deviations(const PartialSums& sums, Index channel, Index count,
+                                                    Nonfinite nonfinite = Nonfinite::propagate);
 
 /// Gradients of one channel of sums over `count` elements: of dbeta, the sum of dy, rounded once; dgamma is
 /// inverse_deviation times the sum of dy * (x - mean), which is S2 - (mean + mean_residual) * S1 in exact arithmetic,

@@ -314,3 +314,74 @@ def test_no_channels_at_all() -> None:
     succeed(*FIT)
     succeed(*APPLY)
     assert np.load("z.npy").shape == (3, 0)
+
+
+def with_holes(dtype: str) -> np.ndarray:
+    """Five channels: without holes, with NaN, with infinities, with one value, with none."""
+    x = np.random.default_rng(5).normal(3, 2, (30, 5)).astype(dtype)
+    x[[1, 4, 9], 1] = np.nan
+    x[2, 2], x[7, 2], x[29, 2] = np.inf, -np.inf, np.nan
+    x[1:, 3] = np.nan
+    x[:, 4] = np.nan
+    return x
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_statistics_leave_nan_out(dtype: str) -> None:
+    x = with_holes(dtype)
+    np.save("x.npy", x)
+    found = json.loads(succeed("statistics", "x.npy", "--channel-axes", 1, "--ignore-nan", "--json"))
+    assert found["non_finite_count"] == [0, 3, 3, 29, 30]
+    for channel in range(4):
+        kept = x[np.isfinite(x[:, channel]), channel]
+        biased, unbiased = deviations(kept)
+        mean = float(sum(Fraction(float(value)) for value in kept) / len(kept))
+        assert found["mean"][channel] == mean
+        assert found["standard_deviation"][channel] == biased
+        assert found["unbiased_standard_deviation"][channel] == unbiased
+    assert found["mean"][4] is None
+    # Without the option such channels have none.
+    found = json.loads(succeed("statistics", "x.npy", "--channel-axes", 1, "--json"))
+    assert [mean is None for mean in found["mean"]] == [False, True, True, True, True]
+
+
+def test_normalize_leaves_nan_out() -> None:
+    x = with_holes("float32")
+    np.save("x.npy", x)
+    process = run("normalize", "x.npy", "--output", "y.npy", "--channel-axes", 1, "--ignore-nan")
+    assert (process.returncode, process.stderr) == (
+        0,
+        "exactnorm: warning: 4 of 5 channels hold NaN or infinity and were normalized by their other values, "
+        "where there are any: 1, 2, 3, 4\n",
+    )
+    y = np.load("y.npy")
+    for channel in range(4):
+        finite = np.isfinite(x[:, channel])
+        kept = x[finite, channel].reshape(-1, 1)
+        np.save("kept.npy", kept)
+        succeed("normalize", "kept.npy", "--output", "kept_y.npy", "--channel-axes", 1)
+        np.testing.assert_array_equal(y[finite, channel], np.load("kept_y.npy")[:, 0])
+        np.testing.assert_array_equal(np.isnan(y[~finite, channel]), np.isnan(x[~finite, channel]))
+    assert np.isnan(y[:, 4]).all()
+    for option in (["--statistics-from", "fit.json"], ["--running-mean", "m.npy", "--running-variance", "v.npy"]):
+        process = run("normalize", "x.npy", "--output", "z.npy", "--channel-axes", 1, "--ignore-nan", *option)
+        assert process.returncode == 1
+        assert f"--ignore-nan: is given with {option[0]}; expected statistics of the input itself" in process.stderr
+
+
+def test_activations() -> None:
+    x = sample("float32", (7, 3, 5))
+    np.save("x.npy", x)
+    succeed("normalize", "x.npy", "--output", "y.npy", "--channel-axes", 1)
+    y = np.load("y.npy")
+    zero = y.dtype.type(0)
+    succeed("normalize", "x.npy", "--output", "relu.npy", "--channel-axes", 1, "--activation", "relu")
+    np.testing.assert_array_equal(np.load("relu.npy"), np.maximum(y, zero))
+    succeed("normalize", "x.npy", "--output", "leaky.npy", "--channel-axes", 1, "--activation", "leaky_relu", "--slope", 0.25)
+    np.testing.assert_array_equal(np.load("leaky.npy"), np.where(y > 0, y, y / 4))
+    process = run("normalize", "x.npy", "--output", "z.npy", "--channel-axes", 1, "--slope", 0.25)
+    assert process.returncode == 1
+    assert "--slope: is given with --activation none; expected --activation leaky_relu" in process.stderr
+    process = run("normalize", "x.npy", "--output", "z.npy", "--channel-axes", 1, "--activation", "gelu")
+    assert process.returncode == 2
+    assert "--activation: gelu not in" in process.stderr
