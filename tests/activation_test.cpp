@@ -102,10 +102,16 @@ struct Problem {
   DType residual;
   bool has_residual;
   Options options;
+  std::optional<std::uint64_t> strides_seed = std::nullopt;
 };
 
-Tensor make(const Layout& layout, DType dtype) {
-  return layout.strides ? Tensor::strided(dtype, layout.shape, *layout.strides) : Tensor(dtype, layout.shape);
+// Where a layout has no strides of its own: dense, or, with `seed`, of random strides, others in each call.
+Tensor make(const Layout& layout, DType dtype, std::optional<std::uint64_t> seed) {
+  if (layout.strides) return Tensor::strided(dtype, layout.shape, *layout.strides);
+  if (!seed) return {dtype, layout.shape};
+  static std::uint64_t calls = 0;
+  Random random(*seed * 1000 + ++calls);
+  return Tensor::strided(dtype, layout.shape, random_strides(random, layout.shape));
 }
 
 bool fits_float32(DType dtype) { return dtype != DType::float64; }
@@ -143,9 +149,9 @@ class Activations : public ::testing::Test {
   static void check(const Problem& p, std::uint64_t seed) {
     Random random(seed);
     const DType arithmetic = std::is_same_v<T, float> ? DType::float32 : DType::float64;
-    Tensor x = make(p.layout, p.x);
-    Tensor dy = make(p.layout, p.dy);
-    Tensor residual = make(p.layout, p.residual);
+    Tensor x = make(p.layout, p.x, p.strides_seed);
+    Tensor dy = make(p.layout, p.dy, p.strides_seed);
+    Tensor residual = make(p.layout, p.residual, p.strides_seed);
     for (Index i = 0; i < x.count(); ++i) {
       x.set(i, 3 + random.normal());
       dy.set(i, random.chance(0.05) ? 0 : random.normal() * 0.01);
@@ -174,19 +180,18 @@ class Activations : public ::testing::Test {
       const T value = static_cast<T>(normalized.get(i));
       return p.has_residual ? static_cast<T>(value + static_cast<T>(residual.get(i))) : value;
     };
-    Tensor expected_y = make(p.layout, p.dy);
+    Tensor expected_y = make(p.layout, p.dy, p.strides_seed);
     for (Index i = 0; i < x.count(); ++i) expected_y.set(i, static_cast<double>(separate.value(preactivation(i))));
-    Tensor y = make(p.layout, p.dy);
+    Tensor y = make(p.layout, p.dy, p.strides_seed);
     const Statistics found = training(std::as_const(x).view(), y.view(), affine, p.options);
     EXPECT_TRUE(same_bits(found, expected));
     EXPECT_TRUE(same_bits(numbers_of(y), numbers_of(expected_y)));
     EXPECT_TRUE(y.guards_intact());
-    Tensor inferred = make(p.layout, p.dy);
+    Tensor inferred = make(p.layout, p.dy, p.strides_seed);
     inference(std::as_const(x).view(), expected, inferred.view(), affine, p.options);
     EXPECT_TRUE(same_bits(numbers_of(inferred), numbers_of(expected_y)));
     if (p.has_residual && p.residual == p.dy) {  // in place of the residual
-      Tensor over = make(p.layout, p.residual);
-      over.fill(residual.values());
+      Tensor over = residual;
       Affine in_place = plain;
       in_place.residual = std::as_const(over).view();
       inference(std::as_const(x).view(), expected, over.view(), in_place, p.options);
@@ -194,7 +199,7 @@ class Activations : public ::testing::Test {
     }
 
     // Backward.
-    Tensor gradient = make(p.layout, p.dy);
+    Tensor gradient = make(p.layout, p.dy, p.strides_seed);
     for (Index i = 0; i < x.count(); ++i) {
       gradient.set(i, static_cast<double>(separate.gradient(preactivation(i), static_cast<T>(dy.get(i)))));
     }
@@ -207,8 +212,8 @@ class Activations : public ::testing::Test {
         return gradients;
       };
       const auto make_outputs = [&] {
-        return std::array{make(p.layout, p.dy), Tensor(DType::float32, {channels}), Tensor(DType::float64, {channels}),
-                          make(p.layout, p.dy)};
+        return std::array{make(p.layout, p.dy, p.strides_seed), Tensor(DType::float32, {channels}),
+                          Tensor(DType::float64, {channels}), make(p.layout, p.dy, p.strides_seed)};
       };
       std::array right = make_outputs();
       run(std::as_const(gradient).view(), std::as_const(x).view(), expected, plain, outputs(right, false), without);
@@ -225,9 +230,8 @@ class Activations : public ::testing::Test {
           EXPECT_TRUE(results[i].guards_intact());
         }
         // dx alone, which needs no sums where statistics are frozen; d_residual in place of dy.
-        Tensor over = make(p.layout, p.dy);
-        over.fill(dy.values());
-        Tensor dx = make(p.layout, p.dy);
+        Tensor over = dy;
+        Tensor dx = make(p.layout, p.dy, p.strides_seed);
         Gradients alone = {.dx = dx.view()};
         if (with_residual) alone.d_residual = over.view();
         run(std::as_const(over).view(), std::as_const(x).view(), expected, affine, alone, p.options);
@@ -244,11 +248,11 @@ class Activations : public ::testing::Test {
     PartialSums right_sums(channels, PartialSums::Kind::gradients);
     accumulate(right_sums, std::as_const(gradient).view(), std::as_const(x).view(), without);
     EXPECT_TRUE(sums == right_sums);
-    Tensor right_dx = make(p.layout, p.dy);
+    Tensor right_dx = make(p.layout, p.dy, p.strides_seed);
     backward_from_sums(std::as_const(gradient).view(), std::as_const(x).view(), expected, right_sums, plain,
                        {.dx = right_dx.view()}, without);
-    Tensor dx = make(p.layout, p.dy);
-    Tensor d_residual = make(p.layout, p.dy);
+    Tensor dx = make(p.layout, p.dy, p.strides_seed);
+    Tensor d_residual = make(p.layout, p.dy, p.strides_seed);
     Gradients gradients = {.dx = dx.view()};
     if (p.has_residual) gradients.d_residual = d_residual.view();
     backward_from_sums(std::as_const(dy).view(), std::as_const(x).view(), expected, sums, affine, gradients, p.options);
@@ -295,6 +299,31 @@ TEST_F(Activations, GiveTheBitsOfSeparateOperations) {
         }
       }
     }
+  }
+}
+
+// Tensors of strides of their own each, in any order of axes, and any channel axes.
+TEST_F(Activations, OfRandomLayouts) {
+  Random random(77);
+  for (std::uint64_t seed = 1; seed < 400; ++seed) {
+    Layout layout = {"random", {}, {}, {}};
+    const Index rank = random.between(1, 5);
+    for (Index axis = 0; axis < rank; ++axis) {
+      layout.shape.push_back(random.chance(0.2) ? 1 : random.between(2, random.chance(0.3) ? 40 : 6));
+      if (random.chance(0.4)) layout.axes.push_back(axis);
+    }
+    Options options;
+    options.channel_axes = layout.axes;
+    options.threads = static_cast<int>(random.between(1, 3));
+    options.activation = activations[static_cast<std::size_t>(random.between(0, 5))];
+    constexpr std::array types = {DType::float32, DType::float64, DType::bfloat16, DType::float16};
+    const auto type = [&] { return types[static_cast<std::size_t>(random.between(0, 3))]; };
+    Problem problem = {layout, type(), type(), type(), random.chance(0.5), options, seed};
+    if (fits_float32(problem.x) && fits_float32(problem.dy) && !fits_float32(problem.residual)) {
+      problem.residual = DType::float32;  // it has to fit the arithmetic
+    }
+    check(problem, 1000 + seed);
+    if (HasFailure()) return;
   }
 }
 

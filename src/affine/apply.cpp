@@ -95,6 +95,13 @@ ApplyOperands::ApplyOperands(const Operand& dy, const Operand& x, const Operand&
   add({out.data, out.dtype});
 }
 
+DType ApplyOperands::type() const noexcept {
+  if (is_wide_) return DType::float64;
+  const DType type = type_of_kernels(all());
+  // Kernels of activations have no elements of 16 bits.
+  return takes_ != Takes::elements && is_half_type(type) ? DType::float32 : type;
+}
+
 namespace {
 
 Store store_of(bool is_streamed) { return is_streamed ? Store::streamed : Store::cached; }
@@ -194,8 +201,7 @@ class RegionApplier {
 void apply_box(const LoopNest& nest, const Box& box, const ApplyOperands& operands, const Coefficients& coefficients) {
   using Takes = ApplyOperands::Takes;
   const std::span<const Operand> all = operands.all();
-  DType type = type_of_kernels(all);
-  if (operands.takes() != Takes::elements && is_half_type(type)) type = DType::float32;
+  const DType type = operands.type();
   const Index line = is_half_type(type) ? line_size<bfloat16> : line_size<float>;
   const Traversal traversal(nest, box, all.size(), Stage::apply, line);
   const SlotMap& slots = traversal.slots();

@@ -11,6 +11,7 @@
 #include "affine/apply_kernels.h"
 #include "affine/coefficients.h"
 #include "exactnorm/tensor.h"
+#include "tensor/element_type.h"
 #include "tensor/operand.h"
 #include "tensor/scratch.h"
 #include "traverse/loop_nest.h"
@@ -80,9 +81,13 @@ class SlotCoefficients {
 /// What apply goes through, and what it computes.
 class ApplyOperands {
  public:
-  /// y of x; or, where dy stands in its place, dx of frozen statistics.
+  /// y of x.
   ApplyOperands(const Operand& x, const OutputOperand& out, Store store)
       : list_{x, {out.data, out.dtype}}, size_(2), out_(out), store_(store) {}
+  /// dx of frozen statistics: dy stands in the place of x, whose dtype has a say in the type of the arithmetic.
+  ApplyOperands(const Operand& dy, DType x, const OutputOperand& out, Store store) : ApplyOperands(dy, out, store) {
+    is_wide_ = !dtype_fits_float32(x);
+  }
   /// y of x, an activation and, where it has an address, the residual.
   ApplyOperands(const Operand& x, ActivationFunction function, const Operand& residual, const OutputOperand& out,
                 Store store);
@@ -97,6 +102,8 @@ class ApplyOperands {
 
   /// In the order of the constructors.
   [[nodiscard]] std::span<const Operand> all() const noexcept { return {list_.data(), size_}; }
+  /// Of the elements that kernels take.
+  [[nodiscard]] DType type() const noexcept;
   [[nodiscard]] const OutputOperand& out() const noexcept { return out_; }
   [[nodiscard]] Store store() const noexcept { return store_; }
   [[nodiscard]] Formula formula() const noexcept { return formula_; }
@@ -119,6 +126,7 @@ class ApplyOperands {
   Takes takes_ = Takes::elements;
   ActivationFunction function_;
   const ActivationStep* step_ = nullptr;
+  bool is_wide_ = false;
 };
 
 /// Writes one box of the output, from its end backwards. The nest is that of `operands.all()`; `coefficients` are of

@@ -201,7 +201,7 @@ ApplyOperands BackwardPass::apply_operands(const BackwardPointers& at, const Inp
             store_of(inputs.all(), dx, elements)};
   }
   const Operand gradient = arguments_.d_residual() ? operand_of(arguments_.d_residual(), at.d_residual) : inputs.dy();
-  if (is_frozen_) return {gradient, dx, store_of({&gradient, 1}, dx, elements)};
+  if (is_frozen_) return {gradient, inputs.x().dtype, dx, store_of({&gradient, 1}, dx, elements)};
   const Store store = store_of(std::array<Operand, 2>{gradient, inputs.x()}, dx, elements);
   return {gradient, inputs.x(), inputs.has_windows() ? Formula::windowed_gradient : Formula::gradient, dx, store};
 }
