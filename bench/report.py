@@ -54,6 +54,7 @@ TABLES = {
     "table:notebook": tables.notebook,
     "table:onnxruntime": tables.onnxruntime,
     "table:moments": tables.moments,
+    "table:layers": tables.layers,
     "table:limits": tables.limits,
     "table:other_limits": tables.limits_of_other_layouts,
     "table:growth": tables.growth,
@@ -106,6 +107,7 @@ class Measurement:
                 sys.executable, str(ROOT / "bench/python_peers.py"), "--library", str(arguments.library),
             ],
             "moments": [sys.executable, str(ROOT / "bench/moments.py")],
+            "layers": [sys.executable, str(ROOT / "bench/layers.py")],
         }  # fmt: skip
 
     def run(self, run: Run) -> dict[str, Any]:

@@ -21,6 +21,8 @@ NETWORKS = {
     "DenseNet-121": ["16,128,28,28", "16,224,14,14", "16,480,14,14", "16,800,7,7"],
 }
 NETWORK_DENSE_SHAPES = ["256,1024", "1024,512", "64,64"]
+# Of a network's middle, of its beginning, and 98 MB of float32.
+LAYER_SHAPES = ["16,64,28,28", "16,128,14,14", "32,64,56,56", "32,64,112,112"]
 # 98 MB each.
 LARGE_SHAPES = ["32,64,112,112", "32,256,56,56"]
 # 8 MB: one channel, and 64. The peer that takes numbers one by one needs a second for it.
@@ -76,6 +78,7 @@ class Plan:
             *self._networks(),
             *(self._baseline() if "baseline" in self.optional_peers else ()),
             self._moments(),
+            self._layers(),
         ]
 
     def _onednn(self, images: list[str], dense: list[str]) -> Iterator[Run]:
@@ -143,6 +146,10 @@ class Plan:
         """One thread, as the peers have no more."""
         effort = ["--rounds", str(self.rounds), "--seconds", str(self.seconds), "--json"]
         return Run("moments", "moments", [*_shapes(self.dense_shapes or MOMENTS_SHAPES), *effort])
+
+    def _layers(self) -> Run:
+        """With activation and residual, and in each dtype."""
+        return Run("layers", "layers", [*_shapes(self.shapes or LAYER_SHAPES), *self._effort(self.threads)])
 
     def _bench(
         self, subject: str, arguments: list[str], threads: int | None = None, environment: dict[str, str] | None = None

@@ -209,6 +209,18 @@ def moments(results: Results) -> str:
     return table(heads, map(line, results.rows("moments")))
 
 
+def layers(results: Results) -> str:
+    """A line for each shape, layout and dtype, and a column for each layer."""
+    lines: dict[tuple[str, str, str], list[str]] = {}
+    for row in results.rows("layers"):
+        key = (shape_text(row["shape"]), row["layout"], row["dtype"])
+        time = number(row["milliseconds"]["exactnorm"])
+        of_bn = "" if row["op"] == "bn" else f", {row['ratio_to_bn_alone']:.2f} of bn"
+        lines.setdefault(key, []).append(f"{ratio_text(row['ratio_to_peer'])}, {time}{of_bn}")
+    names = list(dict.fromkeys(row["op"] for row in results.rows("layers")))
+    return table(["shape", "layout", "dtype", *names], ([*key, *cells] for key, cells in lines.items()))
+
+
 def _limits(rows: list[Row]) -> str:
     return _by_shape(
         rows, _operation_and_layout, lambda row: ratio_text(row["ratio_to_limit"]), "ratio_to_limit", BY_CACHE

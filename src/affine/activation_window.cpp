@@ -13,103 +13,130 @@ namespace exactnorm {
 namespace {
 
 // float32 numbers by integers that order as they do, -0 and 0 next to each other.
-constexpr std::int64_t key_of(float value) noexcept {
+constexpr std::int32_t key_of(float value) noexcept {
   const auto bits = std::bit_cast<std::int32_t>(value);
-  return bits >= 0 ? bits : std::int64_t{std::numeric_limits<std::int32_t>::min()} - bits - 1;
+  return bits ^ ((bits >> 31) & std::numeric_limits<std::int32_t>::max());
 }
-constexpr float value_of(std::int64_t key) noexcept {
-  const auto bits = key >= 0 ? key : std::int64_t{std::numeric_limits<std::int32_t>::min()} - key - 1;
-  return std::bit_cast<float>(static_cast<std::int32_t>(bits));
+constexpr float value_of(std::int32_t key) noexcept {
+  return std::bit_cast<float>(key ^ ((key >> 31) & std::numeric_limits<std::int32_t>::max()));
 }
 
-constexpr std::int64_t lowest_key = key_of(-std::numeric_limits<float>::infinity());
-constexpr std::int64_t highest_key = key_of(std::numeric_limits<float>::infinity());
+constexpr std::int32_t lowest_key = key_of(-std::numeric_limits<float>::infinity());
+constexpr std::int32_t highest_key = key_of(std::numeric_limits<float>::infinity());
+
+// key + step, within infinities.
+std::int32_t moved(std::int32_t key, std::int64_t step) noexcept {
+  return static_cast<std::int32_t>(std::clamp<std::int64_t>(key + step, lowest_key, highest_key));
+}
 
 // For each channel the smallest z, along which bn(z * sign) does not fall, at which bn(z * sign) is beyond a level, by
-// keys. sign is that of the scale.
+// keys. sign is that of the scale. Loops over channels are such that compilers make vectors of them.
 class Bisection {
  public:
   Bisection(const Coefficients& forward, Index channels)
-      : forward_(forward), channels_(channels), x_(channels), y_(channels), below_(channels), beyond_(channels) {}
+      : forward_(forward),
+        channels_(channels),
+        memory_(channels),
+        sign_(memory_.sign.data()),
+        x_(memory_.x.data()),
+        y_(memory_.y.data()),
+        below_(memory_.below.data()),
+        beyond_(memory_.beyond.data()) {
+    for (Index i = 0; i < channels_; ++i) sign_[i] = forward_.x_scale[i] < 0 ? -1.0F : 1.0F;
+  }
 
-  // `beyond(y)` says whether y is beyond the level.
-  template <typename Beyond>
-  void run(double level, const Beyond& beyond) {
+  // `is_beyond(y)` says whether y is beyond the level.
+  template <typename IsBeyond>
+  void run(double level, const IsBeyond& is_beyond) {
     start(level);
-    widen(beyond);
+    widen(is_beyond);
     for (bool any = true; any;) {
-      any = false;
-      for_each([&](Index i) { return below_.data()[i] + (beyond_.data()[i] - below_.data()[i]) / 2; });
+      const auto middle = [&](Index i) { return (below_[i] >> 1) + (beyond_[i] >> 1) + (below_[i] & beyond_[i] & 1); };
+      evaluate(middle);
+      std::uint32_t between = 0;  // numbers between the two, or'ed
       for (Index i = 0; i < channels_; ++i) {
-        std::int64_t& below = below_.data()[i];
-        std::int64_t& first = beyond_.data()[i];
-        if (first - below <= 1) continue;
-        const std::int64_t middle = below + (first - below) / 2;
-        (beyond(y_.data()[i]) ? first : below) = middle;
-        any = any || first - below > 1;
+        const std::int32_t key = middle(i);  // `below` again where the two are neighbours
+        const std::int32_t is = is_beyond(y_[i]) ? -1 : 0;
+        beyond_[i] = (key & is) | (beyond_[i] & ~is);
+        below_[i] = (below_[i] & is) | (key & ~is);
+        between |= static_cast<std::uint32_t>(beyond_[i]) - static_cast<std::uint32_t>(below_[i]) - 1;
       }
+      any = between != 0;
     }
   }
 
-  /// Keys: of the largest z that is not beyond the level, and of the smallest one that is.
-  [[nodiscard]] std::int64_t below(Index channel) noexcept { return below_.data()[channel]; }
-  [[nodiscard]] std::int64_t first_beyond(Index channel) noexcept { return beyond_.data()[channel]; }
-  [[nodiscard]] float sign(Index channel) const noexcept { return forward_.x_scale[channel] < 0 ? -1.0F : 1.0F; }
+  /// The largest z that is not beyond the level, and the smallest one that is.
+  [[nodiscard]] float below(Index channel) const noexcept { return value_of(below_[channel]); }
+  [[nodiscard]] float first_beyond(Index channel) const noexcept { return value_of(beyond_[channel]); }
+  [[nodiscard]] float sign(Index channel) const noexcept { return sign_[channel]; }
 
  private:
   // bn of z * sign, z by key(channel), of all channels.
   template <typename Key>
-  void for_each(const Key& key) {
-    for (Index i = 0; i < channels_; ++i) x_.data()[i] = sign(i) * value_of(key(i));
-    apply_rows<float>(Formula::forward, {x_.data(), nullptr, y_.data()}, 1, channels_, {}, forward_, Store::cached);
+  void evaluate(const Key& key) {
+    for (Index i = 0; i < channels_; ++i) x_[i] = sign_[i] * value_of(key(i));
+    apply_rows<float>(Formula::forward, {x_, nullptr, y_}, 1, channels_, {}, forward_, Store::cached);
   }
 
   // Near where real numbers would meet the level.
   void start(double level) {
+    constexpr double largest = std::numeric_limits<float>::max();
     for (Index i = 0; i < channels_; ++i) {
       const double x = forward_.mean[i] + (level - forward_.shift[i]) / forward_.x_scale[i];
-      const double z =
-          std::clamp<double>(sign(i) * x, std::numeric_limits<float>::lowest(), std::numeric_limits<float>::max());
-      const std::int64_t key = std::isnan(z) ? 0 : key_of(static_cast<float>(z));
-      constexpr std::int64_t near = 4;
-      below_.data()[i] = std::max(key - near, lowest_key);
-      beyond_.data()[i] = std::min(key + near, highest_key);
+      const double z = std::clamp(sign_[i] * x, -largest, largest);
+      const std::int32_t key = std::isnan(z) ? 0 : key_of(static_cast<float>(z));
+      constexpr std::int32_t near = 4;
+      below_[i] = moved(key, -near);
+      beyond_[i] = moved(key, near);
     }
   }
 
   // Until one end is not beyond the level and the other is. Infinity ends the search, and is not asked.
-  template <typename Beyond>
-  void widen(const Beyond& beyond) {
+  template <typename IsBeyond>
+  void widen(const IsBeyond& is_beyond) {
     constexpr std::int64_t factor = 32;
+    const auto width = [&](Index i) { return factor * (std::int64_t{beyond_[i]} - below_[i]); };
     for (bool any = true; any;) {
       any = false;
-      for_each([&](Index i) { return below_.data()[i]; });
-      for (Index i = 0; i < channels_; ++i) {
-        std::int64_t& below = below_.data()[i];
-        if (below == lowest_key || !beyond(y_.data()[i])) continue;
-        const std::int64_t step = factor * (beyond_.data()[i] - below);
-        beyond_.data()[i] = below;
-        below = std::max(below - step, lowest_key);
-        any = true;
+      evaluate([&](Index i) { return below_[i]; });
+      for (Index i = 0; i < channels_; ++i) any |= below_[i] != lowest_key && is_beyond(y_[i]);
+      for (Index i = 0; any && i < channels_; ++i) {
+        if (below_[i] == lowest_key || !is_beyond(y_[i])) continue;
+        const std::int32_t next = moved(below_[i], -width(i));
+        beyond_[i] = below_[i];
+        below_[i] = next;
       }
-      for_each([&](Index i) { return beyond_.data()[i]; });
-      for (Index i = 0; i < channels_; ++i) {
-        std::int64_t& first = beyond_.data()[i];
-        if (first == highest_key || beyond(y_.data()[i])) continue;
-        const std::int64_t step = factor * (first - below_.data()[i]);
-        below_.data()[i] = first;
-        first = std::min(first + step, highest_key);
-        any = true;
+    }
+    for (bool any = true; any;) {
+      any = false;
+      evaluate([&](Index i) { return beyond_[i]; });
+      for (Index i = 0; i < channels_; ++i) any |= beyond_[i] != highest_key && !is_beyond(y_[i]);
+      for (Index i = 0; any && i < channels_; ++i) {
+        if (beyond_[i] == highest_key || is_beyond(y_[i])) continue;
+        const std::int32_t next = moved(beyond_[i], width(i));
+        below_[i] = beyond_[i];
+        beyond_[i] = next;
       }
     }
   }
 
+  struct Memory {
+    explicit Memory(Index channels) : sign(channels), x(channels), y(channels), below(channels), beyond(channels) {}
+    ScratchArray<float> sign;
+    ScratchArray<float> x;
+    ScratchArray<float> y;
+    ScratchArray<std::int32_t> below;
+    ScratchArray<std::int32_t> beyond;
+  };
+
   const Coefficients& forward_;
   Index channels_;
-  ScratchArray<float> x_;
-  ScratchArray<float> y_;
-  ScratchArray<std::int64_t> below_;
-  ScratchArray<std::int64_t> beyond_;
+  Memory memory_;
+  float* sign_;
+  float* x_;
+  float* y_;
+  std::int32_t* below_;
+  std::int32_t* beyond_;
 };
 
 }  // namespace
@@ -128,14 +155,14 @@ bool set_windows(Activation activation, const Coefficients& forward, Index chann
   bisection.run(0, [](float y) { return y > 0; });
   for (Index i = 0; i < channels; ++i) {
     const bool rises = bisection.sign(i) > 0;
-    const float bound = bisection.sign(i) * value_of(bisection.below(i));
+    const float bound = bisection.sign(i) * bisection.below(i);
     to.lower[i] = rises ? bound : -std::numeric_limits<float>::infinity();
     to.upper[i] = rises ? std::numeric_limits<float>::infinity() : bound;
   }
   if (activation != Activation::relu6) return true;
   bisection.run(6, [](float y) { return y >= 6; });
   for (Index i = 0; i < channels; ++i) {
-    const float bound = bisection.sign(i) * value_of(bisection.first_beyond(i));
+    const float bound = bisection.sign(i) * bisection.first_beyond(i);
     (bisection.sign(i) > 0 ? to.upper : to.lower)[i] = bound;
   }
   return true;

@@ -63,25 +63,32 @@ inline std::vector<double> rows_of(const Tensor& whole, const Case& which, int r
 
 // Everything that one process computes.
 struct Whole {
-  Tensor x, dy, y, dx, gamma, dgamma, dbeta;
+  Tensor x, dy, residual, y, dx, d_residual, gamma, dgamma, dbeta;
   Statistics statistics;
+
+  // gamma is beta, too.
+  [[nodiscard]] Affine affine(const Tensor& some_residual) const {
+    return {gamma.view(), gamma.view(), some_residual.view()};
+  }
 };
 
 inline Whole compute(Random& random, const Case& which, const Options& options) {
   const Index channels = which.shape[1];
   const auto tensor = [&] { return Tensor(which.dtype, which.shape); };
   const auto parameter = [&] { return Tensor(which.dtype, {channels}); };
-  Whole whole{tensor(), tensor(), tensor(), tensor(), parameter(), parameter(), parameter(), {}};
+  Whole whole{tensor(), tensor(), tensor(), tensor(), tensor(), tensor(), parameter(), parameter(), parameter(), {}};
   const double mean = random.chance(0.5) ? random.of_exponent(0, 12) : 0;
   for (Index i = 0; i < whole.x.count(); ++i) {
     whole.x.set(i, mean + (random.chance(0.2) ? random.of_exponent(-60, 60) : random.normal()));
     whole.dy.set(i, random.normal());
+    whole.residual.set(i, random.normal());
   }
   if (whole.x.count() > 0 && random.chance(0.2)) whole.x.set(random.between(0, whole.x.count() - 1), NAN);
   for (Index i = 0; i < channels; ++i) whole.gamma.set(i, random.normal());
-  whole.statistics = training(whole.x.view(), whole.y.view(), {whole.gamma.view(), whole.gamma.view()}, options);
-  backward(whole.dy.view(), whole.x.view(), whole.statistics, {whole.gamma.view()},
-           {whole.dx.view(), whole.dgamma.view(), whole.dbeta.view()}, options);
+  const Affine affine = whole.affine(whole.residual);
+  whole.statistics = training(whole.x.view(), whole.y.view(), affine, options);
+  backward(whole.dy.view(), whole.x.view(), whole.statistics, affine,
+           {whole.dx.view(), whole.dgamma.view(), whole.dbeta.view(), whole.d_residual.view()}, options);
   return whole;
 }
 
@@ -92,25 +99,32 @@ inline void check_rank(Communicator& communicator, const Case& which, const Opti
   SumExchange exchange(communicator, which.shape[1], which.range());
   const Tensor x = part_of(whole.x, which, rank, seed);
   const Tensor dy = part_of(whole.dy, which, rank, seed + 10);
+  const Tensor residual = part_of(whole.residual, which, rank, seed + 40);
   Tensor y = part_of(whole.y, which, rank, seed + 20);
   Tensor dx = part_of(whole.dx, which, rank, seed + 30);
+  Tensor d_residual = part_of(whole.d_residual, which, rank, seed + 50);
   Tensor dgamma(which.dtype, {which.shape[1]});
   Tensor dbeta(which.dtype, {which.shape[1]});
   y.fill(std::vector<double>(static_cast<std::size_t>(y.count()), 7));
   dx.fill(std::vector<double>(static_cast<std::size_t>(dx.count()), 7));
 
-  const Statistics statistics =
-      synchronized_training(exchange, x.view(), y.view(), {whole.gamma.view(), whole.gamma.view()}, options);
+  d_residual.fill(std::vector<double>(static_cast<std::size_t>(dx.count()), 7));
+
+  const Affine affine = whole.affine(residual);
+  const Statistics statistics = synchronized_training(exchange, x.view(), y.view(), affine, options);
   EXPECT_TRUE(same_bits(statistics, whole.statistics));
   EXPECT_TRUE(same_bits(y.values(), rows_of(whole.y, which, rank)));
   EXPECT_TRUE(y.guards_intact());
 
-  synchronized_backward(exchange, dy.view(), x.view(), statistics, {whole.gamma.view()},
-                        {.dx = dx.view(), .dgamma = dgamma.view(), .dbeta = dbeta.view()}, options);
+  synchronized_backward(
+      exchange, dy.view(), x.view(), statistics, affine,
+      {.dx = dx.view(), .dgamma = dgamma.view(), .dbeta = dbeta.view(), .d_residual = d_residual.view()}, options);
   EXPECT_TRUE(same_bits(dx.values(), rows_of(whole.dx, which, rank)));
   EXPECT_TRUE(same_bits(dgamma.values(), whole.dgamma.values()));
   EXPECT_TRUE(same_bits(dbeta.values(), whole.dbeta.values()));
+  EXPECT_TRUE(same_bits(d_residual.values(), rows_of(whole.d_residual, which, rank)));
   EXPECT_TRUE(dx.guards_intact());
+  EXPECT_TRUE(d_residual.guards_intact());
 }
 
 /// Options that are worth trying.
@@ -119,6 +133,7 @@ inline Options random_options(Random& random) {
   options.threads = 1;
   options.epsilon = random.chance(0.2) ? 0 : 1e-5;
   if (random.chance(0.3)) options.epsilon_placement = EpsilonPlacement::deviation;
+  if (random.chance(0.5)) options.activation = static_cast<Activation>(random.between(0, 5));
   return options;
 }
 
