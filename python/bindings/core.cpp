@@ -64,13 +64,15 @@ void backward_of(nb::handle dy, nb::handle x, const Statistics& statistics, nb::
   const auto dbeta_array = optional_output("dbeta", dbeta);
   const auto beta_array = optional_input("beta", beta);
   const auto residual_array = optional_input("residual", residual);
-  const auto d_residual_array = optional_output("d_residual", d_residual);
+  const auto d_residual_array = optional_output("out_residual", d_residual);
   const Gradients gradients = {view_of(dx_array), view_of(dgamma_array), view_of(dbeta_array),
                                view_of(d_residual_array)};
   const nb::gil_scoped_release released;
   const Affine affine = {view_of(gamma_array), view_of(beta_array), view_of(residual_array)};
   renaming("dx", "out", [&] {
-    (frozen ? backward_frozen : backward)(dy_array.view, x_array.view, statistics, affine, gradients, options);
+    renaming("d_residual", "out_residual", [&] {
+      (frozen ? backward_frozen : backward)(dy_array.view, x_array.view, statistics, affine, gradients, options);
+    });
   });
 }
 

@@ -72,14 +72,16 @@ class SharedLayer {
     const Input x_array = input("x", x);
     const Output dx_array = output("out", dx);
     const auto residual_array = optional_input("residual", residual);
-    const auto d_residual_array = optional_output("d_residual", d_residual);
+    const auto d_residual_array = optional_output("out_residual", d_residual);
     return locked(state_->mutex, [&] {
       BatchNorm& layer = state_->evaluated ? *state_->evaluated : state_->layer;
       layer.options.threads = threads;
       try {
         renaming("dx", "out", [&] {
-          layer.backward(dy_array.view, x_array.view, dx_array.view, view_of(residual_array),
-                         view_of(d_residual_array));
+          renaming("d_residual", "out_residual", [&] {
+            layer.backward(dy_array.view, x_array.view, dx_array.view, view_of(residual_array),
+                           view_of(d_residual_array));
+          });
         });
       } catch (const Error& error) {
         if (error.argument() == "backward") throw std::runtime_error(error.what());

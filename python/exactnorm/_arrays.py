@@ -188,6 +188,15 @@ def normalized_like(x: Array) -> Array:
     return np.empty_like(x, dtype=dtype, subok=False)
 
 
+def gradient_of(residual: Array | None, dy: Array, out: ArrayLike | None) -> Array | None:
+    """Where a residual's gradient goes: `out`, or an array of the residual's layout and dy's dtype."""
+    if residual is None:
+        if out is not None:
+            raise ValueError("out_residual: was given; expected none, as there is no residual")
+        return None
+    return np.empty_like(residual, dtype=dy.dtype, subok=False) if out is None else as_array("out_residual", out)
+
+
 def axes_fit(x: Array, axes: list[int]) -> bool:
     return all(-x.ndim <= axis < x.ndim for axis in axes)
 

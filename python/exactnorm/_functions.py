@@ -19,6 +19,7 @@ from exactnorm._arrays import (
     as_parameter,
     axes_fit,
     axes_list,
+    gradient_of,
     named_activation,
     normalized_like,
     number,
@@ -215,6 +216,7 @@ def batch_norm_backward(
     slope: float = 0.01,
     residual: None = None,
     out: ArrayLike | None = None,
+    out_residual: None = None,
     threads: int | None = None,
 ) -> Gradients: ...
 @overload
@@ -233,6 +235,7 @@ def batch_norm_backward(
     slope: float = 0.01,
     residual: ArrayLike,
     out: ArrayLike | None = None,
+    out_residual: ArrayLike | None = None,
     threads: int | None = None,
 ) -> GradientsWithResidual: ...
 def batch_norm_backward(
@@ -250,6 +253,7 @@ def batch_norm_backward(
     slope: float = 0.01,
     residual: ArrayLike | None = None,
     out: ArrayLike | None = None,
+    out_residual: ArrayLike | None = None,
     threads: int | None = None,
 ) -> Gradients | GradientsWithResidual:
     """Gradients of x, gamma and beta, and of the residual where there is one, from that of y.
@@ -268,7 +272,10 @@ def batch_norm_backward(
     activation, slope
         Those of the forward pass.
     out
-        Where to write dx; x or dy themselves are allowed. By default a new array of x's layout.
+        Where to write dx; x, dy or the residual themselves are allowed. By default a new array of x's layout.
+    out_residual
+        Where to write d_residual, of dy's dtype; dy or the residual themselves are allowed. By default a new array of the
+        residual's layout.
 
     Returns dx, dgamma and dbeta, the latter two as float32 where dx is of 16 bits, and with a residual d_residual, of
     dy's dtype. Each depends on the exact sums behind it alone; `docs/semantics.md` has the bounds.
@@ -293,7 +300,7 @@ def batch_norm_backward(
     dgamma = np.empty(shape, of_parameters)
     dbeta = np.empty(shape, of_parameters)
     residual = optional_array("residual", residual)
-    d_residual = None if residual is None else np.empty_like(residual, dtype=dy.dtype, subok=False)
+    d_residual = gradient_of(residual, dy, out_residual)
     _core.backward(
         dy,
         x,

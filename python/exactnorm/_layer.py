@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 from typing import overload
 
-import numpy as np
-
 from exactnorm import _core
 from exactnorm._arrays import (
     Activation,
@@ -18,6 +16,7 @@ from exactnorm._arrays import (
     as_array,
     axes_list,
     channel_values,
+    gradient_of,
     integer,
     named_activation,
     normalized_like,
@@ -155,14 +154,32 @@ class BatchNorm:
 
     @overload
     def backward(
-        self, dy: ArrayLike, x: ArrayLike, residual: None = None, *, out: ArrayLike | None = None
+        self,
+        dy: ArrayLike,
+        x: ArrayLike,
+        residual: None = None,
+        *,
+        out: ArrayLike | None = None,
+        out_residual: None = None,
     ) -> Array: ...
     @overload
     def backward(
-        self, dy: ArrayLike, x: ArrayLike, residual: ArrayLike, *, out: ArrayLike | None = None
+        self,
+        dy: ArrayLike,
+        x: ArrayLike,
+        residual: ArrayLike,
+        *,
+        out: ArrayLike | None = None,
+        out_residual: ArrayLike | None = None,
     ) -> tuple[Array, Array]: ...
     def backward(
-        self, dy: ArrayLike, x: ArrayLike, residual: ArrayLike | None = None, *, out: ArrayLike | None = None
+        self,
+        dy: ArrayLike,
+        x: ArrayLike,
+        residual: ArrayLike | None = None,
+        *,
+        out: ArrayLike | None = None,
+        out_residual: ArrayLike | None = None,
     ) -> Array | tuple[Array, Array]:
         """The backward pass of the latest call, with its mode, gamma, beta, epsilon, channel axes and activation: returns
         dx, or, with the residual that the call was given, dx and d_residual; and sets `dgamma` and `dbeta`, float64
@@ -177,7 +194,7 @@ class BatchNorm:
         target = normalized_like(x) if out is None else as_array("out", out)
         dy = as_array("dy", dy)
         residual = optional_array("residual", residual)
-        d_residual = None if residual is None else np.empty_like(residual, dtype=dy.dtype, subok=False)
+        d_residual = gradient_of(residual, dy, out_residual)
         self.dgamma, self.dbeta = self._layer.backward(
             dy, x, target, residual, d_residual, thread_count(self.threads)
         )

@@ -107,6 +107,11 @@ def test_a_layer_has_them(activation):
     right = exactnorm.batch_norm_backward(dy, x, found, gamma, beta, **given)
     np.testing.assert_array_equal(dx, right.dx)
     np.testing.assert_array_equal(d_residual, right.d_residual)
+    over_dx, over_dy = np.empty_like(x), dy.copy()
+    results = layer.backward(over_dy, x, residual, out=over_dx, out_residual=over_dy)
+    assert results[0] is over_dx and results[1] is over_dy
+    np.testing.assert_array_equal(over_dx, right.dx)
+    np.testing.assert_array_equal(over_dy, right.d_residual)
     layer.training = False
     evaluated = layer(x, residual)
     running = layer.running.statistics()
@@ -121,5 +126,10 @@ def test_errors():
         exactnorm.batch_norm(x, activation=lambda v: v)
     with pytest.raises(ValueError, match=r"residual: has shape \(5, 4, 6, 7\); expected \(4, 5, 6, 7\)"):
         exactnorm.batch_norm(x, residual=x.swapaxes(0, 1))
+    found = exactnorm.statistics(x)
+    with pytest.raises(ValueError, match="out_residual: was given; expected none, as there is no residual"):
+        exactnorm.batch_norm_backward(x, x, found, out_residual=x)
+    with pytest.raises(ValueError, match="out_residual: has dtype float64; expected float32, as dy has"):
+        exactnorm.batch_norm_backward(x, x, found, residual=x, out_residual=x.astype(np.float64))
     with pytest.raises(ValueError, match="slope: is nan; expected a finite number"):
         exactnorm.batch_norm(x, activation="leaky_relu", slope=float("nan"))
