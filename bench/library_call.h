@@ -21,6 +21,20 @@ struct LibraryProblem {
   int threads = 0;
 };
 
+/// gamma, as a backward pass takes it: in an Affine, or, in older builds, by itself.
+class Gamma {
+ public:
+  explicit Gamma(const Affine& affine) { gamma_.gamma = affine.gamma; }
+
+  operator const Affine&() const noexcept { return gamma_; }  // NOLINT(google-explicit-constructor)
+  operator const std::optional<TensorView>&() const noexcept {
+    return gamma_.gamma;
+  }  // NOLINT(google-explicit-constructor)
+
+ private:
+  Affine gamma_;
+};
+
 /// A call with all that it needs, made before it is timed: a plan, where the build has plans.
 class LibraryCall {
  public:
@@ -67,7 +81,7 @@ class LibraryCall {
         inference_.emplace(x, problem_.output, statistics_, affine, options_);
         break;
       case Operation::backward:
-        backward_.emplace(problem_.dy, x, affine.gamma, gradients(), options_);
+        backward_.emplace(problem_.dy, x, Gamma(affine), gradients(), options_);
         break;
     }
   }
@@ -90,7 +104,7 @@ class LibraryCall {
   void prepare() {}
   void train() { statistics_ = training(problem_.x.view, problem_.output, problem_.affine, options_); }
   void infer() { inference(problem_.x.view, statistics_, problem_.output, problem_.affine, options_); }
-  void go_back() { backward(problem_.dy, problem_.x.view, statistics_, problem_.affine, gradients(), options_); }
+  void go_back() { backward(problem_.dy, problem_.x.view, statistics_, Gamma(problem_.affine), gradients(), options_); }
 #endif
 
   LibraryProblem problem_;
