@@ -22,7 +22,8 @@ namespace exactnorm {
 //
 // where the activation, of `options`, and the residual are optional. y is, bit for bit, that of the separate
 // operations: the normalized value rounded to the type of the arithmetic, the residual added, the activation. That type
-// is float32 where it holds the dtypes of x, residual and y, else float64; y of 16 bits is rounded once, at the end.
+// is float32 where it holds the dtypes of x and y, which the residual has to fit then, else float64; y of 16 bits is
+// rounded once, at the end.
 //
 // Shapes: x, y, dy, dx and residuals have one shape of 0 to 8 dimensions and any strides; `options.channel_axes`
 // names the axes that keep their own statistics. x has any dtype; dy and outputs are float32, float64, bfloat16 or
