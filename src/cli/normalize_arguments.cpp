@@ -36,12 +36,14 @@ void add_normalize_options(CLI::App& app, NormalizeArguments& arguments) {
                  "what epsilon is added to: the variance, in the square root (default),\nor the standard deviation")
       ->check(CLI::IsMember({"variance", "deviation"}))
       ->option_text("variance|deviation");
-  app.add_option("--activation", arguments.activation, "a function of each normalized value (default: none)")
+  app.add_option("--activation", arguments.activation,
+                 "a function of each normalized value: none (default), relu, relu6,\nleaky_relu, silu or hard_swish")
       ->check(CLI::IsMember(std::vector<std::string>(activation_names.begin(), activation_names.end())))
-      ->option_text("none|relu|relu6|leaky_relu|silu|hard_swish");
+      ->option_text("NAME");
   app.add_option("--slope", arguments.slope, "of leaky_relu below zero (default: 0.01)")->option_text("NUMBER");
   app.add_flag("--ignore-nan", arguments.ignore_nan,
-               "leave NaN and infinity out of the input's statistics: only they themselves\nstay what they are");
+               "leave NaN and infinity out of the statistics: they stay what they are,\nand the rest of their channels "
+               "is normalized");
   app.add_option("--dtype", arguments.dtype, "dtype of the output (default: the input's, or float32 for integers)")
       ->check(CLI::IsMember({"float32", "float64", "float16"}))
       ->option_text("float32|float64|float16");
@@ -52,10 +54,10 @@ void add_normalize_options(CLI::App& app, NormalizeArguments& arguments) {
   app.footer(
       "  y = activation(gamma * (x - mean) / sqrt(variance + epsilon) + beta)\n\n"
       "The file is read in blocks: memory does not grow with it. A channel with NaN or infinity becomes NaN,\n"
-      "with a warning, unless they are ignored. The output keeps the order of the input, C or Fortran. Where it "
-      "replaces a file, it keeps\n"
-      "the permissions of that, and refuses to replace one that is write-protected or a symbolic link. Standard\n"
-      "input that is a pipe is copied to a file in TMPDIR (/tmp) first, as it is read twice.\n\n"
+      "with a warning, unless they are ignored. The output keeps the order of the input, C or Fortran. Where it\n"
+      "replaces a file, it keeps the permissions of that, and refuses to replace one that is write-protected or\n"
+      "a symbolic link. Standard input that is a pipe is copied to a file in TMPDIR (/tmp) first, as it is read\n"
+      "twice.\n\n"
       "Examples:\n"
       "  exactnorm normalize images.npy --output normalized.npy --channel-axes 1\n"
       "  exactnorm normalize images.npy --output normalized.npy --channel-axes -1 \\\n"
