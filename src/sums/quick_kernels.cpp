@@ -30,12 +30,14 @@ HWY_INLINE void AddBlock(QuickWay way, const QuickBlock<Element>& block, const Q
 
 template <typename Element>
 HWY_INLINE void Add(QuickWay way, const QuickBlock<Element>& block, const QuickSlots& slots, const QuickColumns& to) {
-  if (block.dy != nullptr) {
-    slots.lower != nullptr ? AddBlock<QuickKind::windowed_gradients>(way, block, slots, to)
-                           : AddBlock<QuickKind::gradients>(way, block, slots, to);
+  if (slots.centres == nullptr) {
+    AddBlock<QuickKind::moments>(way, block, slots, to);
+  } else if (block.dy == nullptr) {
+    AddBlock<QuickKind::centred_moments>(way, block, slots, to);
+  } else if (slots.lower == nullptr) {
+    AddBlock<QuickKind::gradients>(way, block, slots, to);
   } else {
-    slots.centres != nullptr ? AddBlock<QuickKind::centred_moments>(way, block, slots, to)
-                             : AddBlock<QuickKind::moments>(way, block, slots, to);
+    AddBlock<QuickKind::windowed_gradients>(way, block, slots, to);
   }
 }
 

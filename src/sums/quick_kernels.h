@@ -63,15 +63,20 @@ struct QuickBlock {
 
 /// What sums are about, by slots, with room as QuickColumns have.
 struct QuickSlots {
-  const double* centres = nullptr;  // null for zeros
-  // Of gradients: where these are given, dy counts where lower < x < upper, and as 0 elsewhere.
+  const double* centres = nullptr;  // null for zeros, which gradients cannot have
+  // Of gradients: where both are given, dy counts where lower < x < upper, and as 0 elsewhere.
   const float* lower = nullptr;
   const float* upper = nullptr;
 
   /// The same from slot `at` on.
   [[nodiscard]] QuickSlots from(Index at) const noexcept {
-    return {centres == nullptr ? nullptr : centres + at, lower == nullptr ? nullptr : lower + at,
-            upper == nullptr ? nullptr : upper + at};
+    QuickSlots slots;
+    if (centres != nullptr) slots.centres = centres + at;
+    if (lower != nullptr) {
+      slots.lower = lower + at;
+      slots.upper = upper + at;
+    }
+    return slots;
   }
 };
 
