@@ -160,9 +160,10 @@ HWY_INLINE void ApplyEachRun(ApplyPointers<Element> at, Index runs, const RowStr
   }
 }
 
+// A function of its own, as ApplyRowsAs is.
 template <Formula kFormula, typename Element>
-HWY_INLINE void ApplyRunsAs(ApplyPointers<Element> at, Index runs, const RowStrides& strides, Index count,
-                            const Coefficients& coefficients, bool same_channel, Store store) {
+HWY_NOINLINE void ApplyRunsAs(ApplyPointers<Element> at, Index runs, const RowStrides& strides, Index count,
+                              const Coefficients& coefficients, bool same_channel, Store store) {
   if (store == Store::streamed && strides.out == count && count >= 2 * OpenLine<Element>::size) {
     StreamRuns<kFormula>(at, runs, strides, count, coefficients, same_channel);
     return;

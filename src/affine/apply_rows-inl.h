@@ -101,9 +101,11 @@ HWY_INLINE void ApplyWideRows(const ApplyPointers<Element>& at, Index rows, Inde
   }
 }
 
+// Each formula, streamed or not, is a function of its own: compilers, with sanitizers above all, take far longer for
+// all of them in one.
 template <Formula kFormula, bool kStreamed, typename Element>
-HWY_INLINE void ApplyRowsAs(ApplyPointers<Element> at, Index rows, Index columns, const RowStrides& strides,
-                            const Coefficients& coefficients) {
+HWY_NOINLINE void ApplyRowsAs(ApplyPointers<Element> at, Index rows, Index columns, const RowStrides& strides,
+                              const Coefficients& coefficients) {
   const auto width = static_cast<Index>(hn::Lanes(Tag<Value<Element>>()));
   const bool all_single = AreSingle<Value<Element>>(coefficients, 0, columns);
   const Index whole = columns / width * width;
