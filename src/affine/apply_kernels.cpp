@@ -151,7 +151,7 @@ HWY_INLINE void StreamRuns(ApplyPointers<Element> at, Index runs, const RowStrid
 }
 
 template <Formula kFormula, bool kAllSingle, typename Element>
-HWY_INLINE void ApplyEachRun(ApplyPointers<Element> at, Index runs, const RowStrides& strides, Index count,
+HWY_NOINLINE void ApplyEachRun(ApplyPointers<Element> at, Index runs, const RowStrides& strides, Index count,
                              const Coefficients& coefficients, bool same_channel, Store store) {
   for (Index run = 0; run < runs; ++run) {
     const Index channel = same_channel ? 0 : run;

@@ -49,7 +49,7 @@ HWY_INLINE void ApplyColumns(const ApplyPointers<Element>& at, Index columns, co
 
 // One or two vectors' width of all rows, with coefficients in registers.
 template <Formula kFormula, bool kStreamed, int kVectors, typename Element>
-HWY_INLINE void ApplyNarrowRows(ApplyPointers<Element> at, Index rows, const RowStrides strides,
+HWY_NOINLINE void ApplyNarrowRows(ApplyPointers<Element> at, Index rows, const RowStrides strides,
                                 const Coefficients& coefficients, bool all_single) {
   const auto width = static_cast<Index>(hn::Lanes(Tag<Value<Element>>()));
   const Arithmetic<kFormula, Value<Element>> first(Columns<Value<Element>>(coefficients), 0, Channels::each,
@@ -82,7 +82,7 @@ HWY_INLINE void ApplyFewColumns(ApplyPointers<Element> at, Index rows, Index col
 
 // Whole vectors of columns, some rows at a time.
 template <Formula kFormula, bool kStreamed, int kRows, bool kAllSingle, typename Element>
-HWY_INLINE void ApplyWideRows(const ApplyPointers<Element>& at, Index rows, Index columns, const RowStrides& strides,
+HWY_NOINLINE void ApplyWideRows(const ApplyPointers<Element>& at, Index rows, Index columns, const RowStrides& strides,
                               const Coefficients& coefficients) {
   // Coefficients of one block stay in L1 beside what is read and written.
   constexpr Index block_columns = 2048 / static_cast<Index>(sizeof(Value<Element>));
