@@ -18,6 +18,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import torch
@@ -128,8 +129,7 @@ class Layer:
         is_clear = (before.abs() > MARGINS[self.dtype]) if self.has_relu else torch.ones_like(before, dtype=torch.bool)
         largest = 0.0
         for name, answer in right.items():
-            result = torch.as_tensor(_as_numpy(found[name])).double()
-            difference = (result - answer).abs()
+            difference = (_as_float64(found[name]) - answer).abs()
             if name in ("dx", "d_residual"):
                 difference = difference[is_clear]
             largest = max(largest, float(difference.max() / answer.abs().max()))
@@ -141,19 +141,17 @@ class Layer:
         return largest
 
 
-def _as_numpy(array: Any) -> Any:
-    if isinstance(array, torch.Tensor):
-        return array.float()
-    return array.astype("float32")
+def _as_float64(array: Any) -> torch.Tensor:
+    """Of a tensor, or of NumPy's array, whose bfloat16 PyTorch does not take."""
+    return array.double() if isinstance(array, torch.Tensor) else torch.from_numpy(array.astype("float64"))
 
 
 def description() -> dict[str, Any]:
-    capability = torch.backends.cpu.get_cpu_capability()
     return {
         "name": "PyTorch",
         "version": torch.__version__,
         "variant": "eager",
-        "isa": capability,
+        "isa": torch.backends.cpu.get_cpu_capability(),
         "returns_new_arrays": True,
     }
 
@@ -208,15 +206,12 @@ class Benchmark:
 
     def rows(self) -> Iterator[dict[str, Any]]:
         given = self._arguments
-        for shape in given.shape:
-            for layout in given.layout:
-                for dtype in given.dtype:
-                    for name in given.layer:
-                        try:
-                            yield measure(Layer(name, shape, layout, dtype, given.threads), given.rounds, given.seconds)
-                        except WrongAnswer as wrong:
-                            print(f"wrong answer: {wrong}", file=sys.stderr)
-                            self.found_wrong_answers = True
+        for shape, layout, dtype, name in product(given.shape, given.layout, given.dtype, given.layer):
+            try:
+                yield measure(Layer(name, shape, layout, dtype, given.threads), given.rounds, given.seconds)
+            except WrongAnswer as wrong:
+                print(f"wrong answer: {wrong}", file=sys.stderr)
+                self.found_wrong_answers = True
 
 
 def print_table(rows: Iterator[dict[str, Any]]) -> None:

@@ -26,10 +26,10 @@ class Gamma {
  public:
   explicit Gamma(const Affine& affine) { gamma_.gamma = affine.gamma; }
 
-  operator const Affine&() const noexcept { return gamma_; }  // NOLINT(google-explicit-constructor)
-  operator const std::optional<TensorView>&() const noexcept {
-    return gamma_.gamma;
-  }  // NOLINT(google-explicit-constructor)
+  // NOLINTBEGIN(google-explicit-constructor)
+  operator const Affine&() const noexcept { return gamma_; }
+  operator const std::optional<TensorView>&() const noexcept { return gamma_.gamma; }
+  // NOLINTEND(google-explicit-constructor)
 
  private:
   Affine gamma_;

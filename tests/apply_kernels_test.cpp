@@ -132,7 +132,7 @@ struct Case {
   bool same_channel = false;
   Store store = Store::cached;
 
-  [[nodiscard]] bool with_dy() const { return formula != Formula::forward && formula != Formula::relu; }
+  [[nodiscard]] bool with_dy() const { return reads_dy(formula); }
 };
 
 template <typename T>

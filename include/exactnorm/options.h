@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string_view>
@@ -30,6 +31,14 @@ enum class Activation : std::uint8_t {
 /// Their names, in this order: "none", "relu", ...
 inline constexpr std::array<std::string_view, 6> activation_names = {"none",       "relu", "relu6",
                                                                      "leaky_relu", "silu", "hard_swish"};
+
+/// The activation of this name; none where there is no such name.
+[[nodiscard]] constexpr std::optional<Activation> activation_named(std::string_view name) noexcept {
+  for (std::size_t i = 0; i < activation_names.size(); ++i) {
+    if (activation_names[i] == name) return static_cast<Activation>(i);
+  }
+  return std::nullopt;
+}
 
 /// What all operations share.
 struct EXACTNORM_EXPORT Options {

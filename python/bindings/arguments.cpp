@@ -1,6 +1,7 @@
 #include "arguments.h"
 
 #include <algorithm>
+#include <optional>
 #include <span>
 
 namespace exactnorm::python {
@@ -20,8 +21,7 @@ std::string name_of(EpsilonPlacement placement) {
 namespace {
 
 Activation activation_from(const std::string& name) {
-  const auto* const found = std::find(activation_names.begin(), activation_names.end(), name);
-  if (found != activation_names.end()) return static_cast<Activation>(found - activation_names.begin());
+  if (const std::optional<Activation> activation = activation_named(name)) return *activation;
   throw Error("activation", "is '" + name + "'; expected 'relu', 'relu6', 'leaky_relu', 'silu', 'hard_swish' or None");
 }
 

@@ -29,6 +29,17 @@ inline constexpr Index activation_elements = 2048;
 void round_to(DType dtype, float* values, Index count);
 void round_to(DType dtype, double* values, Index count);
 
+/// Calls visit(channel, rows, strides) for the rows of each channel of a part, or, where each has one, once for the
+/// rows of all of them.
+template <typename T, std::size_t kOperands, typename Visit>
+void for_planes(const Block<T, kOperands>& part, const Visit& visit) {
+  if (part.rows == 1) {
+    visit(Index{0}, part.channels, part.channel_strides);
+    return;
+  }
+  for (Index channel = 0; channel < part.channels; ++channel) visit(channel, part.rows, part.strides);
+}
+
 /// bn(x) of blocks, in a buffer.
 template <typename T>
 class PreactivationTile {
@@ -45,16 +56,12 @@ class PreactivationTile {
     if (is_lanes_) {
       const RowStrides strides = {part.strides[j], 0, part.count};
       apply_rows(Formula::forward, at, part.rows, part.count, strides, of_part, Store::cached);
-    } else if (part.rows == 1) {
-      const RowStrides strides = {part.channel_strides[j], 0, part.count};
-      apply_runs(Formula::forward, at, part.channels, strides, part.count, of_part, false, Store::cached);
-    } else {
-      const RowStrides strides = {part.strides[j], 0, part.count};
-      for (Index channel = 0; channel < part.channels; ++channel) {
-        apply_runs(Formula::forward, at.moved(channel * part.channel_strides[j], 0, channel * part.rows * part.count),
-                   part.rows, strides, part.count, of_part.from(channel), true, Store::cached);
-      }
+      return;
     }
+    for_planes(part, [&](Index channel, Index runs, const std::array<Index, kOperands>& strides) {
+      apply_runs(Formula::forward, at.moved(channel * part.channel_strides[j], 0, channel * part.rows * part.count),
+                 runs, {strides[j], 0, part.count}, part.count, of_part.from(channel), part.rows != 1, Store::cached);
+    });
   }
 
  private:
@@ -80,17 +87,6 @@ void for_block_parts(const Block<T, kOperands>& block, std::size_t output, bool 
     part.slot += at.channel + (is_lanes ? at.column : 0);
     visit(part);
   });
-}
-
-/// Calls visit(channel, rows, strides) for the rows of each channel of a part, or, where each has one, once for the
-/// rows of all of them.
-template <typename T, std::size_t kOperands, typename Visit>
-void for_planes(const Block<T, kOperands>& part, const Visit& visit) {
-  if (part.rows == 1) {
-    visit(Index{0}, part.channels, part.channel_strides);
-    return;
-  }
-  for (Index channel = 0; channel < part.channels; ++channel) visit(channel, part.rows, part.strides);
 }
 
 /// g of blocks of dy, x and, where there is one, the residual.

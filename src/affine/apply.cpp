@@ -36,7 +36,7 @@ CoefficientTable::CoefficientTable(const Coefficients& coefficients, std::span<c
   copy(coefficients.single.scale, single_column(1));
   copy(coefficients.single.scale_rest, single_column(2));
   copy(coefficients.single.shift, single_column(3));
-  if (formula == Formula::forward || formula == Formula::relu) return;
+  if (!reads_dy(formula)) return;
   copy(coefficients.normalized_scale, column(3));
   copy(coefficients.dy_scale, column(4));
   copy(coefficients.single.x_scale, single_column(4));
@@ -137,7 +137,7 @@ class RegionApplier {
   // `x` and `dy` are operands of the block. dy is looked at in gradients.
   template <std::size_t kOperands>
   void apply(const Block<T, kOperands>& block, std::size_t x, std::size_t dy) const {
-    const bool with_dy = operands_.formula() != Formula::forward && operands_.formula() != Formula::relu;
+    const bool with_dy = reads_dy(operands_.formula());
     const ApplyPointers<T> at = {block.data[x], with_dy ? block.data[dy] : nullptr, block.output};
     const auto strides = [&](const std::array<Index, kOperands>& of) {
       return RowStrides{of[x], with_dy ? of[dy] : 0, of.back()};

@@ -32,9 +32,6 @@ using Vector = hn::Vec<Tag<T>>;
 template <typename Element>
 using Value = std::conditional_t<is_half<Element>, float, Element>;
 
-template <Formula kFormula>
-inline constexpr bool reads_dy = kFormula == Formula::gradient || kFormula == Formula::windowed_gradient;
-
 // -0 and NaN stay.
 template <Formula kFormula, class V>
 HWY_INLINE V Activated(V value) {
@@ -96,14 +93,14 @@ class Arithmetic<kFormula, double, kAllSingle> {
       : mean_(LoadColumn(from.mean + at, channels)),
         x_scale_(LoadColumn(from.x_scale + at, channels)),
         shift_(LoadColumn(from.shift + at, channels)),
-        normalized_scale_(reads_dy<kFormula> ? LoadColumn(from.normalized_scale + at, channels) : mean_),
-        dy_scale_(reads_dy<kFormula> ? LoadColumn(from.dy_scale + at, channels) : mean_) {}
+        normalized_scale_(reads_dy(kFormula) ? LoadColumn(from.normalized_scale + at, channels) : mean_),
+        dy_scale_(reads_dy(kFormula) ? LoadColumn(from.dy_scale + at, channels) : mean_) {}
 
   HWY_INLINE Vector<double> operator()(Vector<double> x, Vector<double> dy) const {
     Vector<double> value = hn::Mul(hn::Sub(x, mean_), x_scale_);
-    if constexpr (reads_dy<kFormula>) value = hn::Mul(value, normalized_scale_);
+    if constexpr (reads_dy(kFormula)) value = hn::Mul(value, normalized_scale_);
     value = hn::Add(value, shift_);
-    if constexpr (reads_dy<kFormula>) value = hn::Mul(hn::Add(dy, value), dy_scale_);
+    if constexpr (reads_dy(kFormula)) value = hn::Mul(hn::Add(dy, value), dy_scale_);
     return Activated<kFormula>(value);
   }
 
@@ -125,7 +122,7 @@ HWY_NOINLINE void ApplyInDouble(const float* x, const float* dy, const Coefficie
     const Index from = channels == Channels::one ? at : at + static_cast<Index>(i);
     const Arithmetic<kFormula, double> arithmetic(Columns<double>(coefficients), from, channels, false);
     const auto promoted = [&](const float* values) HWY_ATTR { return hn::PromoteTo(d, hn::LoadU(narrow, values + i)); };
-    const Vector<double> value = arithmetic(promoted(x), reads_dy<kFormula> ? promoted(dy) : hn::Zero(d));
+    const Vector<double> value = arithmetic(promoted(x), reads_dy(kFormula) ? promoted(dy) : hn::Zero(d));
 #if HWY_TARGET == HWY_SCALAR || HWY_TARGET == HWY_EMU128
     // These targets' DemoteTo turns infinity into the largest float32; the language's conversion does not.
     HWY_ALIGN double lanes[kMostLanes];
@@ -148,7 +145,7 @@ class Arithmetic<kFormula, float, kAllSingle> {
         scale_(LoadColumn(from.single.scale + at, channels)),
         scale_rest_(LoadColumn(from.single.scale_rest + at, channels)),
         shift_(LoadColumn(from.single.shift + at, channels)),
-        x_scale_(reads_dy<kFormula> ? LoadColumn(from.single.x_scale + at, channels) : mean_),
+        x_scale_(reads_dy(kFormula) ? LoadColumn(from.single.x_scale + at, channels) : mean_),
         lower_(is_windowed ? LoadColumn(from.window.lower + at, channels) : mean_),
         upper_(is_windowed ? LoadColumn(from.window.upper + at, channels) : mean_),
         all_single_(all_single),
@@ -160,7 +157,7 @@ class Arithmetic<kFormula, float, kAllSingle> {
     if constexpr (is_windowed) dy = hn::IfThenElseZero(hn::And(hn::Gt(x, lower_), hn::Lt(x, upper_)), dy);
     const Vector<float> difference = hn::Sub(x, mean_);
     Vector<float> value = shift_;
-    if constexpr (reads_dy<kFormula>) {
+    if constexpr (reads_dy(kFormula)) {
       value = FusedMultiplyAdd(difference, x_scale_, value);
       value = FusedMultiplyAdd(dy, scale_rest_, value);
       value = FusedMultiplyAdd(dy, scale_, value);
@@ -209,7 +206,7 @@ class PaddedCoefficients {
       pad(single_[1], from.single.scale);
       pad(single_[2], from.single.scale_rest);
       pad(single_[3], from.single.shift);
-      if constexpr (reads_dy<kFormula>) pad(single_[4], from.single.x_scale);
+      if constexpr (reads_dy(kFormula)) pad(single_[4], from.single.x_scale);
       if constexpr (kFormula == Formula::windowed_gradient) {
         pad(single_[5], from.window.lower);
         pad(single_[6], from.window.upper);
@@ -219,8 +216,8 @@ class PaddedCoefficients {
     pad(values_[0], from.mean);
     pad(values_[1], from.x_scale);
     pad(values_[2], from.shift);
-    if constexpr (reads_dy<kFormula>) pad(values_[3], from.normalized_scale);
-    if constexpr (reads_dy<kFormula>) pad(values_[4], from.dy_scale);
+    if constexpr (reads_dy(kFormula)) pad(values_[3], from.normalized_scale);
+    if constexpr (reads_dy(kFormula)) pad(values_[4], from.dy_scale);
   }
   [[nodiscard]] Coefficients view() const {
     return {values_[0],
@@ -252,7 +249,7 @@ template <Formula kFormula, typename Element, bool kAllSingle>
 HWY_INLINE Vector<Value<Element>> Compute(const Element* x, const Element* dy,
                                           const Arithmetic<kFormula, Value<Element>, kAllSingle>& arithmetic) {
   const Tag<Value<Element>> d;
-  return arithmetic(LoadElements(d, x), reads_dy<kFormula> ? LoadElements(d, dy) : hn::Zero(d));
+  return arithmetic(LoadElements(d, x), reads_dy(kFormula) ? LoadElements(d, dy) : hn::Zero(d));
 }
 
 template <Formula kFormula, typename Element, bool kAllSingle>
@@ -261,7 +258,7 @@ HWY_INLINE void ApplyFew(const ApplyPointers<Element>& at, Index count,
   const Tag<Value<Element>> d;
   const auto few = static_cast<std::size_t>(count);
   const Vector<Value<Element>> x = LoadFewElements(d, at.x, few);
-  StoreFewElements(arithmetic(x, reads_dy<kFormula> ? LoadFewElements(d, at.dy, few) : x), few, d, at.out);
+  StoreFewElements(arithmetic(x, reads_dy(kFormula) ? LoadFewElements(d, at.dy, few) : x), few, d, at.out);
 }
 
 }  // namespace exactnorm::HWY_NAMESPACE

@@ -25,7 +25,7 @@ HWY_INLINE Index ApplyVectors(const ApplyPointers<Element>& at, Index done, Inde
                               const Arithmetic<kFormula, Value<Element>, kAllSingle>& c) {
   const auto width = static_cast<Index>(hn::Lanes(Tag<Value<Element>>()));
   const auto one = [&](Index i) HWY_ATTR {
-    const Vector<Value<Element>> value = Compute(at.x + i, reads_dy<kFormula> ? at.dy + i : nullptr, c);
+    const Vector<Value<Element>> value = Compute(at.x + i, reads_dy(kFormula) ? at.dy + i : nullptr, c);
     StoreValues<kStreamed>(value, at.out + i);
   };
   for (; done + 4 * width <= count; done += 4 * width) {
@@ -51,7 +51,7 @@ HWY_INLINE void ApplyRun(const ApplyPointers<Element>& at, Index count,
   const Index last = count - width;
   Vector<Value<Element>> last_value = hn::Zero(Tag<Value<Element>>());
   if (count % width != 0 || store == Store::streamed) {
-    last_value = Compute(at.x + last, reads_dy<kFormula> ? at.dy + last : nullptr, c);
+    last_value = Compute(at.x + last, reads_dy(kFormula) ? at.dy + last : nullptr, c);
   }
   Index done = 0;
   constexpr Index line = line_size<Element>;
@@ -108,7 +108,7 @@ class OpenLine {
                        const Arithmetic<kFormula, Value<Element>>& c) {
     HWY_ALIGN Element line[size];
     const Index from = run - size;
-    const ApplyPointers<Element> last = {at.x + from, reads_dy<kFormula> ? at.dy + from : nullptr, line};
+    const ApplyPointers<Element> last = {at.x + from, reads_dy(kFormula) ? at.dy + from : nullptr, line};
     (void)ApplyVectors<kFormula, false>(last, 0, size, c);
     std::copy_n(line + size - count, count, line_);
     filled_ = count;
@@ -152,7 +152,7 @@ HWY_INLINE void StreamRuns(ApplyPointers<Element> at, Index runs, const RowStrid
 
 template <Formula kFormula, bool kAllSingle, typename Element>
 HWY_NOINLINE void ApplyEachRun(ApplyPointers<Element> at, Index runs, const RowStrides& strides, Index count,
-                             const Coefficients& coefficients, bool same_channel, Store store) {
+                               const Coefficients& coefficients, bool same_channel, Store store) {
   for (Index run = 0; run < runs; ++run) {
     const Index channel = same_channel ? 0 : run;
     ApplyRun(at, count, ArithmeticOfRun<kFormula, kAllSingle, Value<Element>>(coefficients, channel), store);

@@ -22,6 +22,9 @@ namespace exactnorm {
 
 /// What is computed of each element.
 enum class Formula { forward, relu, gradient, windowed_gradient };
+[[nodiscard]] constexpr bool reads_dy(Formula formula) noexcept {
+  return formula == Formula::gradient || formula == Formula::windowed_gradient;
+}
 
 /// Float32 coefficients of consecutive channels.
 struct SingleColumns {

@@ -33,14 +33,14 @@ HWY_INLINE void ApplyColumns(const ApplyPointers<Element>& at, Index columns, co
     if (column % line_size<Element> == 0) {
       for (Index row = kRows; row < 2 * kRows; ++row) {
         hwy::Prefetch(at.x + row * strides.x + column);
-        if constexpr (reads_dy<kFormula>) hwy::Prefetch(at.dy + row * strides.dy + column);
+        if constexpr (reads_dy(kFormula)) hwy::Prefetch(at.dy + row * strides.dy + column);
       }
     }
     const Index first = channel + column;
     const bool are_single = kAllSingle || AreSingle<Value<Element>>(coefficients, first, first + width);
     const Arithmetic<kFormula, Value<Element>, kAllSingle> c(from, first, Channels::each, are_single);
     for (Index row = 0; row < kRows; ++row) {
-      const Element* const dy = reads_dy<kFormula> ? at.dy + row * strides.dy + column : nullptr;
+      const Element* const dy = reads_dy(kFormula) ? at.dy + row * strides.dy + column : nullptr;
       const Vector<Value<Element>> value = Compute(at.x + row * strides.x + column, dy, c);
       StoreValues<kStreamed>(value, at.out + row * strides.out + column);
     }
@@ -50,7 +50,7 @@ HWY_INLINE void ApplyColumns(const ApplyPointers<Element>& at, Index columns, co
 // One or two vectors' width of all rows, with coefficients in registers.
 template <Formula kFormula, bool kStreamed, int kVectors, typename Element>
 HWY_NOINLINE void ApplyNarrowRows(ApplyPointers<Element> at, Index rows, const RowStrides strides,
-                                const Coefficients& coefficients, bool all_single) {
+                                  const Coefficients& coefficients, bool all_single) {
   const auto width = static_cast<Index>(hn::Lanes(Tag<Value<Element>>()));
   const Arithmetic<kFormula, Value<Element>> first(Columns<Value<Element>>(coefficients), 0, Channels::each,
                                                    all_single);
@@ -59,7 +59,7 @@ HWY_NOINLINE void ApplyNarrowRows(ApplyPointers<Element> at, Index rows, const R
   for (Index row = 0; row < rows; ++row) {
     const Vector<Value<Element>> a = Compute(at.x, at.dy, first);
     if constexpr (kVectors > 1) {
-      const Vector<Value<Element>> b = Compute(at.x + width, reads_dy<kFormula> ? at.dy + width : nullptr, last);
+      const Vector<Value<Element>> b = Compute(at.x + width, reads_dy(kFormula) ? at.dy + width : nullptr, last);
       StoreValues<kStreamed>(b, at.out + width);
     }
     StoreValues<kStreamed>(a, at.out);
@@ -83,7 +83,7 @@ HWY_INLINE void ApplyFewColumns(ApplyPointers<Element> at, Index rows, Index col
 // Whole vectors of columns, some rows at a time.
 template <Formula kFormula, bool kStreamed, int kRows, bool kAllSingle, typename Element>
 HWY_NOINLINE void ApplyWideRows(const ApplyPointers<Element>& at, Index rows, Index columns, const RowStrides& strides,
-                              const Coefficients& coefficients) {
+                                const Coefficients& coefficients) {
   // Coefficients of one block stay in L1 beside what is read and written.
   constexpr Index block_columns = 2048 / static_cast<Index>(sizeof(Value<Element>));
   for (Index column = 0; column < columns; column += block_columns) {
@@ -110,7 +110,7 @@ HWY_NOINLINE void ApplyRowsAs(ApplyPointers<Element> at, Index rows, Index colum
   const bool all_single = AreSingle<Value<Element>>(coefficients, 0, columns);
   const Index whole = columns / width * width;
   // With a second input, more rows at a time would fill the cache too soon.
-  constexpr int rows_at_once = reads_dy<kFormula> ? 2 : 4;
+  constexpr int rows_at_once = reads_dy(kFormula) ? 2 : 4;
   // Streamed lines are written in the order of memory, unless rows lie close together.
   constexpr Index few_columns = 128;
   if (whole == width) {
@@ -121,7 +121,7 @@ HWY_NOINLINE void ApplyRowsAs(ApplyPointers<Element> at, Index rows, Index colum
     ApplyWideRows<kFormula, kStreamed, 1, false>(at, rows, whole, strides, coefficients);
   } else if (kStreamed && columns > few_columns) {
     ApplyWideRows<kFormula, kStreamed, 1, true>(at, rows, whole, strides, coefficients);
-  } else if (strides.x == strides.out && (!reads_dy<kFormula> || strides.dy == strides.x)) {
+  } else if (strides.x == strides.out && (!reads_dy(kFormula) || strides.dy == strides.x)) {
     ApplyWideRows<kFormula, kStreamed, rows_at_once, true>(at, rows, whole, {strides.x, strides.x, strides.x},
                                                            coefficients);
   } else {

@@ -43,6 +43,12 @@ Options with_epsilon_of(const Statistics& statistics, const Options& options) {
   return of_forward;
 }
 
+void check_gradient_sums(const PartialSums& sums, Index channels) {
+  check_kind(sums, PartialSums::Kind::gradients);
+  if (sums.channels() == channels) return;
+  throw Error("sums", "have " + std::to_string(sums.channels()) + " channels; expected " + std::to_string(channels));
+}
+
 }  // namespace
 
 void backward(const TensorView& dy, const TensorView& x, const Statistics& statistics, const Affine& affine,
@@ -81,11 +87,7 @@ void backward_from_sums(const TensorView& dy, const TensorView& x, const Statist
   const BackwardPointers at = pointers_of(dy, x, affine, gradients);
   pass.arguments().check(at);
   check_batch_statistics(statistics, pass.arguments());
-  check_kind(sums, PartialSums::Kind::gradients);
-  const Index channels = pass.arguments().channels();
-  if (sums.channels() != channels) {
-    throw Error("sums", "have " + std::to_string(sums.channels()) + " channels; expected " + std::to_string(channels));
-  }
+  check_gradient_sums(sums, pass.arguments().channels());
   if (sums.count() != statistics.count) {
     throw Error("sums", "are over " + std::to_string(sums.count()) + " elements per channel; expected " +
                             std::to_string(statistics.count) + ", as in statistics");
@@ -105,13 +107,9 @@ void accumulate_gradients(PartialSums& sums, const TensorView& dy, const TensorV
     accumulate(sums, dy, x, options);
     return;
   }
-  check_kind(sums, PartialSums::Kind::gradients);
-  const Index channels = pass.arguments().channels();
-  if (sums.channels() != channels) {
-    throw Error("sums", "have " + std::to_string(sums.channels()) + " channels; expected " + std::to_string(channels));
-  }
+  check_gradient_sums(sums, pass.arguments().channels());
   const PartialSums::Range range = std::max({sums.range(), range_for(dy.dtype), range_for(x.dtype)});
-  PartialSums added(channels, PartialSums::Kind::gradients, range);
+  PartialSums added(sums.channels(), PartialSums::Kind::gradients, range);
   if (pass.arguments().elements() > 0) pass.accumulate(at, view(statistics), added);
   added.add_count(pass.arguments().count());
   sums.merge(added);

@@ -37,8 +37,7 @@ class Normalization {
     if (arguments.epsilon) options_.epsilon = *arguments.epsilon;
     if (arguments.epsilon_placement) options_.epsilon_placement = placement_of(*arguments.epsilon_placement);
     if (arguments.slope) options_.slope = *arguments.slope;
-    const auto* const activation = std::find(activation_names.begin(), activation_names.end(), arguments.activation);
-    options_.activation = static_cast<Activation>(activation - activation_names.begin());
+    options_.activation = activation_named(arguments.activation).value();
     channels_ = naming_options(normalize_option_names, [&] { return channel_axes_of(input_.shape(), options_); });
     if (arguments.statistics_from) take_statistics(*arguments.statistics_from);
     gamma_ = read_values("--gamma", arguments.gamma, 1.0);
