@@ -4,6 +4,7 @@
 #include <cmath>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "exactnorm/distributed.h"
@@ -117,6 +118,49 @@ TEST(Synchronized, ALayerTrainsAsOneProcessDoes) {
 }
 
 // A batch of one value per channel in all has no unbiased variance, on whichever rank it is.
+// Each rank has the part of the mask that belongs to its rows; one selects nothing.
+TEST(Synchronized, MasksAreThoseOfOneProcess) {
+  Random random(604);
+  const Case which = {DType::float32, {9, 4, 3}, {0, 2, 5, 9}};
+  Tensor x(DType::float32, which.shape);
+  Tensor dy(DType::float32, which.shape);
+  Tensor mask(DType::boolean, {9, 3});
+  for (Index i = 0; i < x.count(); ++i) {
+    x.set(i, 100 + random.normal());
+    dy.set(i, random.normal());
+  }
+  for (Index i = 0; i < mask.count(); ++i) mask.set(i, i >= 6 && random.chance(0.5) ? 1 : 0);
+  for (const MaskedOutput masked : {MaskedOutput::zero, MaskedOutput::normalized, MaskedOutput::untouched}) {
+    SCOPED_TRACE("masked output " + std::to_string(static_cast<int>(masked)));
+    const std::vector<double> before(static_cast<std::size_t>(x.count()), 7.0);
+    const Mask of_all(std::as_const(mask).view(), masked);
+    BatchNorm alone(4);
+    Tensor y(DType::float32, which.shape, before);
+    Tensor dx(DType::float32, which.shape, before);
+    alone.forward(std::as_const(x).view(), y.view(), std::nullopt, of_all);
+    alone.backward(std::as_const(dy).view(), std::as_const(x).view(), dx.view(), std::nullopt, std::nullopt, of_all);
+    ThreadRanks::run(which.ranks(), [&](Communicator& communicator) {
+      const int rank = communicator.rank();
+      SumExchange exchange(communicator, 4);
+      BatchNorm layer(4);
+      const Tensor own_x = part_of(x, which, rank, 1);
+      const Tensor own_dy = part_of(dy, which, rank, 2);
+      const auto first = which.cuts[static_cast<std::size_t>(rank)];
+      const Mask own(slice(std::as_const(mask).view(), 0, first, own_x.shape()[0]), masked);
+      Tensor own_y(DType::float32, own_x.shape(), std::vector<double>(static_cast<std::size_t>(own_x.count()), 7.0));
+      Tensor own_dx = own_y;
+      EXPECT_TRUE(layer.forward(exchange, own_x.view(), own_y.view(), std::nullopt, own).empty());
+      layer.backward(exchange, own_dy.view(), own_x.view(), own_dx.view(), std::nullopt, std::nullopt, own);
+      EXPECT_TRUE(same_bits(own_y.values(), rows_of(y, which, rank)));
+      EXPECT_TRUE(same_bits(own_dx.values(), rows_of(dx, which, rank)));
+      EXPECT_EQ(layer.running.mean, alone.running.mean);
+      EXPECT_EQ(layer.running.variance, alone.running.variance);
+      EXPECT_EQ(layer.gamma_gradient, alone.gamma_gradient);
+      EXPECT_EQ(layer.beta_gradient, alone.beta_gradient);
+    });
+  }
+}
+
 TEST(Synchronized, ALayerRefusesASingleValueOnAllRanks) {
   ThreadRanks::run(3, [](Communicator& communicator) {
     SumExchange exchange(communicator, 2);

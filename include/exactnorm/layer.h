@@ -83,13 +83,15 @@ class EXACTNORM_EXPORT BatchNorm {
   /// was refused, as `RunningStatistics::update` does. In evaluation mode: normalizes by `running`.
   /// Throws Error, with nothing written and no statistics changed, when an argument is wrong or when
   /// training is given one value per channel and `running` wants the unbiased variance.
-  /// The activation is that of `options`; the residual is added before it (Affine).
+  /// The activation is that of `options`; the residual is added before it (Affine). With a mask that selects nothing
+  /// `running` keeps what it had, and all channels are returned.
   std::vector<Index> forward(const TensorView& x, const MutableTensorView& y,
-                             const std::optional<TensorView>& residual = std::nullopt);
+                             const std::optional<TensorView>& residual = std::nullopt,
+                             const std::optional<Mask>& mask = std::nullopt);
 
   /// The backward pass of the latest `forward`, with the mode, gamma, beta, epsilon, channel axes and activation that
-  /// it had. Fills gamma_gradient and beta_gradient, and dx and d_residual if given. The residual is the one that
-  /// `forward` was given.
+  /// it had. Fills gamma_gradient and beta_gradient, and dx and d_residual if given. The residual and the mask are
+  /// those that `forward` was given.
   ///
   /// `x` holds what `forward` was given: the same memory or a copy, but not what a forward in place has overwritten.
   /// After a forward in training mode, x is read once more to make sure: Error, with nothing written, where its shape
@@ -98,17 +100,20 @@ class EXACTNORM_EXPORT BatchNorm {
   /// forward.
   void backward(const TensorView& dy, const TensorView& x, const std::optional<MutableTensorView>& dx,
                 const std::optional<TensorView>& residual = std::nullopt,
-                const std::optional<MutableTensorView>& d_residual = std::nullopt);
+                const std::optional<MutableTensorView>& d_residual = std::nullopt,
+                const std::optional<Mask>& mask = std::nullopt);
 
   /// The same for a batch of which every rank holds a part, as the functions of distributed.h; all ranks' layers are
   /// alike, and in the same mode, which is not compared. gamma_gradient and beta_gradient are those of the whole batch.
   /// In evaluation mode nothing is exchanged, and they are this rank's shares. Where x is another on one rank, all
   /// ranks throw.
   std::vector<Index> forward(SumExchange& exchange, const TensorView& x, const MutableTensorView& y,
-                             const std::optional<TensorView>& residual = std::nullopt);
+                             const std::optional<TensorView>& residual = std::nullopt,
+                             const std::optional<Mask>& mask = std::nullopt);
   void backward(SumExchange& exchange, const TensorView& dy, const TensorView& x,
                 const std::optional<MutableTensorView>& dx, const std::optional<TensorView>& residual = std::nullopt,
-                const std::optional<MutableTensorView>& d_residual = std::nullopt);
+                const std::optional<MutableTensorView>& d_residual = std::nullopt,
+                const std::optional<Mask>& mask = std::nullopt);
 
  private:
   // What a backward pass has to know of its forward pass.
@@ -124,14 +129,18 @@ class EXACTNORM_EXPORT BatchNorm {
     bool was_training = true;
   };
 
-  [[nodiscard]] Affine affine(const std::optional<TensorView>& residual) const;
-  void evaluate(const TensorView& x, const MutableTensorView& y, const std::optional<TensorView>& residual);
+  [[nodiscard]] Affine affine(const std::optional<TensorView>& residual, const std::optional<Mask>& mask) const;
+  void evaluate(const TensorView& x, const MutableTensorView& y, const std::optional<TensorView>& residual,
+                const std::optional<Mask>& mask);
+  // Updates `to` with the statistics of x, of which a mask may have selected nothing.
+  static std::vector<Index> update(RunningStatistics& to, const Statistics& batch, const TensorView& x);
+  [[nodiscard]] Index elements_per_channel(const TensorView& x, const std::optional<Mask>& mask) const;
   void check_channels(const TensorView& x) const;
   void check_training(const TensorView& x) const;
   void remember(const TensorView& x, Statistics statistics, std::optional<Statistics> of_part, bool was_training);
   [[nodiscard]] const Pass& latest_pass() const;
   [[nodiscard]] Options options_of(const Pass& pass) const;
-  void check_same_x(const Pass& pass, const TensorView& x) const;
+  void check_same_x(const Pass& pass, const TensorView& x, const std::optional<Mask>& mask) const;
 
   bool training_ = true;
   std::optional<Pass> latest_;

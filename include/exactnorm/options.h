@@ -65,8 +65,28 @@ struct EXACTNORM_EXPORT Options {
   int threads = 0;
 };
 
+/// What becomes of the elements that a mask leaves out, beside having no part in the statistics.
+enum class MaskedOutput : std::uint8_t {
+  zero,        ///< y, dx and d_residual are 0 there, whatever x, dy and the residual hold
+  normalized,  ///< y is normalized by the other elements' statistics; dy there has its part in all gradients
+  untouched    ///< as zero, but nothing is written there
+};
+
+/// The elements that take part, of which statistics, sums and counts are alone: the results are, bit for bit, those of
+/// a tensor that holds nothing else. What the others hold, NaN included, has no part in them.
+///
+/// `selected` is of boolean, true for those that take part. It has x's shape with 1 on the channel axes, or the shape
+/// of the reduced axes alone; a size of 1 on any axis stands for all of it. Outputs do not overlap it.
+struct EXACTNORM_EXPORT Mask {
+  explicit Mask(const TensorView& of_selected, MaskedOutput output = MaskedOutput::zero)
+      : selected(of_selected), masked(output) {}
+
+  TensorView selected;
+  MaskedOutput masked;
+};
+
 /// The learned scale and offset, and a residual: y = activation(gamma * normalized + beta + residual). Each is
-/// optional; gamma defaults to 1, the others to 0.
+/// optional; gamma defaults to 1, the others to 0. A mask, too.
 ///
 /// A parameter holds one element per channel, of any dtype. Its shape is that of the channel axes in the order
 /// in which they are listed, or (channels,), or of x's rank with 1 on every reduced axis, as NumPy's keepdims
@@ -77,6 +97,7 @@ struct EXACTNORM_EXPORT Affine {
   std::optional<TensorView> gamma = std::nullopt;
   std::optional<TensorView> beta = std::nullopt;
   std::optional<TensorView> residual = std::nullopt;
+  std::optional<Mask> mask = std::nullopt;
 };
 
 }  // namespace exactnorm

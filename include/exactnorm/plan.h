@@ -32,6 +32,7 @@ struct EXACTNORM_EXPORT ForwardPointers {
   const void* gamma = nullptr;
   const void* beta = nullptr;
   const void* residual = nullptr;
+  const void* mask = nullptr;
 };
 
 /// `training`. The statistics go into the caller's memory.
@@ -41,11 +42,12 @@ class EXACTNORM_EXPORT TrainingPlan {
   explicit TrainingPlan(const TensorView& x, const MutableTensorView& y, const Affine& affine = {},
                         const Options& options = {});
 
+  /// Returns the elements per channel behind the statistics: count(), or those that the mask selects.
   /// Throws Error that names what lies where it must not.
-  void run(const ForwardPointers& at, const MutableStatisticsView& statistics) const;
+  Index run(const ForwardPointers& at, const MutableStatisticsView& statistics) const;
 
   [[nodiscard]] Index channels() const noexcept;
-  /// Elements per channel, the `count` of Statistics; 0 for an empty batch.
+  /// Elements per channel, the `count` of Statistics without a mask; 0 for an empty batch.
   [[nodiscard]] Index count() const noexcept;
 
  private:
@@ -60,8 +62,9 @@ class EXACTNORM_EXPORT InferencePlan {
   explicit InferencePlan(const TensorView& x, const MutableTensorView& y, const Statistics& statistics,
                          const Affine& affine = {}, const Options& options = {});
 
-  /// Throws Error that names what lies where it must not. `residual` is null where the plan has none.
-  void run(const void* x, void* y, const void* residual = nullptr) const;
+  /// Throws Error that names what lies where it must not. `residual` and `mask` are null where the plan has
+  /// none.
+  void run(const void* x, void* y, const void* residual = nullptr, const void* mask = nullptr) const;
 
  private:
   struct Parts;
@@ -85,10 +88,12 @@ struct EXACTNORM_EXPORT BackwardPointers {
   const void* beta = nullptr;
   const void* residual = nullptr;
   void* d_residual = nullptr;
+  const void* mask = nullptr;
 };
 
 /// `backward` or `backward_frozen`. Unlike these it takes epsilon and its placement from `options`, which have to be
-/// those of the forward pass; the statistics of `backward` are over as many elements as x has per channel.
+/// those of the forward pass; the statistics of `backward` are over as many elements as x has per channel, or as the
+/// mask selects.
 class EXACTNORM_EXPORT BackwardPlan {
  public:
   /// Throws Error as `backward` does.

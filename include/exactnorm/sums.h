@@ -82,6 +82,9 @@ class EXACTNORM_EXPORT PartialSums {
 /// what they were. Unless they are empty, x's sums are held beside them meanwhile.
 EXACTNORM_EXPORT void accumulate(PartialSums& sums, const TensorView& x, const Options& options = {});
 
+/// Adds those elements of `x` that `mask` selects, whatever it says of outputs. The count grows by their number.
+EXACTNORM_EXPORT void accumulate(PartialSums& sums, const TensorView& x, const Mask& mask, const Options& options = {});
+
 /// Adds dy and dy * x to `sums` (kind gradients). dy has a floating dtype and the shape of x.
 EXACTNORM_EXPORT void accumulate(PartialSums& sums, const TensorView& dy, const TensorView& x,
                                  const Options& options = {});
@@ -97,6 +100,11 @@ EXACTNORM_EXPORT void accumulate(PartialSums& sums, const TensorView& dy, const 
 /// `sums`, with `sums` as they were. After std::bad_alloc `sums` may hold a part of x, and are of no use.
 EXACTNORM_EXPORT void accumulate(PartialSums& sums, const TensorView& x, const Place& place,
                                  const Options& options = {});
+
+/// The same for those elements of the block that `mask` selects; it has the block's sizes. Returns their number per
+/// channel.
+EXACTNORM_EXPORT Index accumulate(PartialSums& sums, const TensorView& x, const Place& place, const Mask& mask,
+                                  const Options& options = {});
 
 /// What NaN and infinity among a channel's elements do to its statistics.
 enum class Nonfinite : std::uint8_t {

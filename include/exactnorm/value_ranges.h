@@ -38,4 +38,8 @@ EXACTNORM_EXPORT void accumulate(ValueRanges& ranges, const TensorView& x, const
 EXACTNORM_EXPORT void accumulate(ValueRanges& ranges, const TensorView& x, const Place& place,
                                  const Options& options = {});
 
+/// The same for those elements of the block that `mask` selects; it has the block's sizes.
+EXACTNORM_EXPORT void accumulate(ValueRanges& ranges, const TensorView& x, const Place& place, const Mask& mask,
+                                 const Options& options = {});
+
 }  // namespace exactnorm

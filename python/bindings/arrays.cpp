@@ -158,4 +158,21 @@ std::optional<Output> optional_output(const char* name, nb::handle object) {
   return output(name, object);
 }
 
+namespace {
+
+MaskedOutput masked_output_from(const std::string& name) {
+  if (name == "zero") return MaskedOutput::zero;
+  if (name == "normalized") return MaskedOutput::normalized;
+  if (name == "untouched") return MaskedOutput::untouched;
+  throw Error("masked", "is '" + name + "'; expected 'zero', 'normalized' or 'untouched'");
+}
+
+}  // namespace
+
+std::optional<MaskInput> optional_mask(nb::handle pair) {
+  if (pair.is_none()) return std::nullopt;
+  const auto of_mask = nb::cast<nb::tuple>(pair);
+  return MaskInput{input("mask", of_mask[0]), masked_output_from(nb::str(of_mask[1]).c_str())};
+}
+
 }  // namespace exactnorm::python

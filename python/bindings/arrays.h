@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "exactnorm/options.h"
 #include "exactnorm/tensor.h"
 
 // Python's arrays as views: NumPy's, and whatever else speaks DLPack or the buffer protocol. Nothing is copied. For
@@ -33,6 +34,17 @@ struct Output {
 /// Nothing for None.
 [[nodiscard]] std::optional<Input> optional_input(const char* name, nanobind::handle object);
 [[nodiscard]] std::optional<Output> optional_output(const char* name, nanobind::handle object);
+
+/// A mask, of a pair of an array and the name of what becomes of other elements. Throws Error where there is no such
+/// name.
+struct MaskInput {
+  Input selected;
+  MaskedOutput masked;
+};
+[[nodiscard]] std::optional<MaskInput> optional_mask(nanobind::handle pair);
+[[nodiscard]] inline std::optional<Mask> view_of(const std::optional<MaskInput>& mask) {
+  return mask ? std::optional(Mask(mask->selected.view, mask->masked)) : std::nullopt;
+}
 
 [[nodiscard]] inline std::optional<TensorView> view_of(const std::optional<Input>& array) {
   return array ? std::optional(array->view) : std::nullopt;

@@ -25,7 +25,7 @@ namespace {
 namespace nb = nanobind;
 
 Statistics training_of(nb::handle x, nb::handle y, nb::handle gamma, nb::handle beta, nb::handle residual,
-                       const Axes& channel_axes, double epsilon, const std::string& epsilon_placement,
+                       nb::handle mask, const Axes& channel_axes, double epsilon, const std::string& epsilon_placement,
                        const NamedActivation& activation, int threads) {
   const Options options = make_options(channel_axes, epsilon, epsilon_placement, threads, activation);
   const Input x_array = input("x", x);
@@ -33,27 +33,31 @@ Statistics training_of(nb::handle x, nb::handle y, nb::handle gamma, nb::handle 
   const auto gamma_array = optional_input("gamma", gamma);
   const auto beta_array = optional_input("beta", beta);
   const auto residual_array = optional_input("residual", residual);
+  const auto mask_array = optional_mask(mask);
   const nb::gil_scoped_release released;
-  const Affine affine = {view_of(gamma_array), view_of(beta_array), view_of(residual_array)};
+  const Affine affine = {view_of(gamma_array), view_of(beta_array), view_of(residual_array), view_of(mask_array)};
   return renaming("y", "out", [&] { return training(x_array.view, y_array.view, affine, options); });
 }
 
 void inference_of(nb::handle x, const Statistics& statistics, nb::handle y, nb::handle gamma, nb::handle beta,
-                  nb::handle residual, const Axes& channel_axes, const NamedActivation& activation, int threads) {
+                  nb::handle residual, nb::handle mask, const Axes& channel_axes, const NamedActivation& activation,
+                  int threads) {
   const Options options = make_options(channel_axes, 0, "variance", threads, activation);
   const Input x_array = input("x", x);
   const Output y_array = output("out", y);
   const auto gamma_array = optional_input("gamma", gamma);
   const auto beta_array = optional_input("beta", beta);
   const auto residual_array = optional_input("residual", residual);
+  const auto mask_array = optional_mask(mask);
   const nb::gil_scoped_release released;
-  const Affine affine = {view_of(gamma_array), view_of(beta_array), view_of(residual_array)};
+  const Affine affine = {view_of(gamma_array), view_of(beta_array), view_of(residual_array), view_of(mask_array)};
   renaming("y", "out", [&] { inference(x_array.view, statistics, y_array.view, affine, options); });
 }
 
 void backward_of(nb::handle dy, nb::handle x, const Statistics& statistics, nb::handle gamma, nb::handle beta,
-                 nb::handle residual, nb::handle dx, nb::handle dgamma, nb::handle dbeta, nb::handle d_residual,
-                 bool frozen, const Axes& channel_axes, const NamedActivation& activation, int threads) {
+                 nb::handle residual, nb::handle mask, nb::handle dx, nb::handle dgamma, nb::handle dbeta,
+                 nb::handle d_residual, bool frozen, const Axes& channel_axes, const NamedActivation& activation,
+                 int threads) {
   // Epsilon is in the statistics.
   const Options options = make_options(channel_axes, 0, "variance", threads, activation);
   const Input dy_array = input("dy", dy);
@@ -64,11 +68,12 @@ void backward_of(nb::handle dy, nb::handle x, const Statistics& statistics, nb::
   const auto dbeta_array = optional_output("dbeta", dbeta);
   const auto beta_array = optional_input("beta", beta);
   const auto residual_array = optional_input("residual", residual);
+  const auto mask_array = optional_mask(mask);
   const auto d_residual_array = optional_output("out_residual", d_residual);
   const Gradients gradients = {view_of(dx_array), view_of(dgamma_array), view_of(dbeta_array),
                                view_of(d_residual_array)};
   const nb::gil_scoped_release released;
-  const Affine affine = {view_of(gamma_array), view_of(beta_array), view_of(residual_array)};
+  const Affine affine = {view_of(gamma_array), view_of(beta_array), view_of(residual_array), view_of(mask_array)};
   renaming("dx", "out", [&] {
     renaming("d_residual", "out_residual", [&] {
       (frozen ? backward_frozen : backward)(dy_array.view, x_array.view, statistics, affine, gradients, options);
@@ -167,15 +172,15 @@ NB_MODULE(_core, module) {
   bind_tensors(module);
   bind_synchronized(module);
   module.def("training", &training_of, nb::arg("x"), nb::arg("y"), nb::arg("gamma").none(), nb::arg("beta").none(),
-             nb::arg("residual").none(), nb::arg("channel_axes"), nb::arg("epsilon"), nb::arg("epsilon_placement"),
-             nb::arg("activation"), nb::arg("threads"));
+             nb::arg("residual").none(), nb::arg("mask").none(), nb::arg("channel_axes"), nb::arg("epsilon"),
+             nb::arg("epsilon_placement"), nb::arg("activation"), nb::arg("threads"));
   module.def("inference", &inference_of, nb::arg("x"), nb::arg("statistics"), nb::arg("y"), nb::arg("gamma").none(),
-             nb::arg("beta").none(), nb::arg("residual").none(), nb::arg("channel_axes"), nb::arg("activation"),
-             nb::arg("threads"));
-  module.def("backward", &backward_of, nb::arg("dy"), nb::arg("x"), nb::arg("statistics"), nb::arg("gamma").none(),
-             nb::arg("beta").none(), nb::arg("residual").none(), nb::arg("dx").none(), nb::arg("dgamma").none(),
-             nb::arg("dbeta").none(), nb::arg("d_residual").none(), nb::arg("frozen"), nb::arg("channel_axes"),
+             nb::arg("beta").none(), nb::arg("residual").none(), nb::arg("mask").none(), nb::arg("channel_axes"),
              nb::arg("activation"), nb::arg("threads"));
+  module.def("backward", &backward_of, nb::arg("dy"), nb::arg("x"), nb::arg("statistics"), nb::arg("gamma").none(),
+             nb::arg("beta").none(), nb::arg("residual").none(), nb::arg("mask").none(), nb::arg("dx").none(),
+             nb::arg("dgamma").none(), nb::arg("dbeta").none(), nb::arg("d_residual").none(), nb::arg("frozen"),
+             nb::arg("channel_axes"), nb::arg("activation"), nb::arg("threads"));
   module.def("given_statistics", &given_statistics_of, nb::arg("mean"), nb::arg("variance"), nb::arg("epsilon"),
              nb::arg("epsilon_placement"));
   module.def("float64_values", &float64_values_of, nb::arg("values"), nb::rv_policy::reference);

@@ -39,18 +39,21 @@ class SharedLayer {
  public:
   explicit SharedLayer(BatchNorm layer) : state_(std::make_shared<LayerState>(std::move(layer))) {}
 
-  void forward(nb::handle x, nb::handle y, nb::handle residual, bool training, const Axes& channel_axes, double epsilon,
-               const std::string& epsilon_placement, const NamedActivation& activation, int threads) {
+  void forward(nb::handle x, nb::handle y, nb::handle residual, nb::handle mask, bool training,
+               const Axes& channel_axes, double epsilon, const std::string& epsilon_placement,
+               const NamedActivation& activation, int threads) {
     const Options options = make_options(channel_axes, epsilon, epsilon_placement, threads, activation);
     const Input x_array = input("x", x);
     const Output y_array = output("out", y);
     const auto residual_array = optional_input("residual", residual);
+    const auto mask_array = optional_mask(mask);
     const nb::gil_scoped_release released;
     const auto run = [&](BatchNorm& layer) {
       layer.options = options;
       layer.set_training(training);
-      renaming("y", "out",
-               [&] { static_cast<void>(layer.forward(x_array.view, y_array.view, view_of(residual_array))); });
+      renaming("y", "out", [&] {
+        static_cast<void>(layer.forward(x_array.view, y_array.view, view_of(residual_array), view_of(mask_array)));
+      });
     };
     std::unique_lock lock(state_->mutex);
     if (training) {
@@ -66,12 +69,13 @@ class SharedLayer {
   }
 
   std::tuple<std::vector<double>, std::vector<double>> backward(nb::handle dy, nb::handle x, nb::handle dx,
-                                                                nb::handle residual, nb::handle d_residual,
-                                                                int threads) {
+                                                                nb::handle residual, nb::handle mask,
+                                                                nb::handle d_residual, int threads) {
     const Input dy_array = input("dy", dy);
     const Input x_array = input("x", x);
     const Output dx_array = output("out", dx);
     const auto residual_array = optional_input("residual", residual);
+    const auto mask_array = optional_mask(mask);
     const auto d_residual_array = optional_output("out_residual", d_residual);
     return locked(state_->mutex, [&] {
       BatchNorm& layer = state_->evaluated ? *state_->evaluated : state_->layer;
@@ -80,7 +84,7 @@ class SharedLayer {
         renaming("dx", "out", [&] {
           renaming("d_residual", "out_residual", [&] {
             layer.backward(dy_array.view, x_array.view, dx_array.view, view_of(residual_array),
-                           view_of(d_residual_array));
+                           view_of(d_residual_array), view_of(mask_array));
           });
         });
       } catch (const Error& error) {
@@ -124,17 +128,17 @@ void bind_layer(nb::module_& module) {
   nb::class_<SharedLayer>(module, "Layer", "A layer with state.")
       .def("__init__", [](SharedLayer* self, Index channels) { new (self) SharedLayer(BatchNorm(channels)); })
       .def("forward", &SharedLayer::forward, nb::arg("x"), nb::arg("y"), nb::arg("residual").none(),
-           nb::arg("training"), nb::arg("channel_axes"), nb::arg("epsilon"), nb::arg("epsilon_placement"),
-           nb::arg("activation"), nb::arg("threads"))
+           nb::arg("mask").none(), nb::arg("training"), nb::arg("channel_axes"), nb::arg("epsilon"),
+           nb::arg("epsilon_placement"), nb::arg("activation"), nb::arg("threads"))
       .def(
           "backward",
-          [](SharedLayer& self, nb::handle dy, nb::handle x, nb::handle dx, nb::handle residual, nb::handle d_residual,
-             int threads) {
-            const auto [dgamma, dbeta] = self.backward(dy, x, dx, residual, d_residual, threads);
+          [](SharedLayer& self, nb::handle dy, nb::handle x, nb::handle dx, nb::handle residual, nb::handle mask,
+             nb::handle d_residual, int threads) {
+            const auto [dgamma, dbeta] = self.backward(dy, x, dx, residual, mask, d_residual, threads);
             return std::tuple(to_array(dgamma), to_array(dbeta));
           },
-          nb::arg("dy"), nb::arg("x"), nb::arg("dx"), nb::arg("residual").none(), nb::arg("d_residual").none(),
-          nb::arg("threads"))
+          nb::arg("dy"), nb::arg("x"), nb::arg("dx"), nb::arg("residual").none(), nb::arg("mask").none(),
+          nb::arg("d_residual").none(), nb::arg("threads"))
       .def_prop_ro("gamma", [](SharedLayer& self) { return view_of(self.gamma()); })
       .def_prop_ro("beta", [](SharedLayer& self) { return view_of(self.beta()); })
       .def_prop_rw("running", &SharedLayer::running, &SharedLayer::set_running, nb::rv_policy::move)

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <mutex>
+#include <optional>
 #include <utility>
 
 #include "arguments.h"
@@ -30,12 +31,17 @@ class SharedSums {
   }
 
   // Threads add their parts at the same time, and take turns only in the merge: in which order does not matter.
-  void add(nb::handle x, const Axes& channel_axes, int threads) {
+  void add(nb::handle x, nb::handle mask, const Axes& channel_axes, int threads) {
     const Options options = make_options(channel_axes, 0, "variance", threads);
     const Input x_array = input("x", x);
+    const auto mask_array = optional_mask(mask);
     const nb::gil_scoped_release released;
     PartialSums part(channels_);
-    accumulate(part, x_array.view, options);
+    if (const std::optional<Mask> selected = view_of(mask_array)) {
+      accumulate(part, x_array.view, *selected, options);
+    } else {
+      accumulate(part, x_array.view, options);
+    }
     const std::lock_guard lock(mutex_);
     renaming("other", "x", [&] { sums_.merge(part); });
   }
@@ -88,7 +94,7 @@ void bind_moments(nb::module_& module) {
            [](const SharedSums& self, Index channel) {
              return self.use([&](const PartialSums& sums) { return sums.nonfinite_count(channel); });
            })
-      .def("add", &SharedSums::add)
+      .def("add", &SharedSums::add, nb::arg("x"), nb::arg("mask").none(), nb::arg("channel_axes"), nb::arg("threads"))
       .def("merge", &SharedSums::merge)
       .def("equals", &SharedSums::equals)
       .def(

@@ -20,6 +20,7 @@ Parameter = Any  # an ArrayLike, a number or a sequence of numbers, nested or no
 EpsilonPlacement = Literal["variance", "deviation"]
 Nonfinite = Literal["propagate", "ignore"]
 Activation = Literal["relu", "relu6", "leaky_relu", "silu", "hard_swish"]
+Masked = Literal["zero", "normalized", "untouched"]
 Value = TypeVar("Value")
 
 
@@ -172,6 +173,22 @@ def optional_array(name: str, value: ArrayLike | None) -> Array | None:
     return None if value is None else as_array(name, value)
 
 
+def named_mask(mask: ArrayLike | None, masked: Masked) -> tuple[Array, str] | None:
+    """As the library takes it."""
+    name = of_class("masked", masked, str)
+    return None if mask is None else (as_array("mask", mask), name)
+
+
+def output_like(x: Array, out: ArrayLike | None, masked: Masked) -> Array:
+    """`out`, or an array for normalized x, which holds zeros where masked elements are not written."""
+    if out is not None:
+        return as_array("out", out)
+    result = normalized_like(x)
+    if masked == "untouched":
+        result.fill(0)
+    return result
+
+
 def thread_count(threads: int | None) -> int:
     """As the library takes it: 0 stands for its default."""
     if threads is None:
@@ -188,13 +205,17 @@ def normalized_like(x: Array) -> Array:
     return np.empty_like(x, dtype=dtype, subok=False)
 
 
-def gradient_of(residual: Array | None, dy: Array, out: ArrayLike | None) -> Array | None:
-    """Where a residual's gradient goes: `out`, or an array of the residual's layout and dy's dtype."""
+def gradient_of(residual: Array | None, dy: Array, out: ArrayLike | None, masked: Masked) -> Array | None:
+    """Where a residual's gradient goes: `out`, or an array of the residual's layout and dy's dtype, which holds zeros
+    where masked elements are not written."""
     if residual is None:
         if out is not None:
             raise ValueError("out_residual: was given; expected none, as there is no residual")
         return None
-    return np.empty_like(residual, dtype=dy.dtype, subok=False) if out is None else as_array("out_residual", out)
+    if out is not None:
+        return as_array("out_residual", out)
+    create = np.zeros_like if masked == "untouched" else np.empty_like
+    return create(residual, dtype=dy.dtype, subok=False)
 
 
 def axes_fit(x: Array, axes: list[int]) -> bool:

@@ -13,6 +13,7 @@ from exactnorm._arrays import (
     ArrayLike,
     Axes,
     EpsilonPlacement,
+    Masked,
     Nonfinite,
     Parameter,
     as_array,
@@ -21,10 +22,11 @@ from exactnorm._arrays import (
     axes_list,
     gradient_of,
     named_activation,
-    normalized_like,
+    named_mask,
     number,
     of_class,
     optional_array,
+    output_like,
     parameter_shape,
     spread_parameter,
     thread_count,
@@ -61,6 +63,8 @@ def batch_norm(
     activation: Activation | None = None,
     slope: float = 0.01,
     residual: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    masked: Masked = "zero",
     out: ArrayLike | None = None,
     return_statistics: Literal[False] = False,
     threads: int | None = None,
@@ -77,6 +81,8 @@ def batch_norm(
     activation: Activation | None = None,
     slope: float = 0.01,
     residual: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    masked: Masked = "zero",
     out: ArrayLike | None = None,
     return_statistics: Literal[True],
     threads: int | None = None,
@@ -92,6 +98,8 @@ def batch_norm(
     activation: Activation | None = None,
     slope: float = 0.01,
     residual: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    masked: Masked = "zero",
     out: ArrayLike | None = None,
     return_statistics: bool = False,
     threads: int | None = None,
@@ -119,6 +127,12 @@ def batch_norm(
         names are; None for none. y is, bit for bit, what the operations give one after the other.
     residual
         An array of x's shape that is added before the activation.
+    mask
+        A bool array, true for the elements that count: of x's shape with 1 on the channel axes, as (n, 1, t), or of the
+        other axes alone, as (n, t); 1 on an axis stands for all of it. Statistics and y are, bit for bit, those of an array
+        that holds these alone, whatever the others hold, NaN included.
+    masked
+        What y is where the mask is false: "zero", "normalized" by the others' statistics, or "untouched", what `out` held.
     out
         Where to write: of x's shape, of any floating dtype and layout; x itself normalizes in place. By default
         a new array of x's layout, of its dtype if that is a floating one, else float32.
@@ -136,7 +150,7 @@ def batch_norm(
            [-0.707, -0.707,  1.414]])
     """
     x = as_array("x", x)
-    target = normalized_like(x) if out is None else as_array("out", out)
+    target = output_like(x, out, masked)
     axes = axes_list(channel_axes)
     found = _core.training(
         x,
@@ -144,6 +158,7 @@ def batch_norm(
         spread_parameter("gamma", gamma, x, axes),
         spread_parameter("beta", beta, x, axes),
         optional_array("residual", residual),
+        named_mask(mask, masked),
         axes,
         number("epsilon", epsilon),
         of_class("epsilon_placement", epsilon_placement, str),
@@ -163,6 +178,8 @@ def batch_norm_inference(
     activation: Activation | None = None,
     slope: float = 0.01,
     residual: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    masked: Masked = "zero",
     out: ArrayLike | None = None,
     threads: int | None = None,
 ) -> Array:
@@ -179,7 +196,7 @@ def batch_norm_inference(
            [0., 2.]])
     """
     x = as_array("x", x)
-    target = normalized_like(x) if out is None else as_array("out", out)
+    target = output_like(x, out, masked)
     axes = axes_list(channel_axes)
     _core.inference(
         x,
@@ -188,6 +205,7 @@ def batch_norm_inference(
         spread_parameter("gamma", gamma, x, axes),
         spread_parameter("beta", beta, x, axes),
         optional_array("residual", residual),
+        named_mask(mask, masked),
         axes,
         named_activation(activation, slope),
         thread_count(threads),
@@ -215,6 +233,8 @@ def batch_norm_backward(
     activation: Activation | None = None,
     slope: float = 0.01,
     residual: None = None,
+    mask: ArrayLike | None = None,
+    masked: Masked = "zero",
     out: ArrayLike | None = None,
     out_residual: None = None,
     threads: int | None = None,
@@ -234,6 +254,8 @@ def batch_norm_backward(
     activation: Activation | None = None,
     slope: float = 0.01,
     residual: ArrayLike,
+    mask: ArrayLike | None = None,
+    masked: Masked = "zero",
     out: ArrayLike | None = None,
     out_residual: ArrayLike | None = None,
     threads: int | None = None,
@@ -252,6 +274,8 @@ def batch_norm_backward(
     activation: Activation | None = None,
     slope: float = 0.01,
     residual: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    masked: Masked = "zero",
     out: ArrayLike | None = None,
     out_residual: ArrayLike | None = None,
     threads: int | None = None,
@@ -271,6 +295,9 @@ def batch_norm_backward(
         Whether mean and variance are constants, as after `batch_norm_inference`, rather than functions of x.
     activation, slope
         Those of the forward pass.
+    mask, masked
+        Those of the forward pass. dx and d_residual are 0 where y was, and are not written where it was not; dy of what was
+        "normalized" has its part in all gradients.
     out
         Where to write dx; x, dy or the residual themselves are allowed. By default a new array of x's layout.
     out_residual
@@ -294,13 +321,13 @@ def batch_norm_backward(
     if epsilon_placement is not None:
         _check_same("epsilon_placement", epsilon_placement, statistics.epsilon_placement)
     axes = axes_list(channel_axes)
-    dx = normalized_like(x) if out is None else as_array("out", out)
+    dx = output_like(x, out, masked)
     shape = parameter_shape(x, axes) if axes_fit(x, axes) else ()
     of_parameters = np.float32 if dx.dtype.itemsize == 2 else dx.dtype
     dgamma = np.empty(shape, of_parameters)
     dbeta = np.empty(shape, of_parameters)
     residual = optional_array("residual", residual)
-    d_residual = gradient_of(residual, dy, out_residual)
+    d_residual = gradient_of(residual, dy, out_residual, masked)
     _core.backward(
         dy,
         x,
@@ -308,6 +335,7 @@ def batch_norm_backward(
         spread_parameter("gamma", gamma, x, axes),
         spread_parameter("beta", beta, x, axes),
         residual,
+        named_mask(mask, masked),
         dx,
         dgamma,
         dbeta,
@@ -329,12 +357,13 @@ def statistics(
     epsilon: float = 1e-5,
     epsilon_placement: EpsilonPlacement = "variance",
     nonfinite: Nonfinite = "propagate",
+    mask: ArrayLike | None = None,
     threads: int | None = None,
 ) -> Statistics:
     """The exact mean and biased variance of each channel of x, each rounded once to float64.
 
     With `nonfinite="ignore"`, NaN and infinity are left out, and `counts` of the result says how many elements each channel
-    has.
+    has. `mask` is that of `batch_norm`: the statistics are those of what it selects.
 
     >>> import numpy as np, exactnorm
     >>> exactnorm.statistics(np.array([[1e16, 1.0, -1e16, 3.0]]), channel_axes=0).mean
@@ -343,7 +372,7 @@ def statistics(
     from exactnorm._moments import Moments
 
     x = as_array("x", x)
-    return Moments.of(x, channel_axes=channel_axes, threads=threads).statistics(
+    return Moments.of(x, channel_axes=channel_axes, mask=mask, threads=threads).statistics(
         epsilon=epsilon, epsilon_placement=epsilon_placement, nonfinite=nonfinite
     )
 

@@ -12,6 +12,7 @@ from exactnorm._arrays import (
     ArrayLike,
     Axes,
     EpsilonPlacement,
+    Masked,
     Parameter,
     as_array,
     axes_list,
@@ -19,10 +20,11 @@ from exactnorm._arrays import (
     gradient_of,
     integer,
     named_activation,
-    normalized_like,
+    named_mask,
     number,
     of_class,
     optional_array,
+    output_like,
     thread_count,
 )
 from exactnorm._running import RunningStatistics, VarianceKind
@@ -130,19 +132,27 @@ class BatchNorm:
         self._layer.running = of_class("running", value, RunningStatistics)._values
 
     def __call__(
-        self, x: ArrayLike, residual: ArrayLike | None = None, *, out: ArrayLike | None = None
+        self,
+        x: ArrayLike,
+        residual: ArrayLike | None = None,
+        *,
+        mask: ArrayLike | None = None,
+        masked: Masked = "zero",
+        out: ArrayLike | None = None,
     ) -> Array:
         """Normalizes x by itself, and takes its statistics into `running`; or, in evaluation mode, by `running`. Then the
-        residual, where there is one, is added, and the activation taken.
+        residual, where there is one, is added, and the activation taken. `mask` and `masked` are those of `batch_norm`;
+        where nothing is selected `running` stays as it is.
 
         Raises ValueError or TypeError, with nothing written and `running` unchanged, where something does not fit.
         """
         x = as_array("x", x)
-        target = normalized_like(x) if out is None else as_array("out", out)
+        target = output_like(x, out, masked)
         self._layer.forward(
             x,
             target,
             optional_array("residual", residual),
+            named_mask(mask, masked),
             bool(self.training),
             axes_list(self.channel_axes),
             number("epsilon", self.epsilon),
@@ -159,6 +169,8 @@ class BatchNorm:
         x: ArrayLike,
         residual: None = None,
         *,
+        mask: ArrayLike | None = None,
+        masked: Masked = "zero",
         out: ArrayLike | None = None,
         out_residual: None = None,
     ) -> Array: ...
@@ -169,6 +181,8 @@ class BatchNorm:
         x: ArrayLike,
         residual: ArrayLike,
         *,
+        mask: ArrayLike | None = None,
+        masked: Masked = "zero",
         out: ArrayLike | None = None,
         out_residual: ArrayLike | None = None,
     ) -> tuple[Array, Array]: ...
@@ -178,12 +192,14 @@ class BatchNorm:
         x: ArrayLike,
         residual: ArrayLike | None = None,
         *,
+        mask: ArrayLike | None = None,
+        masked: Masked = "zero",
         out: ArrayLike | None = None,
         out_residual: ArrayLike | None = None,
     ) -> Array | tuple[Array, Array]:
         """The backward pass of the latest call, with its mode, gamma, beta, epsilon, channel axes and activation: returns
         dx, or, with the residual that the call was given, dx and d_residual; and sets `dgamma` and `dbeta`, float64
-        arrays of one element per channel.
+        arrays of one element per channel. The mask is that of the call, too.
 
         x holds what that call was given: the same array or a copy, but not one that was normalized in place. After a call
         in training mode, x is read once more to make sure: ValueError where its shape is another, or the mean or variance
@@ -191,11 +207,11 @@ class BatchNorm:
         is checked.
         """
         x = as_array("x", x)
-        target = normalized_like(x) if out is None else as_array("out", out)
+        target = output_like(x, out, masked)
         dy = as_array("dy", dy)
         residual = optional_array("residual", residual)
-        d_residual = gradient_of(residual, dy, out_residual)
+        d_residual = gradient_of(residual, dy, out_residual, masked)
         self.dgamma, self.dbeta = self._layer.backward(
-            dy, x, target, residual, d_residual, thread_count(self.threads)
+            dy, x, target, residual, named_mask(mask, masked), d_residual, thread_count(self.threads)
         )
         return target if d_residual is None else (target, d_residual)

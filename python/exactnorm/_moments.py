@@ -14,6 +14,7 @@ from exactnorm._arrays import (
     axes_fit,
     axes_list,
     integer,
+    named_mask,
     number,
     of_class,
     parameter_shape,
@@ -45,20 +46,35 @@ class Moments:
         self._sums = _core.Sums(integer("channels", channels))
 
     @classmethod
-    def of(cls, x: ArrayLike, *, channel_axes: Axes = 1, threads: int | None = None) -> Moments:
+    def of(
+        cls,
+        x: ArrayLike,
+        *,
+        channel_axes: Axes = 1,
+        mask: ArrayLike | None = None,
+        threads: int | None = None,
+    ) -> Moments:
         """Those of one array."""
         x = as_array("x", x)
         axes = axes_list(channel_axes)
         # Where axes do not fit, add() says so.
         channels = math.prod(parameter_shape(x, axes)) if axes_fit(x, axes) else 0
-        return cls(channels).add(x, channel_axes=channel_axes, threads=threads)
+        return cls(channels).add(x, channel_axes=channel_axes, mask=mask, threads=threads)
 
-    def add(self, x: ArrayLike, *, channel_axes: Axes = 1, threads: int | None = None) -> Moments:
-        """Adds the elements of x, memory-mapped arrays included; returns itself.
+    def add(
+        self,
+        x: ArrayLike,
+        *,
+        channel_axes: Axes = 1,
+        mask: ArrayLike | None = None,
+        threads: int | None = None,
+    ) -> Moments:
+        """Adds the elements of x, memory-mapped arrays included; returns itself. `mask` is that of `batch_norm`: what it
+        selects is added.
 
         Raises ValueError, and changes nothing, when x has another number of channels.
         """
-        self._sums.add(as_array("x", x), axes_list(channel_axes), thread_count(threads))
+        self._sums.add(as_array("x", x), named_mask(mask, "zero"), axes_list(channel_axes), thread_count(threads))
         return self
 
     def merge(self, other: Moments) -> Moments:

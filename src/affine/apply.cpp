@@ -129,8 +129,8 @@ class RegionApplier {
  private:
   template <std::size_t kOperands, typename Visit>
   void apply_blocks(const Visit& visit) const {
-    BlockReader<T, kOperands, true> blocks(traversal_, operands_.all(),
-                                           {operands_.out(), operands_.store() == Store::streamed});
+    BlockReader<T, kOperands, true> blocks(
+        traversal_, operands_.all(), {operands_.out(), operands_.store() == Store::streamed}, operands_.selection());
     traversal_.visit([&](const Region& region) { blocks.read(region, visit); });
   }
 
@@ -203,7 +203,8 @@ void apply_box(const LoopNest& nest, const Box& box, const ApplyOperands& operan
   const std::span<const Operand> all = operands.all();
   const DType type = operands.type();
   const Index line = is_half_type(type) ? line_size<bfloat16> : line_size<float>;
-  const Traversal traversal(nest, box, all.size(), Stage::apply, line);
+  const std::size_t size = all.size() + (operands.selection() != nullptr ? 1 : 0);
+  const Traversal traversal(nest, box, size, Stage::apply, line);
   const SlotMap& slots = traversal.slots();
   const SlotCoefficients of_slots(nest, box, slots, coefficients, operands.formula());
   visit_floating(type, [&](auto element) {

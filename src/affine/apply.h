@@ -16,6 +16,7 @@
 #include "tensor/scratch.h"
 #include "traverse/loop_nest.h"
 #include "traverse/partition.h"
+#include "traverse/selection.h"
 #include "traverse/traversal.h"
 
 namespace exactnorm {
@@ -100,6 +101,10 @@ class ApplyOperands {
   ApplyOperands(const Operand& dy, const Operand& x, const Operand& residual, const ActivationStep& step,
                 std::optional<Formula> formula, const OutputOperand& out, Store store);
 
+  /// What is written alone; it outlives this. Its bytes are the nest's operand after all others.
+  void set_selection(const Selection* selection) noexcept { selection_ = selection; }
+  [[nodiscard]] const Selection* selection() const noexcept { return selection_; }
+
   /// In the order of the constructors.
   [[nodiscard]] std::span<const Operand> all() const noexcept { return {list_.data(), size_}; }
   /// Of the elements that kernels take.
@@ -126,11 +131,12 @@ class ApplyOperands {
   Takes takes_ = Takes::elements;
   ActivationFunction function_;
   const ActivationStep* step_ = nullptr;
+  const Selection* selection_ = nullptr;
   bool is_wide_ = false;
 };
 
-/// Writes one box of the output, from its end backwards. The nest is that of `operands.all()`; `coefficients` are of
-/// all channels, by their numbers.
+/// Writes one box of the output, from its end backwards. The nest is that of `operands.all()` and the selection;
+/// `coefficients` are of all channels, by their numbers.
 void apply_box(const LoopNest& nest, const Box& box, const ApplyOperands& operands, const Coefficients& coefficients);
 
 }  // namespace exactnorm

@@ -17,6 +17,7 @@ namespace exactnorm {
 namespace {
 
 const void* data_of(const std::optional<TensorView>& view) { return view ? view->data : nullptr; }
+const void* data_of(const std::optional<Mask>& mask) { return mask ? mask->selected.data : nullptr; }
 void* data_of(const std::optional<MutableTensorView>& view) { return view ? view->data : nullptr; }
 
 OptionalArgument optional_parameter(const char* name, const std::optional<TensorView>& parameter, const IndexList& axes,
@@ -32,6 +33,11 @@ OptionalArgument optional_residual(const std::optional<TensorView>& residual, co
   return argument;
 }
 
+std::optional<MaskArgument> optional_mask(const std::optional<Mask>& mask, const IndexList& axes, const TensorView& x) {
+  if (!mask) return std::nullopt;
+  return MaskArgument(*mask, axes, x);
+}
+
 // Activations are computed in float32 where it holds x and `other`: all that takes part then has to fit it.
 void check_fits_arithmetic(const char* name, DType dtype, const TensorView& x, const char* other_name,
                            const TensorView& other) {
@@ -40,9 +46,14 @@ void check_fits_arithmetic(const char* name, DType dtype, const TensorView& x, c
                         other_name + " are of such ones");
 }
 
-void check_presence(const char* name, const OptionalArgument& argument, const void* address) {
-  if (argument || address == nullptr) return;
+void check_presence(const char* name, bool is_expected, const void* address) {
+  if (is_expected || address == nullptr) return;
   throw Error(name, "was given; expected a null pointer, as it is not among the plan's tensors");
+}
+
+void check_mask(const std::optional<MaskArgument>& mask, const void* address) {
+  check_presence("mask", mask.has_value(), address);
+  if (mask) mask->argument().check_address(address);
 }
 
 }  // namespace
@@ -67,13 +78,16 @@ ForwardArguments::ForwardArguments(const TensorView& x, const MutableTensorView&
   beta_ = optional_parameter("beta", affine.beta, channel_axes_, x);
   residual_ = optional_residual(affine.residual, x);
   if (residual_) check_fits_arithmetic("residual", affine.residual->dtype, x, "y", y);
+  mask_ = optional_mask(affine.mask, channel_axes_, x);
 }
 
 void ForwardArguments::check_tensors(const ForwardPointers& at) const {
   x_.check_address(at.x);
   y_.check_address(at.y);
   check_separate(y_, at.y, x_, at.x, true);
-  check_presence("residual", residual_, at.residual);
+  check_mask(mask_, at.mask);
+  if (mask_) check_separate(y_, at.y, mask_->argument(), at.mask, false);
+  check_presence("residual", residual_.has_value(), at.residual);
   if (!residual_) return;
   residual_->check_address(at.residual);
   check_separate(y_, at.y, *residual_, at.residual, true);
@@ -84,7 +98,7 @@ void ForwardArguments::check(const ForwardPointers& at) const {
   // gamma and beta are read before anything is written, so that they may lie anywhere; but nobody means to
   // overwrite them.
   const auto check_parameter = [&](const char* name, const OptionalArgument& parameter, const void* address) {
-    check_presence(name, parameter, address);
+    check_presence(name, parameter.has_value(), address);
     if (!parameter) return;
     parameter->check_address(address);
     check_separate(y_, at.y, *parameter, address, false);
@@ -94,7 +108,7 @@ void ForwardArguments::check(const ForwardPointers& at) const {
 }
 
 ForwardPointers pointers_of(const TensorView& x, const MutableTensorView& y, const Affine& affine) {
-  return {x.data, y.data, data_of(affine.gamma), data_of(affine.beta), data_of(affine.residual)};
+  return {x.data, y.data, data_of(affine.gamma), data_of(affine.beta), data_of(affine.residual), data_of(affine.mask)};
 }
 
 IndexList check_forward(const TensorView& x, const MutableTensorView& y, const Affine& affine, const Options& options) {
@@ -114,6 +128,7 @@ BackwardArguments::BackwardArguments(const TensorView& dy, const TensorView& x, 
   beta_ = optional_parameter("beta", affine.beta, channel_axes_, x);
   residual_ = optional_residual(affine.residual, x);
   if (residual_) check_fits_arithmetic("residual", affine.residual->dtype, x, "dy", dy);
+  mask_ = optional_mask(affine.mask, channel_axes_, x);
   if (gradients.d_residual) {
     if (!residual_) throw Error("d_residual", "was given; expected none, as there is no residual");
     d_residual_ = Argument::output("d_residual", *gradients.d_residual);
@@ -143,20 +158,22 @@ void BackwardArguments::check(const BackwardPointers& at) const {
   const std::array<Given, 3> inputs = {
       {{"gamma", gamma_, at.gamma}, {"beta", beta_, at.beta}, {"residual", residual_, at.residual}}};
   for (const auto& [name, argument, address] : inputs) {
-    check_presence(name, argument, address);
+    check_presence(name, argument.has_value(), address);
     if (argument) argument->check_address(address);
   }
+  check_mask(mask_, at.mask);
   const std::array<std::pair<const OptionalArgument*, const void*>, 4> outputs = {
       {{&dx_, at.dx}, {&dgamma_, at.dgamma}, {&dbeta_, at.dbeta}, {&d_residual_, at.d_residual}}};
   constexpr std::array names = {"dx", "dgamma", "dbeta", "d_residual"};
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     const auto& [output, address] = outputs[i];
-    check_presence(names[i], *output, address);
+    check_presence(names[i], output->has_value(), address);
     if (!*output) continue;
     (*output)->check_address(address);
     const bool is_tensor = output == &dx_ || output == &d_residual_;
     check_separate(**output, address, x_, at.x, output == &dx_);  // after d_residual x is read once more
     check_separate(**output, address, dy_, at.dy, is_tensor);
+    if (mask_) check_separate(**output, address, mask_->argument(), at.mask, false);
     for (const auto& [name, argument, input_address] : inputs) {
       if (argument) check_separate(**output, address, *argument, input_address, is_tensor && &argument == &residual_);
     }
@@ -177,7 +194,8 @@ BackwardPointers pointers_of(const TensorView& dy, const TensorView& x, const Af
           data_of(gradients.dbeta),
           data_of(affine.beta),
           data_of(affine.residual),
-          data_of(gradients.d_residual)};
+          data_of(gradients.d_residual),
+          data_of(affine.mask)};
 }
 
 void check_statistics(const Statistics& statistics, Index channels) {
@@ -207,7 +225,7 @@ void check_batch_statistics(const Statistics& statistics, const BackwardArgument
                 "are of another number of elements in each channel; expected those of all elements of x, or "
                 "`backward_frozen`");
   }
-  if (arguments.elements() > 0 && statistics.count == 0) {
+  if (arguments.elements() > 0 && statistics.count == 0 && !arguments.mask()) {
     throw Error("statistics",
                 "were given, not computed from a batch; expected those that `training` returned, or "
                 "`backward_frozen`");

@@ -2,6 +2,7 @@
 
 #include <optional>
 
+#include "batch_norm/mask_argument.h"
 #include "exactnorm/batch_norm.h"
 #include "exactnorm/layer.h"
 #include "exactnorm/options.h"
@@ -37,6 +38,7 @@ class ForwardArguments {
   [[nodiscard]] const OptionalArgument& gamma() const noexcept { return gamma_; }
   [[nodiscard]] const OptionalArgument& beta() const noexcept { return beta_; }
   [[nodiscard]] const OptionalArgument& residual() const noexcept { return residual_; }
+  [[nodiscard]] const std::optional<MaskArgument>& mask() const noexcept { return mask_; }
   /// Resolved.
   [[nodiscard]] const IndexList& channel_axes() const noexcept { return channel_axes_; }
   [[nodiscard]] Index channels() const noexcept { return channels_; }
@@ -53,6 +55,7 @@ class ForwardArguments {
   OptionalArgument gamma_;
   OptionalArgument beta_;
   OptionalArgument residual_;
+  std::optional<MaskArgument> mask_;
 };
 
 [[nodiscard]] ForwardPointers pointers_of(const TensorView& x, const MutableTensorView& y, const Affine& affine);
@@ -80,6 +83,7 @@ class BackwardArguments {
   [[nodiscard]] const OptionalArgument& dx() const noexcept { return dx_; }
   [[nodiscard]] const OptionalArgument& dgamma() const noexcept { return dgamma_; }
   [[nodiscard]] const OptionalArgument& dbeta() const noexcept { return dbeta_; }
+  [[nodiscard]] const std::optional<MaskArgument>& mask() const noexcept { return mask_; }
   [[nodiscard]] const IndexList& channel_axes() const noexcept { return channel_axes_; }
   [[nodiscard]] Index channels() const noexcept { return channels_; }
   [[nodiscard]] Index elements() const noexcept { return elements_; }
@@ -98,6 +102,7 @@ class BackwardArguments {
   OptionalArgument dgamma_;
   OptionalArgument dbeta_;
   OptionalArgument d_residual_;
+  std::optional<MaskArgument> mask_;
 };
 
 [[nodiscard]] BackwardPointers pointers_of(const TensorView& dy, const TensorView& x, const Affine& affine,

@@ -17,7 +17,7 @@ Statistics training(const TensorView& x, const MutableTensorView& y, const Affin
   const ForwardPointers at = pointers_of(x, y, affine);
   pass.arguments().check(at);
   Statistics statistics = make_statistics(pass.arguments().channels(), pass.arguments().count(), options);
-  pass.run(at, mutable_view(statistics));
+  statistics.count = pass.run(at, mutable_view(statistics));
   return statistics;
 }
 
@@ -59,12 +59,13 @@ void backward(const TensorView& dy, const TensorView& x, const Statistics& stati
   const BackwardPointers at = pointers_of(dy, x, affine, gradients);
   pass.arguments().check(at);
   check_batch_statistics(statistics, pass.arguments());
-  const Index count = pass.arguments().count();
-  if (count > 0 && statistics.count != count) {
+  const Selection selection = pass.select(at);
+  if (pass.arguments().elements() > 0 && statistics.count != selection.count) {
     throw Error("statistics", "are of " + std::to_string(statistics.count) + " elements per channel; expected " +
-                                  std::to_string(count) + ", as in x");
+                                  std::to_string(selection.count) + ", as in x" +
+                                  (affine.mask ? " where the mask selects them" : ""));
   }
-  pass.run(at, view(statistics));
+  pass.run(at, view(statistics), selection);
 }
 
 void backward_frozen(const TensorView& dy, const TensorView& x, const Statistics& statistics, const Affine& affine,
@@ -75,7 +76,7 @@ void backward_frozen(const TensorView& dy, const TensorView& x, const Statistics
   const BackwardPointers at = pointers_of(dy, x, affine, gradients);
   pass.arguments().check(at);
   check_statistics(statistics, pass.arguments().channels());
-  pass.run(at, view(statistics));
+  pass.run(at, view(statistics), pass.select(at));
 }
 
 void backward_from_sums(const TensorView& dy, const TensorView& x, const Statistics& statistics,
@@ -88,11 +89,15 @@ void backward_from_sums(const TensorView& dy, const TensorView& x, const Statist
   pass.arguments().check(at);
   check_batch_statistics(statistics, pass.arguments());
   check_gradient_sums(sums, pass.arguments().channels());
-  if (sums.count() != statistics.count) {
+  Selection selection = pass.select(at);
+  selection.count = statistics.count;
+  // With a mask that leaves out x alone, dy has more elements.
+  const bool has_more = affine.mask && affine.mask->masked == MaskedOutput::normalized;
+  if (has_more ? sums.count() < statistics.count : sums.count() != statistics.count) {
     throw Error("sums", "are over " + std::to_string(sums.count()) + " elements per channel; expected " +
                             std::to_string(statistics.count) + ", as in statistics");
   }
-  pass.run(at, view(statistics), &sums);
+  pass.run(at, view(statistics), selection, &sums);
 }
 
 void accumulate_gradients(PartialSums& sums, const TensorView& dy, const TensorView& x, const Statistics& statistics,
@@ -103,15 +108,14 @@ void accumulate_gradients(PartialSums& sums, const TensorView& dy, const TensorV
   const BackwardPointers at = pointers_of(dy, x, affine, {});
   pass.arguments().check(at);
   check_batch_statistics(statistics, pass.arguments());
-  if (options.activation == Activation::none) {
+  if (options.activation == Activation::none && !affine.mask) {
     accumulate(sums, dy, x, options);
     return;
   }
   check_gradient_sums(sums, pass.arguments().channels());
   const PartialSums::Range range = std::max({sums.range(), range_for(dy.dtype), range_for(x.dtype)});
   PartialSums added(sums.channels(), PartialSums::Kind::gradients, range);
-  if (pass.arguments().elements() > 0) pass.accumulate(at, view(statistics), added);
-  added.add_count(pass.arguments().count());
+  if (pass.arguments().elements() > 0) added.add_count(pass.accumulate(at, view(statistics), added));
   sums.merge(added);
 }
 

@@ -9,6 +9,7 @@
 
 #include "batch_norm/accumulate.h"
 #include "batch_norm/arguments.h"
+#include "batch_norm/mask_argument.h"
 #include "exactnorm/batch_norm.h"
 #include "exactnorm/sums.h"
 #include "sums/superaccumulator.h"
@@ -56,16 +57,22 @@ IndexList check_place_channels(const Place& place, const TensorView& x, const In
   return axes;
 }
 
-void accumulate(PartialSums& sums, const TensorView& x, const Place& place, const Options& options) {
+namespace {
+
+// Returns the elements per channel that were added.
+Index accumulate_block(PartialSums& sums, const TensorView& x, const Place& place, const Mask* mask,
+                       const Options& options) {
   const DefaultFloatingPoint default_floating_point;
   check_options(options);
   check_view("x", x);
   check_kind(sums, PartialSums::Kind::moments);
   const IndexList axes = check_place_channels(place, x, options.channel_axes, sums.channels(), "sums");
-  accumulate_part(sums, std::array{x}, axes, number_channels_in(place, axes), options.threads);
+  std::optional<SelectedView> selected;
+  if (mask != nullptr) selected = selected_view(*mask, axes, x);
+  accumulate_part(sums, std::array{x}, selected ? &*selected : nullptr, axes, number_channels_in(place, axes),
+                  options.threads);
+  return selected ? selected->selection.count : 0;
 }
-
-namespace {
 
 // The values of a block's channels among those of all channels.
 std::vector<double> values_in(const Place& place, const TensorView& x, const IndexList& axes, TensorView all) {
@@ -78,11 +85,19 @@ std::vector<double> values_in(const Place& place, const TensorView& x, const Ind
 
 }  // namespace
 
+void accumulate(PartialSums& sums, const TensorView& x, const Place& place, const Options& options) {
+  static_cast<void>(accumulate_block(sums, x, place, nullptr, options));
+}
+
+Index accumulate(PartialSums& sums, const TensorView& x, const Place& place, const Mask& mask, const Options& options) {
+  return accumulate_block(sums, x, place, &mask, options);
+}
+
 void inference(const TensorView& x, const Place& place, const Statistics& statistics, const MutableTensorView& y,
                const Affine& affine, const Options& options) {
   const DefaultFloatingPoint default_floating_point;
   // Parameters are those of the whole tensor.
-  const IndexList axes = check_forward(x, y, {.residual = affine.residual}, options);
+  const IndexList axes = check_forward(x, y, {.residual = affine.residual, .mask = affine.mask}, options);
   for (const auto& [name, given] : {std::pair{"gamma", affine.gamma}, std::pair{"beta", affine.beta}}) {
     if (!given) continue;
     check_view(name, *given);
@@ -116,7 +131,8 @@ void inference(const TensorView& x, const Place& place, const Statistics& statis
   };
   const std::vector<double> gamma = parameter("gamma", affine.gamma, 1);
   const std::vector<double> beta = parameter("beta", affine.beta, 0);
-  inference(x, own, y, {view(gamma, {own.channels()}), view(beta, {own.channels()}), affine.residual}, options);
+  inference(x, own, y, {view(gamma, {own.channels()}), view(beta, {own.channels()}), affine.residual, affine.mask},
+            options);
 }
 
 }  // namespace exactnorm

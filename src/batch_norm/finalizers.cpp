@@ -104,7 +104,7 @@ void GradientsFinalizer::finalize(QuickSums& sums, std::span<const double> centr
   const Index size = sums.channels();
   if (is_one_stretch(channels)) {
     const Index first = channels.front();
-    finalize_quick_gradients(sums.columns(), from_channel(statistics_, first), size, count_,
+    finalize_quick_gradients(sums.columns(), from_channel(statistics_, first), size, counts_.summed,
                              {gradients_.dgamma + first, gradients_.dbeta + first, columns.flags.data()});
     keep_undecided(columns, channels, wanted);
     set_coefficients(channels);  // those of channels that are not decided are set again
@@ -116,7 +116,7 @@ void GradientsFinalizer::finalize(QuickSums& sums, std::span<const double> centr
     columns[3][at] = statistics.variance;
     columns[4][at] = statistics.inverse_deviation;
   }
-  finalize_quick_gradients(sums.columns(), {centres.data(), columns[2], columns[3], columns[4]}, size, count_,
+  finalize_quick_gradients(sums.columns(), {centres.data(), columns[2], columns[3], columns[4]}, size, counts_.summed,
                            {columns[0], columns[1], columns.flags.data()});
   const std::span<const Index> taken = take_decided(columns, channels, wanted, [&](std::size_t at, Index channel) {
     gradients_.dgamma[channel] = columns[0][at];
@@ -129,7 +129,7 @@ void GradientsFinalizer::finalize(const PartialSums& sums, std::span<const Index
   for (std::size_t at = 0; at < channels.size(); ++at) {
     const Index channel = channels[at];
     const ChannelGradients gradients =
-        finalize_gradients(sums, static_cast<Index>(at), count_, channel_of(statistics_, channel));
+        finalize_gradients(sums, static_cast<Index>(at), counts_.summed, channel_of(statistics_, channel));
     gradients_.dgamma[channel] = gradients.dgamma;
     gradients_.dbeta[channel] = gradients.dbeta;
   }
@@ -140,7 +140,7 @@ void GradientsFinalizer::set_coefficients(std::span<const Index> channels) {
   for_each_stretch(channels, [&](Index first, Index count) {
     if (!frozen_) {
       set_backward_columns({from_channel(statistics_, first), gamma_ + first, gradients_.dgamma + first,
-                            gradients_.dbeta + first, count_},
+                            gradients_.dbeta + first, counts_.of_statistics},
                            count, options_, table_.backward(first));
       table_.finish_backward(first, count);
       return;

@@ -53,11 +53,15 @@ struct GradientTargets {
 /// variance do not depend on x, and dx = dy * gamma * inverse_deviation: dy takes the place of x, which is not read.
 class GradientsFinalizer : public Finalizer {
  public:
-  /// `count` elements of each channel are summed.
-  GradientsFinalizer(const StatisticsView& statistics, Index count, const double* gamma,
+  /// Elements of each channel: those that are summed, and those behind the statistics.
+  struct Counts {
+    Index summed = 0;
+    Index of_statistics = 0;
+  };
+  GradientsFinalizer(const StatisticsView& statistics, Counts counts, const double* gamma,
                      const GradientTargets& gradients, bool frozen, const Options& options, CoefficientTable& table)
       : statistics_(statistics),
-        count_(count),
+        counts_(counts),
         gamma_(gamma),
         gradients_(gradients),
         frozen_(frozen),
@@ -74,7 +78,7 @@ class GradientsFinalizer : public Finalizer {
 
  private:
   StatisticsView statistics_;
-  Index count_;
+  Counts counts_;
   const double* gamma_;
   GradientTargets gradients_;
   bool frozen_;

@@ -7,6 +7,8 @@
 #include <utility>
 
 #include "batch_norm/arguments.h"
+#include "batch_norm/mask_argument.h"
+#include "batch_norm/reduction.h"
 #include "tensor/checks.h"
 
 namespace exactnorm {
@@ -33,8 +35,13 @@ BatchNorm::BatchNorm(Index channels, const Options& layer_options) : running(cha
   beta_gradient.assign(running.mean.size(), 0.0);
 }
 
-Affine BatchNorm::affine(const std::optional<TensorView>& residual) const {
-  return {view_of(gamma), view_of(beta), residual};
+Affine BatchNorm::affine(const std::optional<TensorView>& residual, const std::optional<Mask>& mask) const {
+  return {view_of(gamma), view_of(beta), residual, mask};
+}
+
+std::vector<Index> BatchNorm::update(RunningStatistics& to, const Statistics& batch, const TensorView& x) {
+  std::vector<Index> refused = to.update(batch);
+  return batch.count == 0 && element_count(x.shape) > 0 ? all_channels(batch.channels()) : refused;
 }
 
 void BatchNorm::remember(const TensorView& x, Statistics statistics, std::optional<Statistics> of_part,
@@ -50,11 +57,18 @@ void BatchNorm::check_channels(const TensorView& x) const {
   throw Error("x", "has " + std::to_string(channels) + " channels; expected " + std::to_string(running.channels()));
 }
 
-void BatchNorm::evaluate(const TensorView& x, const MutableTensorView& y, const std::optional<TensorView>& residual) {
+void BatchNorm::evaluate(const TensorView& x, const MutableTensorView& y, const std::optional<TensorView>& residual,
+                         const std::optional<Mask>& mask) {
   check_channels(x);
   Statistics statistics = running.statistics(options);
-  inference(x, statistics, y, affine(residual), options);
+  inference(x, statistics, y, affine(residual, mask), options);
   remember(x, std::move(statistics), std::nullopt, false);
+}
+
+// x has channels.
+Index BatchNorm::elements_per_channel(const TensorView& x, const std::optional<Mask>& mask) const {
+  if (!mask) return element_count(x.shape) / running.channels();
+  return selected_view(*mask, resolve_channel_axes(options.channel_axes, x), x).selection.count;
 }
 
 void BatchNorm::check_training(const TensorView& x) const {
@@ -63,19 +77,19 @@ void BatchNorm::check_training(const TensorView& x) const {
 }
 
 std::vector<Index> BatchNorm::forward(const TensorView& x, const MutableTensorView& y,
-                                      const std::optional<TensorView>& residual) {
+                                      const std::optional<TensorView>& residual, const std::optional<Mask>& mask) {
   if (!training_) {
-    evaluate(x, y, residual);
+    evaluate(x, y, residual, mask);
     return {};
   }
   // All that the update of `running` could refuse is refused before y is written.
   check_training(x);
-  if (running.variance_kind == VarianceKind::unbiased && running.channels() > 0 &&
-      element_count(x.shape) == running.channels()) {
-    throw Error("x", "has one value per channel; expected more in training mode, as one has no unbiased variance");
+  if (running.variance_kind == VarianceKind::unbiased && running.channels() > 0 && elements_per_channel(x, mask) == 1) {
+    throw Error("x", std::string("has one value per channel") + (mask ? " that the mask selects" : "") +
+                         "; expected more in training mode, as one has no unbiased variance");
   }
-  Statistics statistics = training(x, y, affine(residual), options);
-  std::vector<Index> refused = running.update(statistics);
+  Statistics statistics = training(x, y, affine(residual, mask), options);
+  std::vector<Index> refused = update(running, statistics, x);
   remember(x, std::move(statistics), std::nullopt, true);
   return refused;
 }
@@ -93,7 +107,7 @@ Options BatchNorm::options_of(const Pass& pass) const {
   return used;
 }
 
-void BatchNorm::check_same_x(const Pass& pass, const TensorView& x) const {
+void BatchNorm::check_same_x(const Pass& pass, const TensorView& x, const std::optional<Mask>& mask) const {
   check_view("x", x);
   if (x.shape != pass.shape) {
     throw Error("x", "has shape " + to_string(x.shape) + "; expected " + to_string(pass.shape) +
@@ -102,7 +116,7 @@ void BatchNorm::check_same_x(const Pass& pass, const TensorView& x) const {
   if (!pass.was_training) return;
   const Statistics& expected_statistics = pass.of_part ? *pass.of_part : pass.statistics;
   PartialSums sums(expected_statistics.channels());
-  accumulate(sums, x, options_of(pass));
+  mask ? accumulate(sums, x, *mask, options_of(pass)) : accumulate(sums, x, options_of(pass));
   const Statistics found = normalizing_statistics(sums);
   for (std::size_t channel = 0; channel < found.mean.size(); ++channel) {
     const auto compare = [&](const char* what, const std::vector<double>& given, const std::vector<double>& expected) {
@@ -118,14 +132,14 @@ void BatchNorm::check_same_x(const Pass& pass, const TensorView& x) const {
 }
 
 void BatchNorm::backward(const TensorView& dy, const TensorView& x, const std::optional<MutableTensorView>& dx,
-                         const std::optional<TensorView>& residual,
-                         const std::optional<MutableTensorView>& d_residual) {
+                         const std::optional<TensorView>& residual, const std::optional<MutableTensorView>& d_residual,
+                         const std::optional<Mask>& mask) {
   const Pass& pass = latest_pass();
-  check_same_x(pass, x);
+  check_same_x(pass, x, mask);
   std::vector<double> dgamma(pass.gamma.size());
   std::vector<double> dbeta(pass.gamma.size());
   (pass.was_training ? exactnorm::backward : backward_frozen)(
-      dy, x, pass.statistics, {view_of(pass.gamma), view_of(pass.beta), residual},
+      dy, x, pass.statistics, {view_of(pass.gamma), view_of(pass.beta), residual, mask},
       {dx, view_of(dgamma), view_of(dbeta), d_residual}, options_of(pass));
   gamma_gradient = std::move(dgamma);
   beta_gradient = std::move(dbeta);

@@ -72,6 +72,12 @@ void apply_all(const Schedule& schedule, const ApplyOperands& operands, const Co
                [&](Index group, int) { apply_box(schedule.nest, partition.box(group, 0), operands, coefficients); });
 }
 
+void apply_alone(const OperationSchedule& schedule, const ApplyOperands& operands, const Coefficients& coefficients) {
+  apply_all(
+      schedule.apply_after ? *schedule.apply_after : Schedule{*schedule.apply_nest, schedule.accumulate.partition},
+      operands, coefficients);
+}
+
 void accumulate_finalize_apply(const OperationSchedule& schedule, const SumOperands& operands,
                                const ApplyOperands* apply, Finalizer& finalizer, const Coefficients& coefficients) {
   const auto& [nest, partition] = schedule.accumulate;

@@ -56,6 +56,9 @@ void set_forward(CoefficientTable& table, Index first, Index count, const Statis
 /// Applies the coefficients of all channels, by their numbers: apply alone.
 void apply_all(const Schedule& schedule, const ApplyOperands& operands, const Coefficients& coefficients);
 
+/// The same by the way of all stages, where nothing is summed.
+void apply_alone(const OperationSchedule& schedule, const ApplyOperands& operands, const Coefficients& coefficients);
+
 /// All stages: accumulates and finalizes each group of channels and, where `apply` is given, applies the coefficients
 /// that `finalizer` has set.
 void accumulate_finalize_apply(const OperationSchedule& schedule, const SumOperands& operands,

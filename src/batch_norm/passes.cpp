@@ -38,20 +38,34 @@ Operand operand_of(const OptionalArgument& argument, const void* address) {
 
 ActivationFunction function_of(const Options& options) { return {options.activation, options.slope}; }
 
-// x, the residual where there is one, and y.
+// Whether a forward pass writes only what the mask selects.
+bool selects_output(const ForwardArguments& arguments) {
+  return arguments.mask() && arguments.mask()->masked() != MaskedOutput::normalized;
+}
+
+// x, the residual where there is one, y and, where the output has only what it selects, the mask.
 std::vector<TensorView> forward_views(const ForwardArguments& arguments) {
   std::vector<TensorView> views = {arguments.x().layout()};
   if (arguments.residual()) views.push_back(arguments.residual()->layout());
   views.push_back(arguments.y().layout());
+  if (selects_output(arguments)) views.push_back(arguments.mask()->layout());
   return views;
 }
+// `selection` is that of the mask, and outlives the result.
 ApplyOperands forward_operands(const ForwardArguments& arguments, const ForwardPointers& at,
-                               ActivationFunction function) {
+                               ActivationFunction function, const Selection& selection) {
   const std::array<Operand, 2> inputs = {Operand(at.x, arguments.x().layout().dtype),
                                          operand_of(arguments.residual(), at.residual)};
   const OutputOperand y = {at.y, arguments.y().layout().dtype};
   const Store store = store_of(std::span(inputs).first(arguments.residual() ? 2 : 1), y, arguments.elements());
-  return {inputs[0], function, inputs[1], y, store};
+  ApplyOperands operands(inputs[0], function, inputs[1], y, store);
+  if (selects_output(arguments)) operands.set_selection(&selection);
+  return operands;
+}
+
+// Of all elements without a mask.
+Selection select(const std::optional<MaskArgument>& mask, const void* address, Index count) {
+  return mask ? mask->select(address) : Selection{.count = count};
 }
 
 }  // namespace
@@ -61,24 +75,29 @@ TrainingPass::TrainingPass(const TensorView& x, const MutableTensorView& y, cons
     : arguments_(x, y, affine, options), options_(options) {
   if (arguments_.elements() == 0) return;
   const std::vector<TensorView> apply = forward_views(arguments_);
-  schedule_.emplace(std::span(apply).first(1), apply, arguments_.channel_axes(), options.threads);
+  std::vector<TensorView> summed = {apply.front()};
+  if (arguments_.mask()) summed.push_back(arguments_.mask()->layout());
+  schedule_.emplace(summed, apply, arguments_.channel_axes(), options.threads);
 }
 
-void TrainingPass::run(const ForwardPointers& at, const MutableStatisticsView& statistics) const {
+Index TrainingPass::run(const ForwardPointers& at, const MutableStatisticsView& statistics) const {
   const Index channels = arguments_.channels();
   if (!schedule_) {  // an empty batch
     for (double* column :
          {statistics.mean, statistics.mean_residual, statistics.variance, statistics.inverse_deviation}) {
       std::fill_n(column, channels, std::numeric_limits<double>::quiet_NaN());
     }
-    return;
+    return 0;
   }
+  const Selection selection = select(arguments_.mask(), at.mask, arguments_.count());
   AffineValues parameters(arguments_, at);
   CoefficientTable table(channels);
-  StatisticsFinalizer finalizer(statistics, arguments_.count(), parameters.view(), options_, table);
+  StatisticsFinalizer finalizer(statistics, selection.count, parameters.view(), options_, table);
   const Operand x(at.x, arguments_.x().layout().dtype);
-  const ApplyOperands apply = forward_operands(arguments_, at, function_of(options_));
-  accumulate_finalize_apply(*schedule_, {{&x, 1}}, &apply, finalizer, table.view());
+  const ApplyOperands apply = forward_operands(arguments_, at, function_of(options_), selection);
+  const SumOperands summed = {.inputs = {&x, 1}, .selection = arguments_.mask() ? &selection : nullptr};
+  accumulate_finalize_apply(*schedule_, summed, &apply, finalizer, table.view());
+  return selection.count;
 }
 
 InferencePass::InferencePass(const TensorView& x, const MutableTensorView& y, const Affine& affine,
@@ -98,7 +117,10 @@ CoefficientTable InferencePass::coefficients(const StatisticsView& statistics, c
 }
 
 void InferencePass::run(const ForwardPointers& at, const Coefficients& coefficients) const {
-  if (schedule_) apply_all(*schedule_, forward_operands(arguments_, at, function_), coefficients);
+  if (!schedule_) return;
+  Selection selection;
+  if (selects_output(arguments_)) selection = arguments_.mask()->select(at.mask);
+  apply_all(*schedule_, forward_operands(arguments_, at, function_, selection), coefficients);
 }
 
 BackwardPass::BackwardPass(const TensorView& dy, const TensorView& x, const Affine& affine, const Gradients& gradients,
@@ -109,27 +131,49 @@ BackwardPass::BackwardPass(const TensorView& dy, const TensorView& x, const Affi
   const ChannelMap channels = number_channels(axes, x.shape);
   const bool writes_gradient = arguments_.d_residual().has_value();
   std::vector<TensorView> operands = inputs();
-  std::vector<TensorView> apply;  // in the order of apply_operands
-  if (arguments_.dx()) {
-    const TensorView& gradient = writes_gradient ? arguments_.d_residual()->layout() : arguments_.dy().layout();
-    if (has_step() && !writes_gradient) {
-      apply = operands;
-    } else if (is_frozen_) {
-      apply = {gradient};
-    } else {
-      apply = {gradient, arguments_.x().layout()};
-    }
-    apply.push_back(arguments_.dx()->layout());
+  std::vector<TensorView> apply;
+  if (arguments_.dx()) apply = dx_views(is_frozen_);
+  if (has_masked_dx()) {
+    std::vector<TensorView> masked = dx_views(true);
+    masked.push_back(arguments_.mask()->layout());
+    masked_dx_ = apply_schedule(masked, axes, channels, options.threads);
   }
+  if (selects_outputs() && !apply.empty()) apply.push_back(arguments_.mask()->layout());
+  std::vector<TensorView> summed = operands;
   if (writes_gradient) operands.push_back(arguments_.d_residual()->layout());
+  if (selects_sums()) {
+    operands.push_back(arguments_.mask()->layout());
+    summed.push_back(arguments_.mask()->layout());
+  } else {
+    summed = operands;
+  }
   // Without gradients of parameters, dx of frozen statistics is gamma * inverse_deviation * dy.
   const bool needs_sums = !is_frozen_ || arguments_.dgamma() || arguments_.dbeta();
-  if (needs_sums && !sums_are_given) {
-    schedule_.emplace(operands, apply, axes, options.threads);
+  const bool sums = needs_sums && !sums_are_given;
+  // Sums of what a mask selects are read alone: the activation's gradient of it is not written meanwhile.
+  if (writes_gradient && (!sums || selects_sums())) {
+    gradient_alone_ = apply_schedule(operands, axes, channels, options.threads);
+  }
+  if (sums && gradient_alone_) {
+    schedule_.emplace(summed, std::vector<TensorView>(), axes, options.threads);
+  } else if (sums) {
+    schedule_.emplace(summed, apply, axes, options.threads);
     return;
   }
-  if (writes_gradient) gradient_alone_ = apply_schedule(operands, axes, channels, options.threads);
   if (arguments_.dx()) apply_alone_ = apply_schedule(apply, axes, channels, options.threads);
+}
+
+std::vector<TensorView> BackwardPass::dx_views(bool is_frozen) const {
+  const bool writes_gradient = arguments_.d_residual().has_value();
+  const TensorView& gradient = writes_gradient ? arguments_.d_residual()->layout() : arguments_.dy().layout();
+  std::vector<TensorView> views = {gradient};
+  if (has_step() && !writes_gradient) {
+    views = inputs();
+  } else if (!is_frozen) {
+    views.push_back(arguments_.x().layout());
+  }
+  views.push_back(arguments_.dx()->layout());
+  return views;
 }
 
 const OptionalArgument& BackwardPass::residual() const noexcept {
@@ -188,27 +232,35 @@ bool BackwardPass::may_have_windows() const noexcept {
          fits(arguments_.dx());
 }
 
-ApplyOperands BackwardPass::apply_operands(const BackwardPointers& at, const Inputs& inputs) const {
+ApplyOperands BackwardPass::apply_operands(const BackwardPointers& at, const Inputs& inputs, bool is_frozen) const {
   const Index elements = arguments_.elements();
   const OutputOperand dx = {at.dx, arguments_.dx()->layout().dtype};
-  if (inputs.step() != nullptr && !inputs.has_windows() && !arguments_.d_residual()) {
+  const bool has_windows = inputs.has_windows() && !is_frozen;
+  if (inputs.step() != nullptr && !has_windows && !arguments_.d_residual()) {
     return {inputs.dy(),
             inputs.x(),
             inputs.residual(),
             *inputs.step(),
-            is_frozen_ ? Formula::forward : Formula::gradient,
+            is_frozen ? Formula::forward : Formula::gradient,
             dx,
             store_of(inputs.all(), dx, elements)};
   }
   const Operand gradient = arguments_.d_residual() ? operand_of(arguments_.d_residual(), at.d_residual) : inputs.dy();
-  if (is_frozen_) return {gradient, inputs.x().dtype, dx, store_of({&gradient, 1}, dx, elements)};
+  if (is_frozen) return {gradient, inputs.x().dtype, dx, store_of({&gradient, 1}, dx, elements)};
   const Store store = store_of(std::array<Operand, 2>{gradient, inputs.x()}, dx, elements);
-  return {gradient, inputs.x(), inputs.has_windows() ? Formula::windowed_gradient : Formula::gradient, dx, store};
+  return {gradient, inputs.x(), has_windows ? Formula::windowed_gradient : Formula::gradient, dx, store};
 }
 
-void BackwardPass::run(const BackwardPointers& at, const StatisticsView& statistics, const PartialSums* sums) const {
+Selection BackwardPass::select(const BackwardPointers& at) const {
+  return exactnorm::select(arguments_.mask(), at.mask, arguments_.count());
+}
+
+void BackwardPass::run(const BackwardPointers& at, const StatisticsView& statistics, Selection selection,
+                       const PartialSums* sums) const {
   const Index channels = arguments_.channels();
-  const Index count = sums != nullptr ? sums->count() : arguments_.count();
+  const Index elements = arguments_.count();
+  if (has_masked_dx()) selection.masked = MaskedOutput::untouched;
+  const Index summed = sums != nullptr ? sums->count() : selects_sums() ? selection.count : elements;
   ScratchArray<double> gamma(channels);
   ScratchArray<double> dgamma(channels);
   ScratchArray<double> dbeta(channels);
@@ -216,38 +268,69 @@ void BackwardPass::run(const BackwardPointers& at, const StatisticsView& statist
   CoefficientTable table(channels);
   Inputs inputs(*this, at, statistics, gamma.data());
   if (may_have_windows()) inputs.set_windows(options_.activation, channels, table.windows());
-  GradientsFinalizer finalizer(statistics, count, gamma.data(), {dgamma.data(), dbeta.data()}, is_frozen_, options_,
+  const GradientTargets gradients = {dgamma.data(), dbeta.data()};
+  GradientsFinalizer finalizer(statistics, {summed, selection.count}, gamma.data(), gradients, is_frozen_, options_,
                                table);
   std::optional<ApplyOperands> apply;
-  if (arguments_.dx() && arguments_.elements() > 0) apply = apply_operands(at, inputs);
+  if (arguments_.dx() && elements > 0) {
+    apply = apply_operands(at, inputs, is_frozen_);
+    if (selects_outputs()) apply->set_selection(&selection);
+  }
   OutputOperand gradient;
   if (arguments_.d_residual()) gradient = {at.d_residual, arguments_.d_residual()->layout().dtype};
-  if (count == 0) {  // over an empty batch gradients are 0
-    std::fill_n(dgamma.data(), channels, 0.0);
-    std::fill_n(dbeta.data(), channels, 0.0);
-  } else if (!schedule_) {
-    const std::vector<Index> all = all_channels(channels);
-    sums != nullptr ? finalizer.finalize(*sums, all) : finalizer.set_coefficients(all);
-    if (gradient_alone_) {
-      const ApplyOperands to_gradient(inputs.dy(), inputs.x(), inputs.residual(), *inputs.step(), std::nullopt,
-                                      gradient, Store::cached);
-      apply_all(*gradient_alone_, to_gradient, table.view());
-    }
-    if (apply) apply_all(*apply_alone_, *apply, table.view());
+  const std::vector<Index> all = all_channels(channels);
+  const Coefficients coefficients = table.view();
+  if (schedule_ && summed > 0) {
+    const SumOperands operands = {.inputs = inputs.all(),
+                                  .step = inputs.step(),
+                                  .gradient = gradient_alone_ ? OutputOperand{} : gradient,
+                                  .windows = inputs.has_windows() ? &coefficients : nullptr,
+                                  .selection = selects_sums() ? &selection : nullptr};
+    accumulate_finalize_apply(*schedule_, operands, apply && !apply_alone_ ? &*apply : nullptr, finalizer,
+                              coefficients);
   } else {
-    accumulate_finalize_apply(*schedule_, {inputs.all(), inputs.step(), gradient}, apply ? &*apply : nullptr, finalizer,
-                              table.view());
+    if (summed == 0) {  // over an empty batch gradients are 0
+      std::fill_n(dgamma.data(), channels, 0.0);
+      std::fill_n(dbeta.data(), channels, 0.0);
+    }
+    sums != nullptr&& summed > 0 ? finalizer.finalize(*sums, all) : finalizer.set_coefficients(all);
+    if (apply && !apply_alone_) apply_alone(*schedule_, *apply, coefficients);
   }
+  if (gradient_alone_) {
+    ApplyOperands to_gradient(inputs.dy(), inputs.x(), inputs.residual(), *inputs.step(), std::nullopt, gradient,
+                              Store::cached);
+    if (selects_sums()) to_gradient.set_selection(&selection);
+    apply_all(*gradient_alone_, to_gradient, coefficients);
+  }
+  if (apply_alone_) apply_all(*apply_alone_, *apply, coefficients);
+  if (masked_dx_) write_masked_dx(at, statistics, inputs, gamma.data(), selection);
   if (arguments_.dgamma()) write_values(arguments_.dgamma()->at(at.dgamma), dgamma.data());
   if (arguments_.dbeta()) write_values(arguments_.dbeta()->at(at.dbeta), dbeta.data());
 }
 
-void BackwardPass::accumulate(const BackwardPointers& at, const StatisticsView& statistics, PartialSums& sums) const {
+// Statistics do not depend on these elements: their dx is that of frozen ones.
+void BackwardPass::write_masked_dx(const BackwardPointers& at, const StatisticsView& statistics, const Inputs& inputs,
+                                   const double* gamma, Selection selection) const {
+  CoefficientTable table(arguments_.channels());
+  GradientsFinalizer(statistics, {}, gamma, {}, true, options_, table)
+      .set_coefficients(all_channels(arguments_.channels()));
+  selection.masked = MaskedOutput::untouched;
+  selection.is_inverted = true;
+  ApplyOperands apply = apply_operands(at, inputs, true);
+  apply.set_selection(&selection);
+  apply_all(*masked_dx_, apply, table.view());
+}
+
+Index BackwardPass::accumulate(const BackwardPointers& at, const StatisticsView& statistics, PartialSums& sums) const {
   const Index channels = arguments_.channels();
+  const Selection selection = select(at);
   ScratchArray<double> gamma(channels);
   read_parameter(arguments_.gamma(), at.gamma, 1, channels, gamma.data());
   const Inputs inputs(*this, at, statistics, gamma.data());
-  reduce_all(schedule_->accumulate, {inputs.all(), inputs.step()}, sums);
+  const SumOperands operands = {
+      .inputs = inputs.all(), .step = inputs.step(), .selection = selects_sums() ? &selection : nullptr};
+  reduce_all(schedule_->accumulate, operands, sums);
+  return selects_sums() ? selection.count : arguments_.count();
 }
 
 }  // namespace exactnorm

@@ -21,8 +21,8 @@ class TrainingPass {
   TrainingPass(const TensorView& x, const MutableTensorView& y, const Affine& affine, const Options& options);
 
   [[nodiscard]] const ForwardArguments& arguments() const noexcept { return arguments_; }
-  /// Addresses are checked.
-  void run(const ForwardPointers& at, const MutableStatisticsView& statistics) const;
+  /// Returns the elements per channel behind the statistics. Addresses are checked.
+  Index run(const ForwardPointers& at, const MutableStatisticsView& statistics) const;
 
  private:
   ForwardArguments arguments_;
@@ -53,12 +53,16 @@ class BackwardPass {
                const Options& options, BackwardKind kind, bool sums_are_given = false);
 
   [[nodiscard]] const BackwardArguments& arguments() const noexcept { return arguments_; }
-  /// Addresses are checked. `sums`, where they are given, are those of a whole batch of which x is a part.
-  void run(const BackwardPointers& at, const StatisticsView& statistics, const PartialSums* sums = nullptr) const;
+  /// What the mask selects, or all elements.
+  [[nodiscard]] Selection select(const BackwardPointers& at) const;
+  /// Addresses are checked. `selection` is that of this call; `sums`, where they are given, are those of a whole batch
+  /// of which x is a part, and the selection's count is that of the batch then.
+  void run(const BackwardPointers& at, const StatisticsView& statistics, Selection selection,
+           const PartialSums* sums = nullptr) const;
 
   /// Adds the sums that a later run takes as given to `sums`, which have the channels and the range of dy and x, and
-  /// leaves their count alone. Addresses are checked.
-  void accumulate(const BackwardPointers& at, const StatisticsView& statistics, PartialSums& sums) const;
+  /// leaves their count alone. Returns the elements of each channel that were added. Addresses are checked.
+  Index accumulate(const BackwardPointers& at, const StatisticsView& statistics, PartialSums& sums) const;
 
  private:
   // Whether dy goes through an activation; the step of a residual's gradient alone is a copy.
@@ -70,8 +74,21 @@ class BackwardPass {
   // The layouts of dy, x and, where a step takes it in, the residual.
   [[nodiscard]] std::vector<TensorView> inputs() const;
   [[nodiscard]] bool may_have_windows() const noexcept;
+  // Whether the mask's other elements have a dx of their own, that of frozen statistics.
+  [[nodiscard]] bool has_masked_dx() const noexcept {
+    return arguments_.dx() && arguments_.mask() && !arguments_.mask()->leaves_out_gradients() && !is_frozen_;
+  }
+  // Whether outputs have only what the mask selects, and whether sums do.
+  [[nodiscard]] bool selects_outputs() const noexcept { return selects_sums() || has_masked_dx(); }
+  [[nodiscard]] bool selects_sums() const noexcept {
+    return arguments_.mask() && arguments_.mask()->leaves_out_gradients();
+  }
+  // The layouts of what apply takes, for dx.
+  [[nodiscard]] std::vector<TensorView> dx_views(bool is_frozen) const;
   class Inputs;
-  [[nodiscard]] ApplyOperands apply_operands(const BackwardPointers& at, const Inputs& inputs) const;
+  [[nodiscard]] ApplyOperands apply_operands(const BackwardPointers& at, const Inputs& inputs, bool is_frozen) const;
+  void write_masked_dx(const BackwardPointers& at, const StatisticsView& statistics, const Inputs& inputs,
+                       const double* gamma, Selection selection) const;
 
   BackwardArguments arguments_;
   Options options_;
@@ -80,6 +97,7 @@ class BackwardPass {
   std::optional<OperationSchedule> schedule_;
   std::optional<Schedule> gradient_alone_;  // of d_residual
   std::optional<Schedule> apply_alone_;
+  std::optional<Schedule> masked_dx_;
 };
 
 }  // namespace exactnorm

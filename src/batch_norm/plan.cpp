@@ -37,6 +37,7 @@ void check_statistics_columns(const Argument& column, const StatisticsView& stat
 }
 
 const Argument* address_of(const OptionalArgument& argument) { return argument ? &*argument : nullptr; }
+const Argument* address_of(const std::optional<MaskArgument>& mask) { return mask ? &mask->argument() : nullptr; }
 
 }  // namespace
 
@@ -51,17 +52,18 @@ TrainingPlan::TrainingPlan(const TensorView& x, const MutableTensorView& y, cons
   parts_ = std::make_shared<const Parts>(Parts{pass, statistics_column(pass.arguments().channels())});
 }
 
-void TrainingPlan::run(const ForwardPointers& at, const MutableStatisticsView& statistics) const {
+Index TrainingPlan::run(const ForwardPointers& at, const MutableStatisticsView& statistics) const {
   const DefaultFloatingPoint default_floating_point;
   const ForwardArguments& arguments = parts_->pass.arguments();
   arguments.check(at);
-  check_statistics_columns<5>(parts_->column, statistics,
+  check_statistics_columns<6>(parts_->column, statistics,
                               {{{&arguments.x(), at.x},
                                 {&arguments.y(), at.y},
                                 {address_of(arguments.gamma()), at.gamma},
                                 {address_of(arguments.beta()), at.beta},
-                                {address_of(arguments.residual()), at.residual}}});
-  parts_->pass.run(at, statistics);
+                                {address_of(arguments.residual()), at.residual},
+                                {address_of(arguments.mask()), at.mask}}});
+  return parts_->pass.run(at, statistics);
 }
 
 Index TrainingPlan::channels() const noexcept { return parts_->pass.arguments().channels(); }
@@ -83,10 +85,10 @@ InferencePlan::InferencePlan(const TensorView& x, const MutableTensorView& y, co
   parts_ = std::make_shared<const Parts>(Parts{pass, pass.coefficients(view(statistics), at)});
 }
 
-void InferencePlan::run(const void* x, void* y, const void* residual) const {
+void InferencePlan::run(const void* x, void* y, const void* residual, const void* mask) const {
   const DefaultFloatingPoint default_floating_point;
   const ForwardArguments& arguments = parts_->pass.arguments();
-  const ForwardPointers at = {.x = x, .y = y, .residual = residual};
+  const ForwardPointers at = {.x = x, .y = y, .residual = residual, .mask = mask};
   arguments.check_tensors(at);
   parts_->pass.run(at, parts_->table.view());
 }
@@ -118,7 +120,7 @@ void BackwardPlan::run(const BackwardPointers& at, const StatisticsView& statist
       check_separate(*output, address, parts_->column, column, false);
     }
   }
-  parts_->pass.run(at, statistics);
+  parts_->pass.run(at, statistics, parts_->pass.select(at));
 }
 
 Index BackwardPlan::channels() const noexcept { return parts_->pass.arguments().channels(); }

@@ -92,6 +92,7 @@ struct Work {
   Finalizer& finalizer;
 
   [[nodiscard]] double elements_per_channel() const {
+    if (operands.selection != nullptr) return static_cast<double>(operands.selection->count);
     double count = 1;
     for (const Loop& loop : nest.loops) count *= loop.is_channel ? 1.0 : static_cast<double>(loop.size);
     return count;

@@ -4,10 +4,12 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 
 #include "batch_norm/accumulate.h"
+#include "batch_norm/mask_argument.h"
 #include "batch_norm/operation.h"
 #include "exactnorm/batch_norm.h"
 #include "exactnorm/sums.h"
@@ -36,12 +38,16 @@ PartialSums::Range common_range(std::span<const TensorView> operands) {
 
 }  // namespace
 
-void accumulate_part(PartialSums& sums, std::span<const TensorView> operands, const IndexList& channel_axes,
-                     const ChannelMap& channels, int threads) {
+void accumulate_part(PartialSums& sums, std::span<const TensorView> operands, const SelectedView* selected,
+                     const IndexList& channel_axes, const ChannelMap& channels, int threads) {
   if (element_count(operands.front().shape) == 0) return;
   if (common_range(operands) == PartialSums::Range::extended) PartialSumsAccess::widen(sums);
   const std::vector<Operand> without_layout(operands.begin(), operands.end());
-  reduce_all(accumulate_schedule(operands, channel_axes, channels, threads), {without_layout}, sums);
+  std::vector<TensorView> views(operands.begin(), operands.end());
+  if (selected != nullptr) views.push_back(selected->bytes);
+  const Selection* const selection = selected != nullptr ? &selected->selection : nullptr;
+  const SumOperands summed = {.inputs = without_layout, .selection = selection};
+  reduce_all(accumulate_schedule(views, channel_axes, channels, threads), summed, sums);
 }
 
 namespace {
@@ -60,7 +66,7 @@ bool holds_nothing(const PartialSums& sums) {
   return true;
 }
 
-void accumulate_all(PartialSums& sums, PartialSums::Kind kind, std::span<const TensorView> operands,
+void accumulate_all(PartialSums& sums, PartialSums::Kind kind, std::span<const TensorView> operands, const Mask* mask,
                     const Options& options) {
   const TensorView& x = operands.back();
   check_kind(sums, kind);
@@ -70,15 +76,18 @@ void accumulate_all(PartialSums& sums, PartialSums::Kind kind, std::span<const T
     throw Error("x", "has " + std::to_string(channels) + " channels; expected " + std::to_string(sums.channels()) +
                          ", as in sums");
   }
+  std::optional<SelectedView> of_mask;
+  if (mask != nullptr) of_mask = selected_view(*mask, axes, x);
+  const SelectedView* const selected = of_mask ? &*of_mask : nullptr;
   const Index elements = element_count(x.shape);
   if (elements == 0) return;
-  const Index count = elements / channels;
+  const Index count = of_mask ? of_mask->selection.count : elements / channels;
   if (count > (Index{1} << 62) - sums.count()) throw Error("x", "has too many elements; expected at most 2^62 in all");
   const ChannelMap numbers = number_channels(axes, x.shape);
   if (holds_nothing(sums)) {
     const PartialSums::Range range = sums.range();
     try {
-      accumulate_part(sums, operands, axes, numbers, options.threads);
+      accumulate_part(sums, operands, selected, axes, numbers, options.threads);
     } catch (...) {
       PartialSumsAccess::clear(sums, channels, range);  // where memory ends half way, they are of nothing again
       throw;
@@ -88,7 +97,7 @@ void accumulate_all(PartialSums& sums, PartialSums::Kind kind, std::span<const T
   }
   // Into sums of its own: where memory ends half way, those given are as they were.
   PartialSums added(channels, kind, std::max(sums.range(), common_range(operands)));
-  accumulate_part(added, operands, axes, numbers, options.threads);
+  accumulate_part(added, operands, selected, axes, numbers, options.threads);
   PartialSumsAccess::set_count(added, count);
   sums.merge(added);
 }
@@ -100,7 +109,15 @@ void accumulate(PartialSums& sums, const TensorView& x, const Options& options) 
   check_options(options);
   check_view("x", x);
   const std::array operands = {x};
-  accumulate_all(sums, PartialSums::Kind::moments, operands, options);
+  accumulate_all(sums, PartialSums::Kind::moments, operands, nullptr, options);
+}
+
+void accumulate(PartialSums& sums, const TensorView& x, const Mask& mask, const Options& options) {
+  const DefaultFloatingPoint default_floating_point;
+  check_options(options);
+  check_view("x", x);
+  const std::array operands = {x};
+  accumulate_all(sums, PartialSums::Kind::moments, operands, &mask, options);
 }
 
 void accumulate(PartialSums& sums, const TensorView& dy, const TensorView& x, const Options& options) {
@@ -110,7 +127,7 @@ void accumulate(PartialSums& sums, const TensorView& dy, const TensorView& x, co
   check_gradient(dy, x);
   check_address("dy", dy);
   const std::array operands = {dy, x};
-  accumulate_all(sums, PartialSums::Kind::gradients, operands, options);
+  accumulate_all(sums, PartialSums::Kind::gradients, operands, nullptr, options);
 }
 
 namespace {

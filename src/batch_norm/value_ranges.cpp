@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <cstddef>
 #include <limits>
+#include <optional>
 #include <string>
 
 #include "batch_norm/blocks.h"
+#include "batch_norm/mask_argument.h"
 #include "sums/value_range.h"
 #include "tensor/checks.h"
 #include "traverse/floating_point.h"
@@ -61,14 +63,29 @@ void accumulate(ValueRanges& ranges, const TensorView& x, const Options& options
   accumulate(ranges, x, Place{x.shape, begin}, options);
 }
 
-void accumulate(ValueRanges& ranges, const TensorView& x, const Place& place, const Options& options) {
+namespace {
+
+void widen(ValueRanges& ranges, const TensorView& x, const Place& place, const Mask* mask, const Options& options) {
   const DefaultFloatingPoint default_floating_point;
   check_options(options);
   check_view("x", x);
   check_ranges("ranges", ranges);
   const IndexList axes = check_place_channels(place, x, options.channel_axes, ranges.channels(), "ranges");
-  widen_value_ranges(x, axes, number_channels_in(place, axes), resolve_threads(options.threads), ranges.minimum,
-                     ranges.maximum);
+  std::optional<SelectedView> selected;
+  if (mask != nullptr) selected = selected_view(*mask, axes, x);
+  widen_value_ranges(x, selected ? &*selected : nullptr, axes, number_channels_in(place, axes),
+                     resolve_threads(options.threads), ranges.minimum, ranges.maximum);
+}
+
+}  // namespace
+
+void accumulate(ValueRanges& ranges, const TensorView& x, const Place& place, const Options& options) {
+  widen(ranges, x, place, nullptr, options);
+}
+
+void accumulate(ValueRanges& ranges, const TensorView& x, const Place& place, const Mask& mask,
+                const Options& options) {
+  widen(ranges, x, place, &mask, options);
 }
 
 }  // namespace exactnorm

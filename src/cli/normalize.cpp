@@ -13,6 +13,7 @@
 #include "commands.h"
 #include "exactnorm/exactnorm.h"
 #include "file_blocks.h"
+#include "file_mask.h"
 #include "json_text.h"
 #include "normalize_arguments.h"
 #include "npy_file.h"
@@ -39,6 +40,10 @@ class Normalization {
     if (arguments.slope) options_.slope = *arguments.slope;
     options_.activation = activation_named(arguments.activation).value();
     channels_ = naming_options(normalize_option_names, [&] { return channel_axes_of(input_.shape(), options_); });
+    if (arguments.mask) {
+      mask_.emplace(*arguments.mask, input_.shape(), channels_,
+                    arguments.masked == "normalized" ? MaskedOutput::normalized : MaskedOutput::zero);
+    }
     if (arguments.statistics_from) take_statistics(*arguments.statistics_from);
     gamma_ = read_values("--gamma", arguments.gamma, 1.0);
     beta_ = read_values("--beta", arguments.beta, 0.0);
@@ -181,29 +186,38 @@ class Normalization {
     SumExchange exchange(ranks_, channels_.channels, range);
     sums_ = PartialSums(channels_.channels, PartialSums::Kind::moments, range);
     agree(ranks_, [&] {
-      blocks.for_each(progress, [&](const FileBlock& block) { accumulate(sums_, block.x, block.place, options_); });
+      blocks.for_each(progress, [&](const FileBlock& block) {
+        if (mask_) {
+          static_cast<void>(accumulate(sums_, block.x, block.place, mask_->of(block), options_));
+        } else {
+          accumulate(sums_, block.x, block.place, options_);
+        }
+      });
     });
     // The count of the whole file, once.
-    if (channels_.channels > 0 && is_first()) sums_.add_count(input_.element_count() / channels_.channels);
+    if (channels_.channels > 0 && is_first()) {
+      sums_.add_count(mask_ ? mask_->count() : input_.element_count() / channels_.channels);
+    }
     sums_ = exchange.sum(sums_);
     statistics_ = normalizing_statistics(sums_, options_, nonfinite());
   }
 
   void map(FileBlocks& blocks, Progress& progress, npy::NpyWriter& writer) const {
     std::vector<std::byte> buffer;
-    const Affine affine = {per_channel(gamma_), per_channel(beta_)};
+    Affine affine = {per_channel(gamma_), per_channel(beta_)};
     // Of the blocks that have all channels, all but the last one are alike: a plan makes the coefficients once.
     std::optional<InferencePlan> plan;
     IndexList planned_shape;
     blocks.for_each(progress, [&](const FileBlock& block) {
       buffer.resize(static_cast<std::size_t>(element_count(block.x.shape)) * size_of(output_dtype()));
       const MutableTensorView y = {buffer.data(), output_dtype(), block.x.shape, block.x.strides};
+      if (mask_) affine.mask = mask_->of(block);
       if (has_all_channels(block.x)) {
         if (!plan || !(planned_shape == block.x.shape)) {
           plan.emplace(block.x, y, statistics_, affine, options_);
           planned_shape = block.x.shape;
         }
-        plan->run(block.x.data, y.data);
+        plan->run(block.x.data, y.data, nullptr, affine.mask ? affine.mask->selected.data : nullptr);
       } else {
         inference(block.x, block.place, statistics_, y, affine, options_);
       }
@@ -246,6 +260,7 @@ class Normalization {
   npy::NpyFile input_;
   Options options_;
   ChannelAxes channels_;
+  std::optional<FileMask> mask_;
   std::vector<double> gamma_;
   std::vector<double> beta_;
   PartialSums sums_;

@@ -44,6 +44,13 @@ void add_normalize_options(CLI::App& app, NormalizeArguments& arguments) {
   app.add_flag("--ignore-nan", arguments.ignore_nan,
                "leave NaN and infinity out of the statistics: they stay what they are,\nand the rest of their channels "
                "is normalized");
+  add_file("--mask", arguments.mask,
+           "a .npy file of bool, true where values count: of the input's shape with 1 on\nthe channel axes, or of the "
+           "other axes alone; held in memory");
+  app.add_option("--masked", arguments.masked,
+                 "what becomes of the other values: 0 (default), or normalized as those are\nthat count")
+      ->check(CLI::IsMember({"zero", "normalized"}))
+      ->option_text("zero|normalized");
   app.add_option("--dtype", arguments.dtype, "dtype of the output (default: the input's, or float32 for integers)")
       ->check(CLI::IsMember({"float32", "float64", "float16"}))
       ->option_text("float32|float64|float16");
@@ -89,6 +96,9 @@ void check_pairs(const NormalizeArguments& arguments) {
                                     (arguments.running_mean ? "--running-mean" : "--statistics-from") +
                                     "; expected statistics of the input itself to leave them out of");
   }
+  if (arguments.masked && !arguments.mask) {
+    throw Error("--masked", "is given alone; expected --mask as well, or neither");
+  }
   if (arguments.slope && arguments.activation != "leaky_relu") {
     throw Error("--slope", "is given with --activation " + arguments.activation +
                                "; expected --activation leaky_relu, which alone has one");
@@ -108,6 +118,7 @@ void check_normalize_arguments(const NormalizeArguments& arguments, const Commun
   add("--running-mean", arguments.running_mean);
   add("--running-variance", arguments.running_variance);
   add("--statistics-from", arguments.statistics_from);
+  add("--mask", arguments.mask);
   std::vector<std::string> input_paths;
   input_paths.reserve(inputs.size());
   for (const auto& [name, path] : inputs) input_paths.push_back(path);

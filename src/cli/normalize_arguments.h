@@ -27,6 +27,8 @@ struct NormalizeArguments {
   std::optional<std::string> dtype;
   std::string activation = "none";
   std::optional<double> slope;
+  std::optional<std::string> mask;
+  std::optional<std::string> masked;
   bool ignore_nan = false;
   int threads = 0;
   Index block_bytes = default_block_bytes;

@@ -15,6 +15,7 @@
 #include "commands.h"
 #include "exactnorm/exactnorm.h"
 #include "file_blocks.h"
+#include "file_mask.h"
 #include "json_text.h"
 #include "npy_file.h"
 #include "ranks.h"
@@ -25,6 +26,7 @@ namespace {
 
 struct Arguments {
   std::vector<std::string> inputs;
+  std::vector<std::string> masks;
   std::string channel_axes;
   bool json = false;
   bool ignore_nan = false;
@@ -41,8 +43,17 @@ class DataSet {
   DataSet(const Arguments& arguments, Communicator& ranks) : arguments_(arguments), ranks_(ranks) {
     options_.channel_axes = parse_channel_axes(arguments.channel_axes);
     options_.threads = arguments.threads;
-    check_input_streams(arguments.inputs, ranks);
-    for (const std::string& path : arguments.inputs) add_file(path);
+    std::vector<std::string> paths = arguments.inputs;
+    paths.insert(paths.end(), arguments.masks.begin(), arguments.masks.end());
+    check_input_streams(paths, ranks);
+    if (!arguments.masks.empty() && arguments.masks.size() != arguments.inputs.size()) {
+      throw Error("--mask", "names " + std::to_string(arguments.masks.size()) +
+                                (arguments.masks.size() == 1 ? " file" : " files") + "; expected " +
+                                std::to_string(arguments.inputs.size()) + ", one for each input");
+    }
+    for (std::size_t i = 0; i < arguments.inputs.size(); ++i) {
+      add_file(arguments.inputs[i], arguments.masks.empty() ? nullptr : &arguments.masks[i]);
+    }
   }
 
   [[nodiscard]] const IndexList& sizes() const { return channels_.sizes; }
@@ -60,7 +71,9 @@ class DataSet {
     for (const npy::NpyFile& file : files_) bytes += byte_count(file) / ranks_.size();
     Progress progress("reading", ranks_.rank() == 0 ? bytes : 0);
     agree(ranks_, [&] {
-      for (const npy::NpyFile& file : files_) read_file(file, result, progress);
+      for (std::size_t i = 0; i < files_.size(); ++i) {
+        read_file(files_[i], masks_.empty() ? nullptr : &masks_[i], result, progress);
+      }
     });
     // The count of all files, once.
     if (ranks_.rank() == 0) result.sums.add_count(count_);
@@ -88,7 +101,7 @@ class DataSet {
     }
   }
 
-  void add_file(const std::string& path) {
+  void add_file(const std::string& path, const std::string* mask) {
     npy::NpyFile npy(path);
     const std::string name = npy.name();
     const ChannelAxes channels =
@@ -104,16 +117,26 @@ class DataSet {
                             "; expected " + describe(channels_.sizes) + ", as " + files_.front().name() +
                             " has in shape " + to_string(files_.front().shape()));
     }
-    const Index count = channels.channels == 0 ? 0 : npy.element_count() / channels.channels;
+    Index count = channels.channels == 0 ? 0 : npy.element_count() / channels.channels;
+    if (mask != nullptr) {
+      masks_.emplace_back(*mask, npy.shape(), channels, MaskedOutput::zero);
+      count = masks_.back().count();
+    }
     if (count > largest_count - count_) throw Error(name, "has too many elements; expected at most 2^62 in all files");
     count_ += count;
     range_ = std::max(range_, range_for(npy.dtype()));
     files_.push_back(std::move(npy));
   }
 
-  void read_file(const npy::NpyFile& file, Result& result, Progress& progress) const {
+  void read_file(const npy::NpyFile& file, const FileMask* mask, Result& result, Progress& progress) const {
     FileBlocks blocks(file, size_of(file.dtype()), arguments_.block_bytes, {ranks_.rank(), ranks_.size()});
     blocks.for_each(progress, [&](const FileBlock& block) {
+      if (mask != nullptr) {
+        const Mask selected = mask->of(block);
+        static_cast<void>(accumulate(result.sums, block.x, block.place, selected, options_));
+        accumulate(result.ranges, block.x, block.place, selected, options_);
+        return;
+      }
       accumulate(result.sums, block.x, block.place, options_);
       accumulate(result.ranges, block.x, block.place, options_);
     });
@@ -123,6 +146,7 @@ class DataSet {
   Communicator& ranks_;
   Options options_;
   std::vector<npy::NpyFile> files_;
+  std::vector<FileMask> masks_;  // none, or one for each file
   ChannelAxes channels_;
   Index count_ = 0;
   PartialSums::Range range_ = PartialSums::Range::single;
@@ -222,6 +246,12 @@ Command add_statistics(CLI::App& main) {
   add_channel_axes(*app, arguments->channel_axes);
   app->add_flag("--ignore-nan", arguments->ignore_nan,
                 "leave NaN and infinity out; a channel that has nothing else keeps NaN");
+  app->add_option(
+         "--mask", arguments->masks,
+         "a .npy file of bool, true where values count: of the input's shape with\n1 on the channel axes, or of the "
+         "other axes alone; held in memory; once for\neach input, in their order")
+      ->option_text("FILE")
+      ->allow_extra_args(false);
   app->add_flag("--json", arguments->json, "print JSON instead of a table");
   add_threads(*app, arguments->threads);
   add_block_bytes(*app, arguments->block_bytes);

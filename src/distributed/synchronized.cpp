@@ -62,6 +62,7 @@ void check_shares(const SynchronizedGradients& gradients, const IndexList& axes,
     for (const auto& [input_name, input] : inputs) {
       if (input) check_overlap(name, *share, input_name, *input, false);
     }
+    if (affine.mask) check_overlap(name, *share, "mask", affine.mask->selected, false);
     for (const auto& [other_name, other] : others) {
       if (other) check_overlap(name, *share, other_name, *other, false);
     }
@@ -138,7 +139,7 @@ PartialSums exchange_moments(SumExchange& exchange, const TensorView& x, const M
     check_channels(exchange, channel_count(axes, x));
     check_range(exchange, "x", x);
     PartialSums sums(exchange.layers()[0].channels, PartialSums::Kind::moments, exchange.layers()[0].range);
-    accumulate(sums, x, options);
+    affine.mask ? accumulate(sums, x, *affine.mask, options) : accumulate(sums, x, options);
     if (own != nullptr) *own = sums;
     return Contribution{std::move(sums), purpose_of(options.epsilon, options.epsilon_placement) + purpose};
   });
@@ -155,6 +156,8 @@ void synchronized_backward(SumExchange& exchange, const TensorView& dy, const Te
                            const Statistics& statistics, const Affine& affine, const SynchronizedGradients& gradients,
                            const Options& options) {
   check_layers(exchange);
+  // With a mask that leaves out x alone, dy has more elements; on all ranks, then.
+  const bool has_more = affine.mask && affine.mask->masked == MaskedOutput::normalized;
   const Gradients of_batch = {gradients.dx, gradients.dgamma, gradients.dbeta, gradients.d_residual};
   IndexList axes;
   Shares shares;
@@ -171,11 +174,11 @@ void synchronized_backward(SumExchange& exchange, const TensorView& dy, const Te
     PartialSums own(exchange.layers()[0].channels, PartialSums::Kind::gradients, exchange.layers()[0].range);
     accumulate_gradients(own, dy, x, statistics, affine, options);
     if (gradients.dgamma_share || gradients.dbeta_share) shares = shares_of(own, statistics);
-    return Contribution{std::move(own), purpose_of(statistics)};
+    return Contribution{std::move(own), purpose_of(statistics) + (has_more ? ", masked elements normalized" : "")};
   });
   const DefaultFloatingPoint default_floating_point;
   // The same on all ranks, which have the same statistics.
-  if (total.count() != statistics.count) {
+  if (has_more ? total.count() < statistics.count : total.count() != statistics.count) {
     throw Error("statistics", "are of " + std::to_string(statistics.count) + " elements per channel; expected " +
                                   std::to_string(total.count()) + ", as in x on all ranks together");
   }

@@ -27,9 +27,9 @@ void check_on_all_ranks(SumExchange& exchange, const Check& check) {
 }  // namespace
 
 std::vector<Index> BatchNorm::forward(SumExchange& exchange, const TensorView& x, const MutableTensorView& y,
-                                      const std::optional<TensorView>& residual) {
+                                      const std::optional<TensorView>& residual, const std::optional<Mask>& mask) {
   if (!training_) {
-    evaluate(x, y, residual);
+    evaluate(x, y, residual, mask);
     return {};
   }
   check_on_all_ranks(exchange, [&] { check_training(x); });
@@ -37,13 +37,13 @@ std::vector<Index> BatchNorm::forward(SumExchange& exchange, const TensorView& x
   const char* purpose =
       running.variance_kind == VarianceKind::biased ? ", biased running variance" : ", unbiased running variance";
   PartialSums own(0);
-  const PartialSums sums = exchange_moments(exchange, x, y, affine(residual), options, &own, purpose);
+  const PartialSums sums = exchange_moments(exchange, x, y, affine(residual, mask), options, &own, purpose);
   Statistics statistics = normalizing_statistics(sums, options);
   // What this refuses, it refuses on all ranks, and before y is written.
   RunningStatistics updated = running;
-  std::vector<Index> refused = updated.update(statistics);
+  std::vector<Index> refused = update(updated, statistics, x);
   Statistics of_part = normalizing_statistics(own, options);
-  inference(x, statistics, y, affine(residual), options);
+  inference(x, statistics, y, affine(residual, mask), options);
   running = std::move(updated);
   remember(x, std::move(statistics), std::move(of_part), true);
   return refused;
@@ -51,18 +51,18 @@ std::vector<Index> BatchNorm::forward(SumExchange& exchange, const TensorView& x
 
 void BatchNorm::backward(SumExchange& exchange, const TensorView& dy, const TensorView& x,
                          const std::optional<MutableTensorView>& dx, const std::optional<TensorView>& residual,
-                         const std::optional<MutableTensorView>& d_residual) {
+                         const std::optional<MutableTensorView>& d_residual, const std::optional<Mask>& mask) {
   if (latest_ && !latest_->was_training) {
-    backward(dy, x, dx, residual, d_residual);
+    backward(dy, x, dx, residual, d_residual, mask);
     return;
   }
-  check_on_all_ranks(exchange, [&] { check_same_x(latest_pass(), x); });
+  check_on_all_ranks(exchange, [&] { check_same_x(latest_pass(), x, mask); });
   const Pass& pass = latest_pass();
   std::vector<double> dgamma(pass.gamma.size());
   std::vector<double> dbeta(pass.gamma.size());
   const IndexList shape = {static_cast<Index>(pass.gamma.size())};
   synchronized_backward(
-      exchange, dy, x, pass.statistics, {view(pass.gamma, shape), view(pass.beta, shape), residual},
+      exchange, dy, x, pass.statistics, {view(pass.gamma, shape), view(pass.beta, shape), residual, mask},
       {.dx = dx, .dgamma = mutable_view(dgamma, shape), .dbeta = mutable_view(dbeta, shape), .d_residual = d_residual},
       options_of(pass));
   gamma_gradient = std::move(dgamma);

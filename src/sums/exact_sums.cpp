@@ -121,9 +121,9 @@ class BlockAdder {
 };
 
 template <typename T, std::size_t kOperands>
-void add_regions(const Traversal& traversal, std::span<const Operand> operands, std::span<const Index> channels,
+void add_regions(const Traversal& traversal, const SumOperands& operands, std::span<const Index> channels,
                  PartialSums& sums) {
-  BlockReader<T, kOperands> reader(traversal, operands);
+  BlockReader<T, kOperands> reader(traversal, operands.inputs, operands.selection);
   BlockAdder<T, kOperands> adder(channels, sums);
   traversal.visit([&](const Region& region) {
     reader.read(region, [&](const Block<T, kOperands>& block) { adder.add(traversal, block); });
@@ -137,9 +137,9 @@ void add_all(const Traversal& traversal, const SumOperands& operands, const Coef
     BlockAdder<T, 2> adder(channels, sums);
     visit_activated<T>(traversal, operands, forward, [&](const Block<T, 2>& block) { adder.add(traversal, block); });
   } else if (operands.is_gradient()) {
-    add_regions<T, 2>(traversal, operands.inputs, channels, sums);
+    add_regions<T, 2>(traversal, operands, channels, sums);
   } else {
-    add_regions<T, 1>(traversal, operands.inputs, channels, sums);
+    add_regions<T, 1>(traversal, operands, channels, sums);
   }
 }
 

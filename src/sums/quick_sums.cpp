@@ -34,9 +34,9 @@ void add_block(const Traversal& traversal, const Block<Element, kOperands>& bloc
 }
 
 template <typename Element, std::size_t kOperands>
-void add_regions(const Traversal& traversal, std::span<const Operand> operands, const QuickSlots& slots,
+void add_regions(const Traversal& traversal, const SumOperands& operands, const QuickSlots& slots,
                  const QuickColumns& columns) {
-  BlockReader<Element, kOperands> reader(traversal, operands);
+  BlockReader<Element, kOperands> reader(traversal, operands.inputs, operands.selection);
   traversal.visit([&](const Region& region) {
     reader.read(region, [&](const Block<Element, kOperands>& block) { add_block(traversal, block, slots, columns); });
   });
@@ -90,8 +90,8 @@ void QuickSums::add_box(const LoopNest& nest, const Box& box, const SumOperands&
     visit_floating(type_of_kernels(operands.inputs), [&](auto element) {
       using Element = decltype(element);
       if constexpr (sizeof(Element) <= sizeof(float)) {
-        operands.is_gradient() ? add_regions<Element, 2>(traversal, operands.inputs, of_slots, to)
-                               : add_regions<Element, 1>(traversal, operands.inputs, of_slots, to);
+        operands.is_gradient() ? add_regions<Element, 2>(traversal, operands, of_slots, to)
+                               : add_regions<Element, 1>(traversal, operands, of_slots, to);
       }
     });
   };

@@ -8,6 +8,7 @@
 #include "affine/activated_gradient.h"
 #include "tensor/operand.h"
 #include "traverse/block_reader.h"
+#include "traverse/selection.h"
 #include "traverse/traversal.h"
 
 namespace exactnorm {
@@ -21,10 +22,15 @@ struct SumOperands {
   OutputOperand gradient = {};
   /// The step's windows, for all channels by their numbers, where it has them: another way to the same sums.
   const Coefficients* windows = nullptr;
+  /// What is summed alone, null for all. Its bytes are the nest's last operand then; nothing is written.
+  const Selection* selection = nullptr;
 
   [[nodiscard]] bool is_gradient() const noexcept { return inputs.size() > 1; }
   [[nodiscard]] bool writes_gradient() const noexcept { return gradient.data != nullptr; }
-  [[nodiscard]] std::size_t size() const noexcept { return inputs.size() + (writes_gradient() ? 1 : 0); }
+  /// Operands of the nest.
+  [[nodiscard]] std::size_t size() const noexcept {
+    return inputs.size() + (writes_gradient() ? 1 : 0) + (selection != nullptr ? 1 : 0);
+  }
   /// dy and x, or x.
   [[nodiscard]] std::span<const Operand> summed() const noexcept { return step != nullptr ? inputs.first(2) : inputs; }
 };
@@ -45,7 +51,7 @@ void visit_activated(const Traversal& traversal, const SumOperands& operands, co
                       .slot = part.slot});
   };
   const auto read = [&]<std::size_t kOperands>() {
-    BlockReader<T, kOperands> reader(traversal, operands.inputs);
+    BlockReader<T, kOperands> reader(traversal, operands.inputs, operands.selection);
     traversal.visit([&](const Region& region) {
       reader.read(region, [&](const Block<T, kOperands>& block) { gradient.template read<false>(block, pass_on); });
     });
@@ -54,7 +60,8 @@ void visit_activated(const Traversal& traversal, const SumOperands& operands, co
     std::array<Operand, maximum_operands> all;
     std::copy(operands.inputs.begin(), operands.inputs.end(), all.begin());
     all[kOperands - 1] = {operands.gradient.data, operands.gradient.dtype};
-    BlockReader<T, kOperands, true> reader(traversal, std::span(all).first(kOperands), {operands.gradient, false});
+    BlockReader<T, kOperands, true> reader(traversal, std::span(all).first(kOperands), {operands.gradient, false},
+                                           nullptr);
     traversal.visit([&](const Region& region) {
       reader.read(region, [&](const Block<T, kOperands>& block) { gradient.template read<true>(block, pass_on); });
     });

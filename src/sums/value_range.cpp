@@ -88,20 +88,21 @@ void widen_slots(const Block<T, 1>& block, bool is_lanes, Ranges& slots) {
 }
 
 template <typename T>
-void visit_box(const Traversal& traversal, const TensorView& x, Ranges& slots) {
+void visit_box(const Traversal& traversal, const TensorView& x, const SelectedView* selected, Ranges& slots) {
   const Operand operand = x;
-  BlockReader<T, 1> reader(traversal, {&operand, 1});
+  BlockReader<T, 1> reader(traversal, {&operand, 1}, selected != nullptr ? &selected->selection : nullptr);
   traversal.visit([&](const Region& region) {
     reader.read(region, [&](const Block<T, 1>& block) { widen_slots(block, traversal.is_lanes(), slots); });
   });
 }
 
 // Of the channels of a box, in the order of channels_of.
-Ranges ranges_of(const LoopNest& nest, const Box& box, const TensorView& x) {
-  const Traversal traversal(nest, box, 1);
+Ranges ranges_of(const LoopNest& nest, const Box& box, const TensorView& x, const SelectedView* selected) {
+  const Traversal traversal(nest, box, selected != nullptr ? 2 : 1);
   const SlotMap& map = traversal.slots();
   Ranges slots(map.slots());
-  dtype_fits_float32(x.dtype) ? visit_box<float>(traversal, x, slots) : visit_box<double>(traversal, x, slots);
+  dtype_fits_float32(x.dtype) ? visit_box<float>(traversal, x, selected, slots)
+                              : visit_box<double>(traversal, x, selected, slots);
   if (map.is_identity()) return slots;
   Ranges channels(map.channels);
   for (Index slot = 0; slot < map.slots(); ++slot) {
@@ -113,16 +114,18 @@ Ranges ranges_of(const LoopNest& nest, const Box& box, const TensorView& x) {
 
 }  // namespace
 
-void widen_value_ranges(const TensorView& x, const IndexList& channel_axes, const ChannelMap& channels, int threads,
-                        std::span<double> minimum, std::span<double> maximum) {
+void widen_value_ranges(const TensorView& x, const SelectedView* selected, const IndexList& channel_axes,
+                        const ChannelMap& channels, int threads, std::span<double> minimum, std::span<double> maximum) {
   if (element_count(x.shape) == 0) return;
-  const LoopNest nest = make_loop_nest({&x, 1}, channel_axes, channels);
+  std::vector<TensorView> operands = {x};
+  if (selected != nullptr) operands.push_back(selected->bytes);
+  const LoopNest nest = make_loop_nest(operands, channel_axes, channels);
   const Partition partition(nest, size_of(x.dtype), 1, threads);
   const Index pieces = partition.pieces();
   const Index tasks = partition.groups() * pieces;
   std::vector<Ranges> ranges(static_cast<std::size_t>(tasks), Ranges(0));
   parallel_for(tasks, partition.threads(), Order::forwards, [&](Index task, int) {
-    ranges[static_cast<std::size_t>(task)] = ranges_of(nest, partition.box(task / pieces, task % pieces), x);
+    ranges[static_cast<std::size_t>(task)] = ranges_of(nest, partition.box(task / pieces, task % pieces), x, selected);
   });
   for (Index task = 0; task < tasks; ++task) {
     const Ranges& range = ranges[static_cast<std::size_t>(task)];

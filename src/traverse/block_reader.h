@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <optional>
 #include <span>
 
 #include "exactnorm/tensor.h"
@@ -10,50 +11,44 @@
 #include "tensor/element_type.h"
 #include "tensor/operand.h"
 #include "tensor/packed_tile.h"
+#include "traverse/block.h"
 #include "traverse/block_parts.h"
+#include "traverse/region_elements.h"
+#include "traverse/selected_blocks.h"
+#include "traverse/selection.h"
 #include "traverse/traversal.h"
 #include "traverse/tuning.h"
 
 namespace exactnorm {
 
-/// A region as kernels read it: rows of elements of type T, side by side.
-template <typename T, std::size_t kOperands>
-struct Block {
-  std::array<const T*, kOperands> data{};
-  std::array<Index, kOperands> channel_strides{};  // elements, from a channel to the next
-  std::array<Index, kOperands> strides{};          // elements, from a row to the next
-  Index channels = 1;
-  Index rows = 1;
-  Index count = 0;
-  Index slot = 0;
-  Index prefetch = 0;
-  T* output = nullptr;       // the last operand, where it is written
-  bool is_streamed = false;  // whether the output is to be written past the caches
-};
-
-/// The last operand of a traversal, where it is written.
-struct Output {
-  OutputOperand to;
-  bool is_streamed;  // in whole cache lines
-};
-
 /// Makes blocks of regions: in place where the elements lie as kernels read them, else packed. An output that is not
-/// written in place takes the place of the first operand in the packed tile, and is copied from there.
+/// written in place takes the place of the first operand in the packed tile, and is copied from there. Where there is a
+/// selection, blocks are of its elements.
 template <typename T, std::size_t kOperands, bool kWrites = false>
 class BlockReader {
  public:
-  BlockReader(const Traversal& traversal, std::span<const Operand> operands) requires(!kWrites)
-      : operands_(operands), is_lanes_(traversal.is_lanes()), repeats_(traversal.slots().repeats) {}
-  BlockReader(const Traversal& traversal, std::span<const Operand> operands, const Output& output) requires kWrites
-      : operands_(operands),
-        is_lanes_(traversal.is_lanes()),
-        repeats_(traversal.slots().repeats),
-        to_(output.to),
-        is_streamed_(output.is_streamed) {}
+  /// The selection, null for all elements, outlives this.
+  BlockReader(const Traversal& traversal, std::span<const Operand> operands,
+              const Selection* selection) requires(!kWrites)
+      : operands_(operands), is_lanes_(traversal.is_lanes()), repeats_(traversal.slots().repeats) {
+    if (selection != nullptr) selected_.emplace(operands, *selection, traversal, to_);
+  }
+  BlockReader(const Traversal& traversal, std::span<const Operand> operands, const Output& output,
+              const Selection* selection) requires kWrites : operands_(operands),
+                                                             is_lanes_(traversal.is_lanes()),
+                                                             repeats_(traversal.slots().repeats),
+                                                             to_(output.to),
+                                                             is_streamed_(output.is_streamed) {
+    if (selection != nullptr) selected_.emplace(operands, *selection, traversal, to_);
+  }
 
   /// Calls visit(block) for each block of the region.
   template <typename Visit>
   void read(const Region& region, const Visit& visit) {
+    if (selected_) {
+      selected_->read(region, is_direct(region), visit);
+      return;
+    }
     if (!is_direct(region)) {
       read_packed(region, visit);
       return;
@@ -126,27 +121,6 @@ class BlockReader {
               [&](const BlockPart& part) { visit_packed(region, part, visit); });
   }
 
-  // Calls copy(offset, count, step, position in the tile) for all elements of operand j.
-  template <typename Copy>
-  void for_elements(const Region& region, const BlockPart& part, std::size_t j, const Copy& copy) const {
-    const Index start = region.offsets[j] + part.channel * region.channel_strides[j] +
-                        part.row * region.row_strides[j] + part.column * region.steps[j];
-    // Rows, and channels, without a gap between them are one.
-    const bool are_rows_one =
-        part.rows == 1 || (region.row_strides[j] == region.count * region.steps[j] && part.columns == region.count);
-    const Index row = are_rows_one ? part.rows * part.columns : part.columns;
-    const bool are_channels_one =
-        part.channels == 1 || (are_rows_one && region.channel_strides[j] == row * region.steps[j]);
-    const Index count = are_channels_one ? part.channels * row : row;
-    Index at = 0;
-    for (Index channel = 0; channel < (are_channels_one ? 1 : part.channels); ++channel) {
-      for (Index i = 0; i < (are_rows_one ? 1 : part.rows); ++i) {
-        copy(start + channel * region.channel_strides[j] + i * region.row_strides[j], count, region.steps[j], at);
-        at += count;
-      }
-    }
-  }
-
   template <typename Visit>
   void visit_packed(const Region& region, const BlockPart& part, const Visit& visit) {
     Block<T, kOperands> block{.channels = part.channels,
@@ -180,6 +154,7 @@ class BlockReader {
   OutputOperand to_;
   bool is_streamed_ = false;
   std::array<PackedTile<T>, kInputs> tiles_;
+  std::optional<SelectedBlocks<T, kOperands, kWrites>> selected_;
 };
 
 }  // namespace exactnorm

@@ -9,8 +9,8 @@
 
 namespace exactnorm {
 
-/// The most tensors that one walk goes through together: dy, x, a residual and an output.
-inline constexpr std::size_t maximum_operands = 4;
+/// The most tensors that one walk goes through together: dy, x, a residual, an output and a mask.
+inline constexpr std::size_t maximum_operands = 5;
 
 /// One loop of the nest: how far each tensor, and the channel number, move from one step to the next.
 struct Loop {

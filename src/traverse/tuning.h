@@ -57,6 +57,10 @@ inline constexpr Index longest_short_run = 128;
 /// Elements of one channel that are taken before the next channel's, where both lie side by side in memory.
 inline constexpr Index run_elements = 4096;
 
+/// Rows that a mask selects one after the other are read where they lie where there are this many of them: fewer are
+/// copied to others, as a kernel starts with what costs as much as some rows.
+inline constexpr Index fewest_selected_rows = 16;
+
 /// Elements of a region of lanes, and its least rows: in caches, and from memory.
 inline constexpr Index lane_elements = 65536;
 inline constexpr Index fewest_lane_rows = 192;

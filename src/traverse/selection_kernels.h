@@ -1,0 +1,26 @@
+#pragma once
+
+#include <cstdint>
+
+#include "exactnorm/tensor.h"
+
+// The vector code of selections: each element has a byte, which is not 0 where it is selected.
+
+namespace exactnorm {
+
+enum class SelectionWay : std::uint8_t {
+  /// The selected elements follow each other, in their order. `to`, which may be `from`, has room for all elements.
+  compact,
+  /// Each element in its place, but 0 for the others. `to` may be `from`.
+  clear,
+  /// Each selected element in its place; the others of `to` stay.
+  overwrite,
+  /// The same with the others in place of those that are selected.
+  overwrite_others
+};
+
+/// Copies elements (float, double, bfloat16 or float16) of `count`, and returns the number of those that are selected.
+template <typename Element>
+Index copy_selected(SelectionWay way, const std::uint8_t* bytes, const Element* from, Index count, Element* to);
+
+}  // namespace exactnorm
