@@ -18,6 +18,12 @@ std::string name_of(EpsilonPlacement placement) {
   return placement == EpsilonPlacement::variance ? "variance" : "deviation";
 }
 
+Nonfinite nonfinite_from(const std::string& name) {
+  if (name == "propagate") return Nonfinite::propagate;
+  if (name == "ignore") return Nonfinite::ignore;
+  throw Error("nonfinite", "is '" + name + "'; expected 'propagate' or 'ignore'");
+}
+
 namespace {
 
 Activation activation_from(const std::string& name) {

@@ -10,6 +10,7 @@
 
 #include "exactnorm/error.h"
 #include "exactnorm/options.h"
+#include "exactnorm/sums.h"
 
 // What the module's functions take and give besides arrays.
 
@@ -20,6 +21,7 @@ using Axes = std::vector<Index>;
 /// Throws Error, naming the argument, for what no Options can have.
 [[nodiscard]] EpsilonPlacement epsilon_placement_from(const std::string& name);
 [[nodiscard]] std::string name_of(EpsilonPlacement placement);
+[[nodiscard]] Nonfinite nonfinite_from(const std::string& name);
 /// An activation's name and slope.
 using NamedActivation = std::tuple<std::string, double>;
 [[nodiscard]] Options make_options(const Axes& channel_axes, double epsilon, const std::string& epsilon_placement,

@@ -30,13 +30,9 @@ Statistics training_of(nb::handle x, nb::handle y, nb::handle gamma, nb::handle 
   const Options options = make_options(channel_axes, epsilon, epsilon_placement, threads, activation);
   const Input x_array = input("x", x);
   const Output y_array = output("out", y);
-  const auto gamma_array = optional_input("gamma", gamma);
-  const auto beta_array = optional_input("beta", beta);
-  const auto residual_array = optional_input("residual", residual);
-  const auto mask_array = optional_mask(mask);
+  const AffineInput affine(gamma, beta, residual, mask);
   const nb::gil_scoped_release released;
-  const Affine affine = {view_of(gamma_array), view_of(beta_array), view_of(residual_array), view_of(mask_array)};
-  return renaming("y", "out", [&] { return training(x_array.view, y_array.view, affine, options); });
+  return renaming("y", "out", [&] { return training(x_array.view, y_array.view, affine.view(), options); });
 }
 
 void inference_of(nb::handle x, const Statistics& statistics, nb::handle y, nb::handle gamma, nb::handle beta,
@@ -45,13 +41,9 @@ void inference_of(nb::handle x, const Statistics& statistics, nb::handle y, nb::
   const Options options = make_options(channel_axes, 0, "variance", threads, activation);
   const Input x_array = input("x", x);
   const Output y_array = output("out", y);
-  const auto gamma_array = optional_input("gamma", gamma);
-  const auto beta_array = optional_input("beta", beta);
-  const auto residual_array = optional_input("residual", residual);
-  const auto mask_array = optional_mask(mask);
+  const AffineInput affine(gamma, beta, residual, mask);
   const nb::gil_scoped_release released;
-  const Affine affine = {view_of(gamma_array), view_of(beta_array), view_of(residual_array), view_of(mask_array)};
-  renaming("y", "out", [&] { inference(x_array.view, statistics, y_array.view, affine, options); });
+  renaming("y", "out", [&] { inference(x_array.view, statistics, y_array.view, affine.view(), options); });
 }
 
 void backward_of(nb::handle dy, nb::handle x, const Statistics& statistics, nb::handle gamma, nb::handle beta,
@@ -62,22 +54,12 @@ void backward_of(nb::handle dy, nb::handle x, const Statistics& statistics, nb::
   const Options options = make_options(channel_axes, 0, "variance", threads, activation);
   const Input dy_array = input("dy", dy);
   const Input x_array = input("x", x);
-  const auto gamma_array = optional_input("gamma", gamma);
-  const auto dx_array = optional_output("out", dx);
-  const auto dgamma_array = optional_output("dgamma", dgamma);
-  const auto dbeta_array = optional_output("dbeta", dbeta);
-  const auto beta_array = optional_input("beta", beta);
-  const auto residual_array = optional_input("residual", residual);
-  const auto mask_array = optional_mask(mask);
-  const auto d_residual_array = optional_output("out_residual", d_residual);
-  const Gradients gradients = {view_of(dx_array), view_of(dgamma_array), view_of(dbeta_array),
-                               view_of(d_residual_array)};
+  const AffineInput affine(gamma, beta, residual, mask);
+  const GradientOutputs gradients(dx, dgamma, dbeta, d_residual);
   const nb::gil_scoped_release released;
-  const Affine affine = {view_of(gamma_array), view_of(beta_array), view_of(residual_array), view_of(mask_array)};
-  renaming("dx", "out", [&] {
-    renaming("d_residual", "out_residual", [&] {
-      (frozen ? backward_frozen : backward)(dy_array.view, x_array.view, statistics, affine, gradients, options);
-    });
+  GradientOutputs::renaming_them([&] {
+    (frozen ? backward_frozen : backward)(dy_array.view, x_array.view, statistics, affine.view(), gradients.view(),
+                                          options);
   });
 }
 
@@ -167,6 +149,7 @@ NB_MODULE(_core, module) {
   });
   bind_statistics(module);
   bind_moments(module);
+  bind_segments(module);
   bind_running_statistics(module);
   bind_layer(module);
   bind_tensors(module);

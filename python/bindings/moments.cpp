@@ -75,12 +75,6 @@ nb::bytes to_bytes(const SharedSums& shared) {
   return nb::bytes(reinterpret_cast<const char*>(bytes.data()), bytes.size());
 }
 
-Nonfinite nonfinite_from(const std::string& name) {
-  if (name == "propagate") return Nonfinite::propagate;
-  if (name == "ignore") return Nonfinite::ignore;
-  throw Error("nonfinite", "is '" + name + "'; expected 'propagate' or 'ignore'");
-}
-
 }  // namespace
 
 void bind_moments(nb::module_& module) {

@@ -13,7 +13,7 @@ may share all objects; an array that one thread changes while another's call rea
 (True, True)
 """
 
-from exactnorm._core import Statistics, active_target, default_threads
+from exactnorm._core import Segments, Statistics, active_target, default_threads
 from exactnorm._core import version as _version
 from exactnorm._functions import (
     Gradients,
@@ -36,6 +36,7 @@ __all__ = [
     "GradientsWithResidual",
     "Moments",
     "RunningStatistics",
+    "Segments",
     "Statistics",
     "active_target",
     "batch_norm",

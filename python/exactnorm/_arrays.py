@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from exactnorm import _core
+from exactnorm._core import Segments, Statistics
 
 Array = npt.NDArray[Any]
 ArrayLike = Any  # NumPy's arrays, or objects with __dlpack__ (PyTorch's tensors, for example)
@@ -21,6 +22,7 @@ EpsilonPlacement = Literal["variance", "deviation"]
 Nonfinite = Literal["propagate", "ignore"]
 Activation = Literal["relu", "relu6", "leaky_relu", "silu", "hard_swish"]
 Masked = Literal["zero", "normalized", "untouched"]
+SegmentsLike = Segments | ArrayLike  # an integer for each row of the first axis
 Value = TypeVar("Value")
 
 
@@ -177,6 +179,30 @@ def named_mask(mask: ArrayLike | None, masked: Masked) -> tuple[Array, str] | No
     """As the library takes it."""
     name = of_class("masked", masked, str)
     return None if mask is None else (as_array("mask", mask), name)
+
+
+def as_segments(segments: SegmentsLike) -> Segments:
+    """Of an array of ids, as many segments as the largest one says, along the first axis."""
+    if isinstance(segments, Segments):
+        return segments
+    ids = segments if isinstance(segments, (list, tuple)) else as_array("segments", segments)
+    ids = np.asarray(ids)
+    if ids.ndim != 1 or (ids.size > 0 and ids.dtype.kind not in "iu"):
+        raise TypeError(
+            f"segments: is of dtype {ids.dtype} and shape {ids.shape}; expected Segments, or an integer for each row"
+        )
+    return Segments(ids.tolist(), int(ids.max()) + 1 if ids.size > 0 else 0)
+
+
+def list_of_statistics(statistics: Statistics | Sequence[Statistics], has_segments: bool) -> list[Statistics]:
+    """Those of each segment, or the one of all rows."""
+    if not has_segments:
+        if isinstance(statistics, Statistics):
+            return [statistics]
+        raise TypeError(f"statistics: is of type {type(statistics).__name__}; expected Statistics")
+    if isinstance(statistics, Sequence) and all(isinstance(found, Statistics) for found in statistics):
+        return list(statistics)
+    raise TypeError(f"statistics: is of type {_type_name(statistics)}; expected a list of Statistics, one per segment")
 
 
 def output_like(x: Array, out: ArrayLike | None, masked: Masked) -> Array:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, overload
 
 import numpy as np
@@ -16,11 +18,14 @@ from exactnorm._arrays import (
     Masked,
     Nonfinite,
     Parameter,
+    SegmentsLike,
     as_array,
     as_parameter,
+    as_segments,
     axes_fit,
     axes_list,
     gradient_of,
+    list_of_statistics,
     named_activation,
     named_mask,
     number,
@@ -65,6 +70,7 @@ def batch_norm(
     residual: ArrayLike | None = None,
     mask: ArrayLike | None = None,
     masked: Masked = "zero",
+    segments: SegmentsLike | None = None,
     out: ArrayLike | None = None,
     return_statistics: Literal[False] = False,
     threads: int | None = None,
@@ -83,10 +89,12 @@ def batch_norm(
     residual: ArrayLike | None = None,
     mask: ArrayLike | None = None,
     masked: Masked = "zero",
+    segments: None = None,
     out: ArrayLike | None = None,
     return_statistics: Literal[True],
     threads: int | None = None,
 ) -> tuple[Array, Statistics]: ...
+@overload
 def batch_norm(
     x: ArrayLike,
     gamma: Parameter | None = None,
@@ -100,10 +108,29 @@ def batch_norm(
     residual: ArrayLike | None = None,
     mask: ArrayLike | None = None,
     masked: Masked = "zero",
+    segments: SegmentsLike,
+    out: ArrayLike | None = None,
+    return_statistics: Literal[True],
+    threads: int | None = None,
+) -> tuple[Array, list[Statistics]]: ...
+def batch_norm(
+    x: ArrayLike,
+    gamma: Parameter | None = None,
+    beta: Parameter | None = None,
+    *,
+    channel_axes: Axes = 1,
+    epsilon: float = 1e-5,
+    epsilon_placement: EpsilonPlacement = "variance",
+    activation: Activation | None = None,
+    slope: float = 0.01,
+    residual: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    masked: Masked = "zero",
+    segments: SegmentsLike | None = None,
     out: ArrayLike | None = None,
     return_statistics: bool = False,
     threads: int | None = None,
-) -> Array | tuple[Array, Statistics]:
+) -> Array | tuple[Array, Statistics] | tuple[Array, list[Statistics]]:
     """Normalizes x by its own mean and biased variance: a training step's forward pass.
 
     y = gamma * (x - mean) / sqrt(variance + epsilon) + beta, with mean and variance over all axes but `channel_axes`;
@@ -133,13 +160,16 @@ def batch_norm(
         that holds these alone, whatever the others hold, NaN included.
     masked
         What y is where the mask is false: "zero", "normalized" by the others' statistics, or "untouched", what `out` held.
+    segments
+        Rows that have statistics of their own: `Segments`, or an integer for each row of the first axis. Each segment
+        becomes, bit for bit, what an array of its rows alone does. With a mask the rows of each follow each other.
     out
         Where to write: of x's shape, of any floating dtype and layout; x itself normalizes in place. By default
         a new array of x's layout, of its dtype if that is a floating one, else float32.
     threads
         At most so many; None for one per core. No result depends on it.
 
-    Returns y, and with `return_statistics` a pair of y and `Statistics`.
+    Returns y, and with `return_statistics` a pair of y and `Statistics`, of segments a list of these.
 
     Raises ValueError or TypeError, with nothing written, where an argument does not fit.
 
@@ -152,9 +182,7 @@ def batch_norm(
     x = as_array("x", x)
     target = output_like(x, out, masked)
     axes = axes_list(channel_axes)
-    found = _core.training(
-        x,
-        target,
+    inputs = (
         spread_parameter("gamma", gamma, x, axes),
         spread_parameter("beta", beta, x, axes),
         optional_array("residual", residual),
@@ -165,12 +193,16 @@ def batch_norm(
         named_activation(activation, slope),
         thread_count(threads),
     )
-    return (target, found) if return_statistics else target
+    if segments is None:
+        found = _core.training(x, target, *inputs)
+        return (target, found) if return_statistics else target
+    of_segments = _core.segmented_training(x, as_segments(segments), target, *inputs)
+    return (target, of_segments) if return_statistics else target
 
 
 def batch_norm_inference(
     x: ArrayLike,
-    statistics: Statistics,
+    statistics: Statistics | Sequence[Statistics],
     gamma: Parameter | None = None,
     beta: Parameter | None = None,
     *,
@@ -180,13 +212,14 @@ def batch_norm_inference(
     residual: ArrayLike | None = None,
     mask: ArrayLike | None = None,
     masked: Masked = "zero",
+    segments: SegmentsLike | None = None,
     out: ArrayLike | None = None,
     threads: int | None = None,
 ) -> Array:
     """Normalizes x by given statistics.
 
     `statistics` are those of `given_statistics`, `RunningStatistics.statistics`, `statistics` or an earlier
-    `batch_norm`; epsilon is in them already. All else is as in `batch_norm`. NaN and infinity in x reach their own
+    `batch_norm`, with segments one for each; epsilon is in them already. All else is as in `batch_norm`. NaN and infinity in x reach their own
     elements only.
 
     >>> import numpy as np, exactnorm
@@ -198,9 +231,7 @@ def batch_norm_inference(
     x = as_array("x", x)
     target = output_like(x, out, masked)
     axes = axes_list(channel_axes)
-    _core.inference(
-        x,
-        of_class("statistics", statistics, Statistics),
+    inputs = (
         target,
         spread_parameter("gamma", gamma, x, axes),
         spread_parameter("beta", beta, x, axes),
@@ -210,6 +241,11 @@ def batch_norm_inference(
         named_activation(activation, slope),
         thread_count(threads),
     )
+    of_segments = list_of_statistics(statistics, segments is not None)
+    if segments is None:
+        _core.inference(x, of_segments[0], *inputs)
+    else:
+        _core.segmented_inference(x, as_segments(segments), of_segments, *inputs)
     return target
 
 
@@ -222,7 +258,7 @@ def _check_same(name: str, given: object, expected: object) -> None:
 def batch_norm_backward(
     dy: ArrayLike,
     x: ArrayLike,
-    statistics: Statistics,
+    statistics: Statistics | Sequence[Statistics],
     gamma: Parameter | None = None,
     beta: Parameter | None = None,
     *,
@@ -235,6 +271,7 @@ def batch_norm_backward(
     residual: None = None,
     mask: ArrayLike | None = None,
     masked: Masked = "zero",
+    segments: SegmentsLike | None = None,
     out: ArrayLike | None = None,
     out_residual: None = None,
     threads: int | None = None,
@@ -243,7 +280,7 @@ def batch_norm_backward(
 def batch_norm_backward(
     dy: ArrayLike,
     x: ArrayLike,
-    statistics: Statistics,
+    statistics: Statistics | Sequence[Statistics],
     gamma: Parameter | None = None,
     beta: Parameter | None = None,
     *,
@@ -256,6 +293,7 @@ def batch_norm_backward(
     residual: ArrayLike,
     mask: ArrayLike | None = None,
     masked: Masked = "zero",
+    segments: SegmentsLike | None = None,
     out: ArrayLike | None = None,
     out_residual: ArrayLike | None = None,
     threads: int | None = None,
@@ -263,7 +301,7 @@ def batch_norm_backward(
 def batch_norm_backward(
     dy: ArrayLike,
     x: ArrayLike,
-    statistics: Statistics,
+    statistics: Statistics | Sequence[Statistics],
     gamma: Parameter | None = None,
     beta: Parameter | None = None,
     *,
@@ -276,6 +314,7 @@ def batch_norm_backward(
     residual: ArrayLike | None = None,
     mask: ArrayLike | None = None,
     masked: Masked = "zero",
+    segments: SegmentsLike | None = None,
     out: ArrayLike | None = None,
     out_residual: ArrayLike | None = None,
     threads: int | None = None,
@@ -298,6 +337,9 @@ def batch_norm_backward(
     mask, masked
         Those of the forward pass. dx and d_residual are 0 where y was, and are not written where it was not; dy of what was
         "normalized" has its part in all gradients.
+    segments
+        Those of the forward pass, of which `statistics` are a list then; `frozen` has no place beside them. dgamma and
+        dbeta are sums over the segments.
     out
         Where to write dx; x, dy or the residual themselves are allowed. By default a new array of x's layout.
     out_residual
@@ -315,11 +357,14 @@ def batch_norm_backward(
     """
     dy = as_array("dy", dy)
     x = as_array("x", x)
-    statistics = of_class("statistics", statistics, Statistics)
-    if epsilon is not None:
-        _check_same("epsilon", number("epsilon", epsilon), statistics.epsilon)
-    if epsilon_placement is not None:
-        _check_same("epsilon_placement", epsilon_placement, statistics.epsilon_placement)
+    of_segments = list_of_statistics(statistics, segments is not None)
+    if segments is not None and frozen:
+        raise ValueError("frozen: is True; expected False with segments")
+    for found in of_segments:
+        if epsilon is not None:
+            _check_same("epsilon", number("epsilon", epsilon), found.epsilon)
+        if epsilon_placement is not None:
+            _check_same("epsilon_placement", epsilon_placement, found.epsilon_placement)
     axes = axes_list(channel_axes)
     dx = output_like(x, out, masked)
     shape = parameter_shape(x, axes) if axes_fit(x, axes) else ()
@@ -328,10 +373,7 @@ def batch_norm_backward(
     dbeta = np.empty(shape, of_parameters)
     residual = optional_array("residual", residual)
     d_residual = gradient_of(residual, dy, out_residual, masked)
-    _core.backward(
-        dy,
-        x,
-        statistics,
+    inputs = (
         spread_parameter("gamma", gamma, x, axes),
         spread_parameter("beta", beta, x, axes),
         residual,
@@ -340,16 +382,18 @@ def batch_norm_backward(
         dgamma,
         dbeta,
         d_residual,
-        bool(frozen),
-        axes,
-        named_activation(activation, slope),
-        thread_count(threads),
     )
+    options = (axes, named_activation(activation, slope), thread_count(threads))
+    if segments is None:
+        _core.backward(dy, x, of_segments[0], *inputs, bool(frozen), *options)
+    else:
+        _core.segmented_backward(dy, x, as_segments(segments), of_segments, *inputs, *options)
     if d_residual is None:
         return Gradients(dx, dgamma, dbeta)
     return GradientsWithResidual(dx, dgamma, dbeta, d_residual)
 
 
+@overload
 def statistics(
     x: ArrayLike,
     *,
@@ -358,12 +402,37 @@ def statistics(
     epsilon_placement: EpsilonPlacement = "variance",
     nonfinite: Nonfinite = "propagate",
     mask: ArrayLike | None = None,
+    segments: None = None,
     threads: int | None = None,
-) -> Statistics:
+) -> Statistics: ...
+@overload
+def statistics(
+    x: ArrayLike,
+    *,
+    channel_axes: Axes = 1,
+    epsilon: float = 1e-5,
+    epsilon_placement: EpsilonPlacement = "variance",
+    nonfinite: Nonfinite = "propagate",
+    mask: ArrayLike | None = None,
+    segments: SegmentsLike,
+    threads: int | None = None,
+) -> list[Statistics]: ...
+def statistics(
+    x: ArrayLike,
+    *,
+    channel_axes: Axes = 1,
+    epsilon: float = 1e-5,
+    epsilon_placement: EpsilonPlacement = "variance",
+    nonfinite: Nonfinite = "propagate",
+    mask: ArrayLike | None = None,
+    segments: SegmentsLike | None = None,
+    threads: int | None = None,
+) -> Statistics | list[Statistics]:
     """The exact mean and biased variance of each channel of x, each rounded once to float64.
 
     With `nonfinite="ignore"`, NaN and infinity are left out, and `counts` of the result says how many elements each channel
     has. `mask` is that of `batch_norm`: the statistics are those of what it selects.
+    `segments` are those of `batch_norm`, too: the result is a list then, and a mask has no place beside them.
 
     >>> import numpy as np, exactnorm
     >>> exactnorm.statistics(np.array([[1e16, 1.0, -1e16, 3.0]]), channel_axes=0).mean
@@ -372,6 +441,20 @@ def statistics(
     from exactnorm._moments import Moments
 
     x = as_array("x", x)
+    if segments is not None:
+        if mask is not None:
+            raise ValueError("mask: was given; expected none with segments")
+        axes = axes_list(channel_axes)
+        return _core.segmented_statistics(
+            x,
+            as_segments(segments),
+            math.prod(parameter_shape(x, axes)) if axes_fit(x, axes) else 0,
+            axes,
+            number("epsilon", epsilon),
+            of_class("epsilon_placement", epsilon_placement, str),
+            of_class("nonfinite", nonfinite, str),
+            thread_count(threads),
+        )
     return Moments.of(x, channel_axes=channel_axes, mask=mask, threads=threads).statistics(
         epsilon=epsilon, epsilon_placement=epsilon_placement, nonfinite=nonfinite
     )
