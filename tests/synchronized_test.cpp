@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <optional>
 #include <string>
 #include <thread>
 #include <utility>
@@ -90,31 +91,36 @@ TEST(Synchronized, ALayerTrainsAsOneProcessDoes) {
     batches.emplace_back(DType::float32, which.shape);
     for (Index i = 0; i < batches.back().count(); ++i) batches.back().set(i, 100 + random.normal());
   }
-  BatchNorm alone(4);
-  Tensor y(DType::float32, which.shape);
-  Tensor dx(DType::float32, which.shape);
-  for (const Tensor& batch : batches) {
-    alone.forward(batch.view(), y.view());
-    alone.backward(batch.view(), batch.view(), dx.view());
-  }
-  ThreadRanks::run(which.ranks(), [&](Communicator& communicator) {
-    const int rank = communicator.rank();
-    SumExchange exchange(communicator, 4);
-    BatchNorm layer(4);
-    Tensor own_y = part_of(y, which, rank, 1);
-    Tensor own_dx = part_of(y, which, rank, 2);
+  for (const bool renormalizes : {false, true}) {
+    const auto limits = renormalizes ? std::optional(RenormalizationLimits{2, 1}) : std::nullopt;
+    BatchNorm alone(4);
+    alone.renormalization = limits;
+    Tensor y(DType::float32, which.shape);
+    Tensor dx(DType::float32, which.shape);
     for (const Tensor& batch : batches) {
-      const Tensor x = part_of(batch, which, rank, 3);
-      layer.forward(exchange, x.view(), own_y.view());
-      layer.backward(exchange, x.view(), x.view(), own_dx.view());
+      alone.forward(batch.view(), y.view());
+      alone.backward(batch.view(), batch.view(), dx.view());
     }
-    EXPECT_TRUE(same_bits(own_y.values(), rows_of(y, which, rank)));
-    EXPECT_TRUE(same_bits(own_dx.values(), rows_of(dx, which, rank)));
-    EXPECT_TRUE(same_bits(layer.running.mean, alone.running.mean));
-    EXPECT_TRUE(same_bits(layer.running.variance, alone.running.variance));
-    EXPECT_TRUE(same_bits(layer.gamma_gradient, alone.gamma_gradient));
-    EXPECT_TRUE(same_bits(layer.beta_gradient, alone.beta_gradient));
-  });
+    ThreadRanks::run(which.ranks(), [&](Communicator& communicator) {
+      const int rank = communicator.rank();
+      SumExchange exchange(communicator, 4);
+      BatchNorm layer(4);
+      layer.renormalization = limits;
+      Tensor own_y = part_of(y, which, rank, 1);
+      Tensor own_dx = part_of(y, which, rank, 2);
+      for (const Tensor& batch : batches) {
+        const Tensor x = part_of(batch, which, rank, 3);
+        layer.forward(exchange, x.view(), own_y.view());
+        layer.backward(exchange, x.view(), x.view(), own_dx.view());
+      }
+      EXPECT_TRUE(same_bits(own_y.values(), rows_of(y, which, rank)));
+      EXPECT_TRUE(same_bits(own_dx.values(), rows_of(dx, which, rank)));
+      EXPECT_TRUE(same_bits(layer.running.mean, alone.running.mean));
+      EXPECT_TRUE(same_bits(layer.running.variance, alone.running.variance));
+      EXPECT_TRUE(same_bits(layer.gamma_gradient, alone.gamma_gradient));
+      EXPECT_TRUE(same_bits(layer.beta_gradient, alone.beta_gradient));
+    });
+  }
 }
 
 // A batch of one value per channel in all has no unbiased variance, on whichever rank it is.

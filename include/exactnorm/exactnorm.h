@@ -11,6 +11,7 @@
 #include "exactnorm/layer.h"
 #include "exactnorm/options.h"
 #include "exactnorm/plan.h"
+#include "exactnorm/renormalization.h"
 #include "exactnorm/segments.h"
 #include "exactnorm/statistics.h"
 #include "exactnorm/sums.h"

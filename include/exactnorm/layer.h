@@ -8,6 +8,7 @@
 #include "exactnorm/distributed.h"
 #include "exactnorm/export.h"
 #include "exactnorm/options.h"
+#include "exactnorm/renormalization.h"
 #include "exactnorm/statistics.h"
 #include "exactnorm/tensor.h"
 
@@ -74,6 +75,9 @@ class EXACTNORM_EXPORT BatchNorm {
 
   RunningStatistics running;
   Options options;
+  /// Batch renormalization (renormalization.h) by `running`, as it is before each training pass. Without a value there
+  /// is none.
+  std::optional<RenormalizationLimits> renormalization = std::nullopt;
 
   /// Training mode (the default) or evaluation mode.
   void set_training(bool training) noexcept { training_ = training; }
@@ -119,6 +123,7 @@ class EXACTNORM_EXPORT BatchNorm {
   // What a backward pass has to know of its forward pass.
   struct Pass {
     Statistics statistics;
+    std::optional<Renormalization> renormalization;
     std::optional<Statistics> of_part;  // of this rank's x alone, where ranks share the batch
     std::vector<double> gamma;
     std::vector<double> beta;
@@ -137,7 +142,8 @@ class EXACTNORM_EXPORT BatchNorm {
   [[nodiscard]] Index elements_per_channel(const TensorView& x, const std::optional<Mask>& mask) const;
   void check_channels(const TensorView& x) const;
   void check_training(const TensorView& x) const;
-  void remember(const TensorView& x, Statistics statistics, std::optional<Statistics> of_part, bool was_training);
+  void remember(const TensorView& x, Statistics statistics, std::optional<Renormalization> used,
+                std::optional<Statistics> of_part, bool was_training);
   [[nodiscard]] const Pass& latest_pass() const;
   [[nodiscard]] Options options_of(const Pass& pass) const;
   void check_same_x(const Pass& pass, const TensorView& x, const std::optional<Mask>& mask) const;

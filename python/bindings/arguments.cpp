@@ -33,6 +33,12 @@ Activation activation_from(const std::string& name) {
 
 }  // namespace
 
+std::optional<RenormalizationLimits> limits_from(const NamedLimits& limits) {
+  if (!limits) return std::nullopt;
+  const auto& [r_max, d_max, r_min] = *limits;
+  return RenormalizationLimits{r_max, d_max, r_min};
+}
+
 Options make_options(const Axes& channel_axes, double epsilon, const std::string& epsilon_placement, int threads,
                      const NamedActivation& activation) {
   if (channel_axes.size() > maximum_rank) {

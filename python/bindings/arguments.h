@@ -4,12 +4,14 @@
 #include <nanobind/ndarray.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <vector>
 
 #include "exactnorm/error.h"
 #include "exactnorm/options.h"
+#include "exactnorm/renormalization.h"
 #include "exactnorm/sums.h"
 
 // What the module's functions take and give besides arrays.
@@ -24,6 +26,9 @@ using Axes = std::vector<Index>;
 [[nodiscard]] Nonfinite nonfinite_from(const std::string& name);
 /// An activation's name and slope.
 using NamedActivation = std::tuple<std::string, double>;
+/// r_max, d_max and r_min of batch renormalization; None for none.
+using NamedLimits = std::optional<std::tuple<double, double, std::optional<double>>>;
+[[nodiscard]] std::optional<RenormalizationLimits> limits_from(const NamedLimits& limits);
 [[nodiscard]] Options make_options(const Axes& channel_axes, double epsilon, const std::string& epsilon_placement,
                                    int threads, const NamedActivation& activation = {"none", 0.0});
 

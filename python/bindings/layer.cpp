@@ -4,6 +4,7 @@
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
@@ -40,8 +41,8 @@ class SharedLayer {
   explicit SharedLayer(BatchNorm layer) : state_(std::make_shared<LayerState>(std::move(layer))) {}
 
   void forward(nb::handle x, nb::handle y, nb::handle residual, nb::handle mask, bool training,
-               const Axes& channel_axes, double epsilon, const std::string& epsilon_placement,
-               const NamedActivation& activation, int threads) {
+               const NamedLimits& renormalization, const Axes& channel_axes, double epsilon,
+               const std::string& epsilon_placement, const NamedActivation& activation, int threads) {
     const Options options = make_options(channel_axes, epsilon, epsilon_placement, threads, activation);
     const Input x_array = input("x", x);
     const Output y_array = output("out", y);
@@ -50,6 +51,7 @@ class SharedLayer {
     const nb::gil_scoped_release released;
     const auto run = [&](BatchNorm& layer) {
       layer.options = options;
+      layer.renormalization = limits_from(renormalization);
       layer.set_training(training);
       renaming("y", "out", [&] {
         static_cast<void>(layer.forward(x_array.view, y_array.view, view_of(residual_array), view_of(mask_array)));
@@ -125,11 +127,18 @@ Array view_of(std::vector<double>& values) { return {values.data(), {values.size
 }  // namespace
 
 void bind_layer(nb::module_& module) {
+  module.def(
+      "renormalization_limits",
+      [](Index begin, Index r_end, Index d_end, double r_max, double d_max, Index step) {
+        const RenormalizationLimits limits = RenormalizationSchedule{begin, r_end, d_end, r_max, d_max}.at(step);
+        return std::tuple(limits.r_max, limits.d_max);
+      },
+      nb::arg("begin"), nb::arg("r_end"), nb::arg("d_end"), nb::arg("r_max"), nb::arg("d_max"), nb::arg("step"));
   nb::class_<SharedLayer>(module, "Layer", "A layer with state.")
       .def("__init__", [](SharedLayer* self, Index channels) { new (self) SharedLayer(BatchNorm(channels)); })
       .def("forward", &SharedLayer::forward, nb::arg("x"), nb::arg("y"), nb::arg("residual").none(),
-           nb::arg("mask").none(), nb::arg("training"), nb::arg("channel_axes"), nb::arg("epsilon"),
-           nb::arg("epsilon_placement"), nb::arg("activation"), nb::arg("threads"))
+           nb::arg("mask").none(), nb::arg("training"), nb::arg("renormalization").none(), nb::arg("channel_axes"),
+           nb::arg("epsilon"), nb::arg("epsilon_placement"), nb::arg("activation"), nb::arg("threads"))
       .def(
           "backward",
           [](SharedLayer& self, nb::handle dy, nb::handle x, nb::handle dx, nb::handle residual, nb::handle mask,

@@ -26,6 +26,7 @@ from exactnorm._functions import (
 )
 from exactnorm._layer import BatchNorm
 from exactnorm._moments import Moments
+from exactnorm._renormalization import RenormalizationLimits, RenormalizationSchedule
 from exactnorm._running import RunningStatistics
 
 __version__ = _version()
@@ -35,6 +36,8 @@ __all__ = [
     "Gradients",
     "GradientsWithResidual",
     "Moments",
+    "RenormalizationLimits",
+    "RenormalizationSchedule",
     "RunningStatistics",
     "Segments",
     "Statistics",

@@ -27,6 +27,7 @@ from exactnorm._arrays import (
     output_like,
     thread_count,
 )
+from exactnorm._renormalization import RenormalizationLimits, named_limits
 from exactnorm._running import RunningStatistics, VarianceKind
 
 
@@ -36,6 +37,9 @@ class BatchNorm:
     `gamma` and `beta` are float64 arrays of one element per channel, to change freely, in place or by assignment; so are
     the values of `running`. `training` chooses the mode. `dgamma` and `dbeta` are those of the latest backward pass, and
     None before. The other attributes may be changed, too, and count from the next call on.
+
+    With `renormalization`, training is batch renormalization, by `running` as it is before each batch; its limits may be
+    changed from batch to batch (`RenormalizationSchedule`).
 
     Threads may share a layer. Evaluations run at the same time, training passes one after another; what a backward pass
     belongs to is the latest call, by whichever thread. A copy, pickled or not, has not been called; it keeps `dgamma` and `dbeta`.
@@ -62,6 +66,7 @@ class BatchNorm:
         variance_kind: VarianceKind = "unbiased",
         activation: Activation | None = None,
         slope: float = 0.01,
+        renormalization: RenormalizationLimits | None = None,
         threads: int | None = None,
     ) -> None:
         self._layer = _core.Layer(integer("channels", channels))
@@ -74,6 +79,7 @@ class BatchNorm:
         self.epsilon_placement: EpsilonPlacement = epsilon_placement
         self.activation: Activation | None = activation
         self.slope = slope
+        self.renormalization = renormalization
         self.threads = threads
         self.training = True
 
@@ -154,6 +160,7 @@ class BatchNorm:
             optional_array("residual", residual),
             named_mask(mask, masked),
             bool(self.training),
+            named_limits(self.renormalization),
             axes_list(self.channel_axes),
             number("epsilon", self.epsilon),
             of_class("epsilon_placement", self.epsilon_placement, str),

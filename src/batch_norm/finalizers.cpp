@@ -4,6 +4,7 @@
 
 #include "batch_norm/channel_columns.h"
 #include "batch_norm/operation.h"
+#include "batch_norm/renormalization.h"
 #include "batch_norm/stretches.h"
 #include "sums/exact_finalize.h"
 #include "sums/quick_finalize.h"
@@ -59,7 +60,7 @@ void StatisticsFinalizer::finalize_consecutive(QuickSums& sums, const double* ce
   std::transform(mean, mean + size, statistics_.mean_residual + first, [](double value) { return value - value; });
   keep_undecided(columns, channels, wanted);
   // Channels that are not decided get theirs again.
-  set_forward(table_, first, size, statistics_, parameters_);
+  set_stretch(first, size);
 }
 
 void StatisticsFinalizer::finalize(QuickSums& sums, std::span<const double> centres, std::span<const Index> channels,
@@ -88,8 +89,29 @@ void StatisticsFinalizer::finalize(const PartialSums& sums, std::span<const Inde
 }
 
 void StatisticsFinalizer::set_coefficients(std::span<const Index> channels) {
-  for_each_stretch(channels,
-                   [&](Index first, Index count) { set_forward(table_, first, count, statistics_, parameters_); });
+  for_each_stretch(channels, [&](Index first, Index count) { set_stretch(first, count); });
+}
+
+void StatisticsFinalizer::renormalize_by(const Reference& reference, Index channels) {
+  const std::vector<double> none(static_cast<std::size_t>(channels));
+  renormalizer_ = Renormalizer{reference, none, none};
+}
+
+void StatisticsFinalizer::set_stretch(Index first, Index count) {
+  if (!renormalizer_) {
+    set_forward(table_, first, count, statistics_, parameters_);
+    return;
+  }
+  auto& [reference, gamma, beta] = *renormalizer_;
+  for (Index channel = first; channel < first + count; ++channel) {
+    const auto [r, d] = renormalize(statistics_.mean[channel], statistics_.inverse_deviation[channel],
+                                    reference.statistics.mean[channel], reference.statistics.inverse_deviation[channel],
+                                    reference.limits);
+    const auto at = static_cast<std::size_t>(channel);
+    gamma[at] = parameters_.gamma[channel] * r;
+    beta[at] = parameters_.beta[channel] + parameters_.gamma[channel] * d;
+  }
+  set_forward(table_, first, count, statistics_, {gamma.data(), beta.data()});
 }
 
 void GradientsFinalizer::set_centres(std::span<const Index> channels, std::span<double> centres) const {

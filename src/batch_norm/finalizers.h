@@ -1,11 +1,13 @@
 #pragma once
 
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "affine/apply.h"
 #include "batch_norm/reduction.h"
 #include "exactnorm/options.h"
+#include "exactnorm/renormalization.h"
 #include "exactnorm/statistics.h"
 #include "exactnorm/sums.h"
 #include "sums/exact_finalize.h"
@@ -18,6 +20,12 @@ struct ParameterValues {
   const double* beta = nullptr;
 };
 
+/// What a batch is renormalized by.
+struct Reference {
+  StatisticsView statistics;
+  RenormalizationLimits limits;
+};
+
 /// Finalizes sums of x, of `count` elements per channel, to statistics, and to the coefficients of y. Its arguments
 /// outlive it.
 class StatisticsFinalizer : public Finalizer {
@@ -25,6 +33,9 @@ class StatisticsFinalizer : public Finalizer {
   StatisticsFinalizer(const MutableStatisticsView& statistics, Index count, const ParameterValues& parameters,
                       const Options& options, CoefficientTable& table)
       : statistics_(statistics), count_(count), parameters_(parameters), options_(options), table_(table) {}
+
+  /// The coefficients are those of batch renormalization.
+  void renormalize_by(const Reference& reference, Index channels);
 
   void set_centres(std::span<const Index>, std::span<double>) const override {}
   void finalize(QuickSums& sums, std::span<const double> centres, std::span<const Index> channels,
@@ -35,12 +46,21 @@ class StatisticsFinalizer : public Finalizer {
   void finalize_consecutive(QuickSums& sums, const double* centres, std::span<const Index> channels,
                             std::vector<Index>& wanted);
   void set_coefficients(std::span<const Index> channels);
+  void set_stretch(Index first, Index count);
+
+  // gamma and beta with r and d in them.
+  struct Renormalizer {
+    Reference reference;
+    std::vector<double> gamma;
+    std::vector<double> beta;
+  };
 
   MutableStatisticsView statistics_;
   Index count_;
   ParameterValues parameters_;
   const Options& options_;
   CoefficientTable& table_;
+  std::optional<Renormalizer> renormalizer_;
 };
 
 /// One element per channel each.

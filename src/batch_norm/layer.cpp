@@ -44,10 +44,10 @@ std::vector<Index> BatchNorm::update(RunningStatistics& to, const Statistics& ba
   return batch.count == 0 && element_count(x.shape) > 0 ? all_channels(batch.channels()) : refused;
 }
 
-void BatchNorm::remember(const TensorView& x, Statistics statistics, std::optional<Statistics> of_part,
-                         bool was_training) {
-  latest_ = Pass{std::move(statistics), std::move(of_part), gamma,   beta,        options.channel_axes,
-                 options.activation,    options.slope,      x.shape, was_training};
+void BatchNorm::remember(const TensorView& x, Statistics statistics, std::optional<Renormalization> used,
+                         std::optional<Statistics> of_part, bool was_training) {
+  latest_ = Pass{std::move(statistics), std::move(used),    std::move(of_part), gamma,   beta,
+                 options.channel_axes,  options.activation, options.slope,      x.shape, was_training};
 }
 
 void BatchNorm::check_channels(const TensorView& x) const {
@@ -62,7 +62,7 @@ void BatchNorm::evaluate(const TensorView& x, const MutableTensorView& y, const 
   check_channels(x);
   Statistics statistics = running.statistics(options);
   inference(x, statistics, y, affine(residual, mask), options);
-  remember(x, std::move(statistics), std::nullopt, false);
+  remember(x, std::move(statistics), std::nullopt, std::nullopt, false);
 }
 
 // x has channels.
@@ -88,9 +88,18 @@ std::vector<Index> BatchNorm::forward(const TensorView& x, const MutableTensorVi
     throw Error("x", std::string("has one value per channel") + (mask ? " that the mask selects" : "") +
                          "; expected more in training mode, as one has no unbiased variance");
   }
-  Statistics statistics = training(x, y, affine(residual, mask), options);
+  Statistics statistics;
+  std::optional<Renormalization> used;
+  if (renormalization) {
+    Renormalized result =
+        renormalizing_training(x, running.statistics(options), *renormalization, y, affine(residual, mask), options);
+    statistics = std::move(result.statistics);
+    used = std::move(result.renormalization);
+  } else {
+    statistics = training(x, y, affine(residual, mask), options);
+  }
   std::vector<Index> refused = update(running, statistics, x);
-  remember(x, std::move(statistics), std::nullopt, true);
+  remember(x, std::move(statistics), std::move(used), std::nullopt, true);
   return refused;
 }
 
@@ -138,9 +147,14 @@ void BatchNorm::backward(const TensorView& dy, const TensorView& x, const std::o
   check_same_x(pass, x, mask);
   std::vector<double> dgamma(pass.gamma.size());
   std::vector<double> dbeta(pass.gamma.size());
-  (pass.was_training ? exactnorm::backward : backward_frozen)(
-      dy, x, pass.statistics, {view_of(pass.gamma), view_of(pass.beta), residual, mask},
-      {dx, view_of(dgamma), view_of(dbeta), d_residual}, options_of(pass));
+  const Affine parameters = {view_of(pass.gamma), view_of(pass.beta), residual, mask};
+  const Gradients gradients = {dx, view_of(dgamma), view_of(dbeta), d_residual};
+  if (pass.renormalization) {
+    renormalizing_backward(dy, x, {pass.statistics, *pass.renormalization}, parameters, gradients, options_of(pass));
+  } else {
+    (pass.was_training ? exactnorm::backward : backward_frozen)(dy, x, pass.statistics, parameters, gradients,
+                                                                options_of(pass));
+  }
   gamma_gradient = std::move(dgamma);
   beta_gradient = std::move(dbeta);
 }

@@ -80,7 +80,8 @@ TrainingPass::TrainingPass(const TensorView& x, const MutableTensorView& y, cons
   schedule_.emplace(summed, apply, arguments_.channel_axes(), options.threads);
 }
 
-Index TrainingPass::run(const ForwardPointers& at, const MutableStatisticsView& statistics) const {
+Index TrainingPass::run(const ForwardPointers& at, const MutableStatisticsView& statistics,
+                        const std::optional<Reference>& reference) const {
   const Index channels = arguments_.channels();
   if (!schedule_) {  // an empty batch
     for (double* column :
@@ -93,6 +94,7 @@ Index TrainingPass::run(const ForwardPointers& at, const MutableStatisticsView& 
   AffineValues parameters(arguments_, at);
   CoefficientTable table(channels);
   StatisticsFinalizer finalizer(statistics, selection.count, parameters.view(), options_, table);
+  if (reference) finalizer.renormalize_by(*reference, channels);
   const Operand x(at.x, arguments_.x().layout().dtype);
   const ApplyOperands apply = forward_operands(arguments_, at, function_of(options_), selection);
   const SumOperands summed = {.inputs = {&x, 1}, .selection = arguments_.mask() ? &selection : nullptr};

@@ -21,8 +21,10 @@ class TrainingPass {
   TrainingPass(const TensorView& x, const MutableTensorView& y, const Affine& affine, const Options& options);
 
   [[nodiscard]] const ForwardArguments& arguments() const noexcept { return arguments_; }
-  /// Returns the elements per channel behind the statistics. Addresses are checked.
-  Index run(const ForwardPointers& at, const MutableStatisticsView& statistics) const;
+  /// Returns the elements per channel behind the statistics. Addresses are checked. With a reference, which has as many
+  /// channels, the coefficients are those of batch renormalization.
+  Index run(const ForwardPointers& at, const MutableStatisticsView& statistics,
+            const std::optional<Reference>& reference = std::nullopt) const;
 
  private:
   ForwardArguments arguments_;

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "batch_norm/renormalization.h"
 #include "distributed/synchronized.h"
 #include "exactnorm/layer.h"
 
@@ -32,7 +33,10 @@ std::vector<Index> BatchNorm::forward(SumExchange& exchange, const TensorView& x
     evaluate(x, y, residual, mask);
     return {};
   }
-  check_on_all_ranks(exchange, [&] { check_training(x); });
+  check_on_all_ranks(exchange, [&] {
+    check_training(x);
+    if (renormalization) check_limits(*renormalization);
+  });
   // Decides whether one value per channel is refused.
   const char* purpose =
       running.variance_kind == VarianceKind::biased ? ", biased running variance" : ", unbiased running variance";
@@ -43,9 +47,16 @@ std::vector<Index> BatchNorm::forward(SumExchange& exchange, const TensorView& x
   RunningStatistics updated = running;
   std::vector<Index> refused = update(updated, statistics, x);
   Statistics of_part = normalizing_statistics(own, options);
-  inference(x, statistics, y, affine(residual, mask), options);
+  std::optional<Renormalization> used;
+  RenormalizedParameters parameters = {gamma, beta};
+  if (renormalization) {
+    used = renormalization_of(statistics, running.statistics(options), *renormalization);
+    parameters = renormalized(gamma, beta, *used);
+  }
+  const IndexList shape = {running.channels()};
+  inference(x, statistics, y, {view(parameters.gamma, shape), view(parameters.beta, shape), residual, mask}, options);
   running = std::move(updated);
-  remember(x, std::move(statistics), std::move(of_part), true);
+  remember(x, std::move(statistics), std::move(used), std::move(of_part), true);
   return refused;
 }
 
@@ -61,10 +72,13 @@ void BatchNorm::backward(SumExchange& exchange, const TensorView& dy, const Tens
   std::vector<double> dgamma(pass.gamma.size());
   std::vector<double> dbeta(pass.gamma.size());
   const IndexList shape = {static_cast<Index>(pass.gamma.size())};
+  RenormalizedParameters parameters = {pass.gamma, pass.beta};
+  if (pass.renormalization) parameters = renormalized(pass.gamma, pass.beta, *pass.renormalization);
   synchronized_backward(
-      exchange, dy, x, pass.statistics, {view(pass.gamma, shape), view(pass.beta, shape), residual, mask},
+      exchange, dy, x, pass.statistics, {view(parameters.gamma, shape), view(parameters.beta, shape), residual, mask},
       {.dx = dx, .dgamma = mutable_view(dgamma, shape), .dbeta = mutable_view(dbeta, shape), .d_residual = d_residual},
       options_of(pass));
+  if (pass.renormalization) set_renormalized_gradient(*pass.renormalization, dbeta, dgamma);
   gamma_gradient = std::move(dgamma);
   beta_gradient = std::move(dbeta);
 }
