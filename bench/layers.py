@@ -4,7 +4,9 @@
 Usage: .venv-bench/bin/python bench/layers.py --shape 16,64,28,28 --dtype float32,bfloat16
 
 A step is y = relu(bn(x) + residual), and the gradients of x, gamma, beta and the residual from that of y; less of it
-where the layer has no residual or no relu. PyTorch's is eager: its functions, and y.backward(dy). Exactnorm's is
+where the layer has no residual or no relu. With a mask, of N, H and W at half density, it is bn of what is selected,
+and 0 elsewhere. PyTorch's is eager: its functions, and y.backward(dy); with a mask, bn of the rows that are indexed by
+it, written into zeros. Exactnorm's is
 `batch_norm` and `batch_norm_backward` on PyTorch's tensors, into outputs that exist. Parameters are float32.
 
 Both answers are compared with PyTorch in float64 first, but for elements that relu's jump is near to. A row with a
@@ -27,7 +29,7 @@ from turns import Call, median_ratio, time_in_turn
 
 import exactnorm
 
-LAYERS = ["bn", "bn+relu", "bn+add+relu"]
+LAYERS = ["bn", "bn+relu", "bn+add+relu", "bn+mask"]
 LAYOUTS = ["nchw", "nhwc"]
 # Of the largest right value; and how near to relu's jump its result is left to chance. Sums have elements on the other
 # side of the jump in them: few in float32, more where PyTorch rounds to 16 bits before it. Its channels-last sums of
@@ -67,6 +69,7 @@ class Layer:
         self.x, self.dy, self.residual = (
             torch.randn(shape).to(getattr(torch, dtype)).contiguous(memory_format=memory) for _ in range(3)
         )
+        self.mask = torch.rand(shape[0], *shape[2:]) < 0.5
         self.gamma = torch.rand(shape[1]) * 2.5 - 1
         self.beta = torch.randn(shape[1])
         self._y, self._dx, self._d_residual = (torch.zeros_like(self.x) for _ in range(3))
@@ -83,12 +86,21 @@ class Layer:
     def has_residual(self) -> bool:
         return "add" in self.name
 
+    @property
+    def has_mask(self) -> bool:
+        return "mask" in self.name
+
     def _outputs(self, y: torch.Tensor, gradients: list[torch.Tensor]) -> Outputs:
         names = ["y", "dx", "dgamma", "dbeta", "d_residual"]
         return dict(zip(names, [y, *gradients], strict=False))
 
     def _forward(self, leaves: list[torch.Tensor]) -> torch.Tensor:
         x, gamma, beta, residual = leaves
+        if self.has_mask:
+            rows = x.movedim(1, -1)
+            y = torch.zeros_like(rows)
+            y[self.mask] = torch.nn.functional.batch_norm(rows[self.mask], None, None, gamma, beta, training=True)
+            return y.movedim(-1, 1)
         y = torch.nn.functional.batch_norm(x, None, None, gamma, beta, training=True)
         if self.has_residual:
             y = y + residual
@@ -108,6 +120,8 @@ class Layer:
             given["activation"] = "relu"
         if "add" in name:
             given["residual"] = self.residual
+        if "mask" in name:
+            given["mask"] = self.mask
         _, found = exactnorm.batch_norm(self.x, self.gamma, self.beta, out=self._y, return_statistics=True, **given)
         if "add" in name:
             given["out_residual"] = self._d_residual
