@@ -18,3 +18,4 @@
 #include "exactnorm/tensor.h"
 #include "exactnorm/value_ranges.h"
 #include "exactnorm/version.h"
+#include "exactnorm/weights.h"

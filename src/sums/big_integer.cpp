@@ -219,6 +219,27 @@ ScaledNumber divide(const BigInteger& numerator, std::uint64_t first_divisor, st
   return result;
 }
 
+ScaledNumber divide(const BigInteger& numerator, const BigInteger& divisor, int exponent) {
+  if (numerator.is_zero()) return {};
+  // Long division, one bit at a time: `quotient_bits` or one more, and one that stands for all that follow.
+  constexpr int quotient_bits = 118;
+  const int shift = quotient_bits - (numerator.bit_length() - divisor.bit_length());
+  const BigInteger magnitude = numerator.is_negative() ? numerator.negated() : numerator;
+  BigInteger rest = shift > 0 ? magnitude.shifted_left(shift) : magnitude;
+  const BigInteger scaled = shift < 0 ? divisor.shifted_left(-shift) : divisor;
+  std::array<std::uint64_t, 3> words = {};
+  for (int bit = quotient_bits; bit >= 0; --bit) {
+    BigInteger difference = rest - scaled.shifted_left(bit);
+    if (difference.is_negative()) continue;
+    rest = difference;
+    const int at = bit + 1;
+    words[static_cast<std::size_t>(at / 64)] |= std::uint64_t{1} << (at % 64);
+  }
+  if (!rest.is_zero()) words[0] |= 1;
+  const BigInteger quotient(words.data(), static_cast<int>(words.size()));
+  return divide(numerator.is_negative() ? quotient.negated() : quotient, 1, 1, exponent - shift - 1);
+}
+
 namespace {
 
 // floor(sqrt(value)) of a value below 2^126.

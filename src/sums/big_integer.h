@@ -61,6 +61,9 @@ struct ScaledNumber {
 [[nodiscard]] ScaledNumber divide(const BigInteger& numerator, std::uint64_t first_divisor,
                                   std::uint64_t second_divisor, int exponent);
 
+/// The same for any divisor that is more than 0.
+[[nodiscard]] ScaledNumber divide(const BigInteger& numerator, const BigInteger& divisor, int exponent);
+
 /// sqrt(numerator * 2^exponent / (first_divisor * second_divisor)), rounded once to float64, to nearest even. The
 /// numerator is 0 or positive, divisors are not zero.
 [[nodiscard]] double square_root(const BigInteger& numerator, std::uint64_t first_divisor, std::uint64_t second_divisor,

@@ -118,11 +118,11 @@ ChannelStatistics finalize_statistics(const PartialSums& sums, Index channel, In
   return {mean, residual, variance.nearest, inverse_deviation_of_scaled(variance, options)};
 }
 
-ChannelStatistics finalize_normalizing_statistics(const PartialSums& sums, Index channel, Index count,
-                                                  const Options& options, Nonfinite nonfinite) {
-  const ChannelStatistics exact = finalize_statistics(sums, channel, count, options, nonfinite);
-  // A variance of 0 is that of a constant channel.
-  if (sums.range() == PartialSums::Range::extended || !(exact.variance > 0)) return exact;
+namespace {
+
+// What `training` of data that float32 holds makes of exact statistics.
+ChannelStatistics on_grid_of_training(const ChannelStatistics& exact, const Options& options) {
+  if (!(exact.variance > 0)) return exact;  // 0 is the variance of a constant channel
   ChannelStatistics rounded = exact;
   rounded.variance = variance_on_grid(exact.variance);
   const double unit = mean_unit(rounded.variance);
@@ -132,6 +132,34 @@ ChannelStatistics finalize_normalizing_statistics(const PartialSums& sums, Index
   }
   rounded.inverse_deviation = inverse_deviation_of(rounded.variance, options);
   return rounded;
+}
+
+ScaledNumber divide(const IntegerTimesPower& value, const IntegerTimesPower& divisor) {
+  return divide(value.integer, divisor.integer, value.exponent - divisor.exponent);
+}
+
+}  // namespace
+
+ChannelStatistics finalize_normalizing_statistics(const PartialSums& sums, Index channel, Index count,
+                                                  const Options& options, Nonfinite nonfinite) {
+  const ChannelStatistics exact = finalize_statistics(sums, channel, count, options, nonfinite);
+  return sums.range() == PartialSums::Range::extended ? exact : on_grid_of_training(exact, options);
+}
+
+ChannelStatistics finalize_weighted(const PartialSums& products, const PartialSums& weights, Index channel,
+                                    const Options& options, bool is_on_grid) {
+  const IntegerTimesPower total = sum_of(weights, 0, 0);
+  if (total.integer.is_zero() || has_nonfinite(products, channel, 0) || has_nonfinite(products, channel, 1)) {
+    return {not_a_number, not_a_number, not_a_number, not_a_number};
+  }
+  const IntegerTimesPower first = sum_of(products, channel, 0);
+  const double mean = divide(first, total).nearest;
+  const double residual = divide(subtract(first, multiply(split(mean), total)), total).nearest;
+  const IntegerTimesPower second = sum_of(products, channel, 1);
+  const ScaledNumber variance =
+      divide(subtract(multiply(second, total), multiply(first, first)), multiply(total, total));
+  const ChannelStatistics exact = {mean, residual, variance.nearest, inverse_deviation_of_scaled(variance, options)};
+  return is_on_grid ? on_grid_of_training(exact, options) : exact;
 }
 
 ChannelDeviations finalize_deviations(const PartialSums& sums, Index channel, Index count, Nonfinite nonfinite) {

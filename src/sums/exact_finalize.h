@@ -25,6 +25,11 @@ struct ChannelStatistics {
                                                                 const Options& options,
                                                                 Nonfinite nonfinite = Nonfinite::propagate);
 
+/// The same from sums of weighted elements: of w * x and w * x * x as kind gradients, and of w, all of the range
+/// extended: mean = S1 / S0, and variance = (S0 * S2 - S1^2) / S0^2. NaN where S0 is 0.
+[[nodiscard]] ChannelStatistics finalize_weighted(const PartialSums& products, const PartialSums& weights,
+                                                  Index channel, const Options& options, bool is_on_grid);
+
 /// Standard deviations of one channel of sums over `count` elements, each rounded once: sqrt(n * S2 - S1^2) divided by
 /// n, and by sqrt(n * (n - 1)). NaN where there is none: no element, one for the unbiased, a non-finite element.
 struct ChannelDeviations {
