@@ -25,7 +25,7 @@ from exactnorm._functions import (
     statistics,
 )
 from exactnorm._layer import BatchNorm
-from exactnorm._moments import Moments
+from exactnorm._moments import Moments, WeightedMoments
 from exactnorm._renormalization import RenormalizationLimits, RenormalizationSchedule
 from exactnorm._running import RunningStatistics
 
@@ -41,6 +41,7 @@ __all__ = [
     "RunningStatistics",
     "Segments",
     "Statistics",
+    "WeightedMoments",
     "active_target",
     "batch_norm",
     "batch_norm_backward",

@@ -169,3 +169,98 @@ class Moments:
 
     def __repr__(self) -> str:
         return f"<exactnorm.Moments of {self.channels} channels over {self.count} elements each>"
+
+
+class WeightedMoments:
+    """Exact sums of w, w * x and w * x * x per channel, over as many parts as there are.
+
+    mean = sum(w * x) / sum(w), variance = sum(w * (x - mean)^2) / sum(w), each exact and rounded once. A weight of 3 is the
+    element three times, to the bit; weights need not be whole. A value as `Moments` is: parts come in any order, merge,
+    compare and pickle.
+
+    >>> import numpy as np, exactnorm
+    >>> latitudes = np.cos(np.radians([-60.0, 0.0, 60.0]))
+    >>> field = np.array([[[1.0, 2.0], [5.0, 6.0], [3.0, 4.0]]])  # (channel, latitude, longitude)
+    >>> exactnorm.WeightedMoments(1).add(field, latitudes[:, None], channel_axes=0).statistics().mean
+    array([4.])
+    """
+
+    def __init__(self, channels: int) -> None:
+        self._sums = _core.WeightedSums(integer("channels", channels))
+
+    def add(
+        self, x: ArrayLike, weights: ArrayLike, *, channel_axes: Axes = 1, threads: int | None = None
+    ) -> WeightedMoments:
+        """Adds the elements of x; returns itself.
+
+        weights
+            Of any dtype, finite, 0 or more: of x's shape with 1 on the channel axes, or of the other axes alone; 1 on an
+            axis stands for all of it. Elements of weight 0 have no part, whatever they hold.
+
+        Raises ValueError, and changes nothing, where a weight is impossible, x has another number of channels, or a product
+        of a weight and an element leaves 2^-968 to 2^1023.
+        """
+        self._sums.add(as_array("x", x), as_array("weights", weights), axes_list(channel_axes), thread_count(threads))
+        return self
+
+    def merge(self, other: WeightedMoments) -> WeightedMoments:
+        """Adds the sums of another part; returns itself. Raises ValueError when channels differ."""
+        self._sums.merge(of_class("other", other, WeightedMoments)._sums)
+        return self
+
+    def __iadd__(self, other: WeightedMoments) -> WeightedMoments:
+        return self.merge(other) if isinstance(other, WeightedMoments) else NotImplemented
+
+    def __add__(self, other: WeightedMoments) -> WeightedMoments:
+        return self.copy().merge(other) if isinstance(other, WeightedMoments) else NotImplemented
+
+    def copy(self) -> WeightedMoments:
+        return type(self).from_bytes(self.to_bytes())
+
+    def __eq__(self, other: object) -> bool:
+        return self._sums.equals(other._sums) if isinstance(other, WeightedMoments) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def channels(self) -> int:
+        return self._sums.channels
+
+    @property
+    def count(self) -> int:
+        """Elements per channel so far: the sum of integer weights, or how many others are not 0."""
+        return self._sums.count
+
+    def statistics(
+        self, *, epsilon: float = 1e-5, epsilon_placement: EpsilonPlacement = "variance"
+    ) -> Statistics:
+        """Mean, variance and 1 / deviation, for `batch_norm_inference` and `RunningStatistics.update`. NaN where all weights
+        are 0, or an element that has a weight is NaN or infinite."""
+        return self._statistics(epsilon, epsilon_placement, False)
+
+    def normalizing_statistics(
+        self, *, epsilon: float = 1e-5, epsilon_placement: EpsilonPlacement = "variance"
+    ) -> Statistics:
+        """The same, rounded as `batch_norm` rounds what it normalizes with: for whole weights those of repeated elements."""
+        return self._statistics(epsilon, epsilon_placement, True)
+
+    def _statistics(self, epsilon: float, epsilon_placement: EpsilonPlacement, is_normalizing: bool) -> Statistics:
+        placement = of_class("epsilon_placement", epsilon_placement, str)
+        return self._sums.statistics(number("epsilon", epsilon), placement, is_normalizing)
+
+    def to_bytes(self) -> bytes:
+        """The same on every machine; `from_bytes` reads it."""
+        return self._sums.to_bytes()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> WeightedMoments:
+        """Raises ValueError where `data` is not what `to_bytes` writes."""
+        result = cls.__new__(cls)
+        result._sums = _core.WeightedSums.from_bytes(of_class("data", data, bytes))
+        return result
+
+    def __reduce__(self) -> tuple[object, tuple[bytes]]:
+        return type(self).from_bytes, (self.to_bytes(),)
+
+    def __repr__(self) -> str:
+        return f"<exactnorm.WeightedMoments of {self.channels} channels over {self.count} elements each>"
