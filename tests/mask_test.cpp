@@ -276,7 +276,7 @@ Case random_case(Random& random) {
 
 TEST_F(Masks, GiveTheBitsOfTheSelectedElementsAlone) {
   Random random(11);
-  for (std::uint64_t seed = 1; seed <= 250; ++seed) {
+  for (std::uint64_t seed = 1; seed <= 150; ++seed) {
     const Case c = random_case(random);
     SCOPED_TRACE(describe(c, seed));
     check(c, seed);
@@ -314,7 +314,7 @@ TEST_F(Masks, OfUsualLayouts) {
 // Tensors that threads cut into pieces, and whose sums are about their means.
 TEST_F(Masks, OfLargeTensors) {
   const std::array<std::pair<IndexList, IndexList>, 3> layouts = {
-      {{{3, 60, 61, 32}, {3}}, {{3, 32, 60, 61}, {1}}, {{1, 1, 200'003}, {1}}}};
+      {{{3, 60, 61, 10}, {3}}, {{3, 10, 60, 61}, {1}}, {{1, 1, 100'003}, {1}}}};
   std::uint64_t seed = 2000;
   for (const auto& [shape, axes] : layouts) {
     Case c = {.shape = shape, .axes = axes, .options = {}};

@@ -87,19 +87,15 @@ HWY_EXPORT(CopyFloat);
 HWY_EXPORT(CopyDouble);
 HWY_EXPORT(CopyHalf);
 
-template <>
 Index copy_selected(SelectionWay way, const std::uint8_t* bytes, const float* from, Index count, float* to) {
   return HWY_DISPATCH_TABLE(CopyFloat)[active_target_index()](way, bytes, from, count, to);
 }
-template <>
 Index copy_selected(SelectionWay way, const std::uint8_t* bytes, const double* from, Index count, double* to) {
   return HWY_DISPATCH_TABLE(CopyDouble)[active_target_index()](way, bytes, from, count, to);
 }
-template <>
 Index copy_selected(SelectionWay way, const std::uint8_t* bytes, const bfloat16* from, Index count, bfloat16* to) {
   return HWY_DISPATCH_TABLE(CopyHalf)[active_target_index()](way, bytes, &from->bits, count, &to->bits);
 }
-template <>
 Index copy_selected(SelectionWay way, const std::uint8_t* bytes, const float16* from, Index count, float16* to) {
   return HWY_DISPATCH_TABLE(CopyHalf)[active_target_index()](way, bytes, &from->bits, count, &to->bits);
 }

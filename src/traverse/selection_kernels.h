@@ -19,8 +19,10 @@ enum class SelectionWay : std::uint8_t {
   overwrite_others
 };
 
-/// Copies elements (float, double, bfloat16 or float16) of `count`, and returns the number of those that are selected.
-template <typename Element>
-Index copy_selected(SelectionWay way, const std::uint8_t* bytes, const Element* from, Index count, Element* to);
+/// Copies elements of `count`, and returns the number of those that are selected.
+Index copy_selected(SelectionWay way, const std::uint8_t* bytes, const float* from, Index count, float* to);
+Index copy_selected(SelectionWay way, const std::uint8_t* bytes, const double* from, Index count, double* to);
+Index copy_selected(SelectionWay way, const std::uint8_t* bytes, const bfloat16* from, Index count, bfloat16* to);
+Index copy_selected(SelectionWay way, const std::uint8_t* bytes, const float16* from, Index count, float16* to);
 
 }  // namespace exactnorm
