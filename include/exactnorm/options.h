@@ -85,8 +85,8 @@ struct EXACTNORM_EXPORT Mask {
   MaskedOutput masked;
 };
 
-/// The learned scale and offset, and a residual: y = activation(gamma * normalized + beta + residual). Each is
-/// optional; gamma defaults to 1, the others to 0. A mask, too.
+/// The learned scale and offset, a residual and a mask: y = activation(gamma * normalized + beta + residual). All are
+/// optional; gamma defaults to 1, beta and the residual to 0, the mask to all elements.
 ///
 /// A parameter holds one element per channel, of any dtype. Its shape is that of the channel axes in the order
 /// in which they are listed, or (channels,), or of x's rank with 1 on every reduced axis, as NumPy's keepdims

@@ -21,13 +21,12 @@ from exactnorm._functions import (
     batch_norm,
     batch_norm_backward,
     batch_norm_inference,
-    given_statistics,
-    statistics,
 )
 from exactnorm._layer import BatchNorm
 from exactnorm._moments import Moments, WeightedMoments
 from exactnorm._renormalization import RenormalizationLimits, RenormalizationSchedule
 from exactnorm._running import RunningStatistics
+from exactnorm._statistics import given_statistics, statistics
 
 __version__ = _version()
 

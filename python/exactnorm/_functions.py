@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, overload
 
@@ -16,11 +15,9 @@ from exactnorm._arrays import (
     Axes,
     EpsilonPlacement,
     Masked,
-    Nonfinite,
     Parameter,
     SegmentsLike,
     as_array,
-    as_parameter,
     as_segments,
     axes_fit,
     axes_list,
@@ -391,102 +388,3 @@ def batch_norm_backward(
     if d_residual is None:
         return Gradients(dx, dgamma, dbeta)
     return GradientsWithResidual(dx, dgamma, dbeta, d_residual)
-
-
-@overload
-def statistics(
-    x: ArrayLike,
-    *,
-    channel_axes: Axes = 1,
-    epsilon: float = 1e-5,
-    epsilon_placement: EpsilonPlacement = "variance",
-    nonfinite: Nonfinite = "propagate",
-    mask: ArrayLike | None = None,
-    segments: None = None,
-    threads: int | None = None,
-) -> Statistics: ...
-@overload
-def statistics(
-    x: ArrayLike,
-    *,
-    channel_axes: Axes = 1,
-    epsilon: float = 1e-5,
-    epsilon_placement: EpsilonPlacement = "variance",
-    nonfinite: Nonfinite = "propagate",
-    mask: ArrayLike | None = None,
-    segments: SegmentsLike,
-    threads: int | None = None,
-) -> list[Statistics]: ...
-def statistics(
-    x: ArrayLike,
-    *,
-    channel_axes: Axes = 1,
-    epsilon: float = 1e-5,
-    epsilon_placement: EpsilonPlacement = "variance",
-    nonfinite: Nonfinite = "propagate",
-    mask: ArrayLike | None = None,
-    segments: SegmentsLike | None = None,
-    threads: int | None = None,
-) -> Statistics | list[Statistics]:
-    """The exact mean and biased variance of each channel of x, each rounded once to float64.
-
-    With `nonfinite="ignore"`, NaN and infinity are left out, and `counts` of the result says how many elements each channel
-    has. `mask` is that of `batch_norm`: the statistics are those of what it selects.
-    `segments` are those of `batch_norm`, too: the result is a list then, and a mask has no place beside them.
-
-    >>> import numpy as np, exactnorm
-    >>> exactnorm.statistics(np.array([[1e16, 1.0, -1e16, 3.0]]), channel_axes=0).mean
-    array([1.])
-    """
-    from exactnorm._moments import Moments
-
-    x = as_array("x", x)
-    if segments is not None:
-        if mask is not None:
-            raise ValueError("mask: was given; expected none with segments")
-        axes = axes_list(channel_axes)
-        return _core.segmented_statistics(
-            x,
-            as_segments(segments),
-            math.prod(parameter_shape(x, axes)) if axes_fit(x, axes) else 0,
-            axes,
-            number("epsilon", epsilon),
-            of_class("epsilon_placement", epsilon_placement, str),
-            of_class("nonfinite", nonfinite, str),
-            thread_count(threads),
-        )
-    return Moments.of(x, channel_axes=channel_axes, mask=mask, threads=threads).statistics(
-        epsilon=epsilon, epsilon_placement=epsilon_placement, nonfinite=nonfinite
-    )
-
-
-def given_statistics(
-    mean: Parameter,
-    variance: Parameter,
-    *,
-    epsilon: float = 1e-5,
-    epsilon_placement: EpsilonPlacement = "variance",
-) -> Statistics:
-    """Statistics from somebody's running mean and variance, of one element per channel each.
-
-    Arrays, or lists of numbers; a number beside an array is that of all channels. A variance below zero, as published
-    networks have some, is taken as it is where variance + epsilon is more than zero.
-
-    Raises ValueError when a mean or a variance is not finite, when variance + epsilon is not more than zero, or, with
-    `epsilon_placement="deviation"`, when a variance is negative or both are zero.
-
-    >>> import numpy as np, exactnorm
-    >>> exactnorm.given_statistics(np.zeros(3), np.ones(3), epsilon=0).inverse_deviation
-    array([1., 1., 1.])
-    """
-    means, variances = as_parameter("mean", mean), as_parameter("variance", variance)
-    if means.ndim == 0:
-        means = np.broadcast_to(means, variances.shape)
-    elif variances.ndim == 0:
-        variances = np.broadcast_to(variances, means.shape)
-    return _core.given_statistics(
-        means,
-        variances,
-        number("epsilon", epsilon),
-        of_class("epsilon_placement", epsilon_placement, str),
-    )

@@ -8,6 +8,7 @@
 
 #include "batch_norm/accumulate.h"
 #include "batch_norm/mask_argument.h"
+#include "sums/byte_string.h"
 #include "sums/exact_finalize.h"
 #include "sums/superaccumulator.h"
 #include "tensor/checks.h"
@@ -70,15 +71,6 @@ namespace {
 
 constexpr std::array<char, 8> magic = {'e', 'x', 'n', 'w', 't', 'd', '0', '1'};
 
-void append(std::vector<std::byte>& bytes, std::uint64_t value) {
-  for (int i = 0; i < 8; ++i) bytes.push_back(static_cast<std::byte>(value >> (8 * i) & 0xff));
-}
-std::uint64_t read(std::span<const std::byte> bytes, std::size_t at) {
-  std::uint64_t value = 0;
-  for (std::size_t i = 0; i < 8; ++i) value |= std::to_integer<std::uint64_t>(bytes[at + i]) << (8 * i);
-  return value;
-}
-
 }  // namespace
 
 std::vector<std::byte> WeightedMoments::serialize() const {
@@ -101,9 +93,9 @@ WeightedMoments WeightedMoments::deserialize(std::span<const std::byte> bytes) {
   };
   if (bytes.size() < header) reject("are " + std::to_string(bytes.size()) + " bytes");
   if (std::memcmp(bytes.data(), magic.data(), magic.size()) != 0) reject("start with another signature");
-  const std::uint64_t count = read(bytes, 8);
-  const std::uint64_t fits = read(bytes, 16);
-  const std::uint64_t size = read(bytes, 24);
+  const std::uint64_t count = read_integer(bytes, 8);
+  const std::uint64_t fits = read_integer(bytes, 16);
+  const std::uint64_t size = read_integer(bytes, 24);
   if (count > static_cast<std::uint64_t>(largest_count)) reject("have a count above 2^62");
   if (fits > 1 || size > bytes.size() - header) reject("have an unknown header");
   WeightedMoments moments(0);

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "exactnorm/sums.h"
+#include "sums/byte_string.h"
 #include "sums/superaccumulator.h"
 
 namespace exactnorm {
@@ -140,16 +141,6 @@ constexpr std::size_t header_size = magic.size() + 2 * 8 + 8;
 constexpr std::uint64_t moments_tag = 0;
 constexpr std::uint64_t gradients_tag = 2;
 
-void append(std::vector<std::byte>& bytes, std::uint64_t value) {
-  for (int shift = 0; shift < 64; shift += 8) bytes.push_back(static_cast<std::byte>(value >> shift));
-}
-
-std::uint64_t read(std::span<const std::byte> bytes, std::size_t at) {
-  std::uint64_t value = 0;
-  for (std::size_t i = 0; i < 8; ++i) value |= static_cast<std::uint64_t>(bytes[at + i]) << (8 * i);
-  return value;
-}
-
 [[noreturn]] void reject(const std::string& found) {
   throw Error("bytes", found + "; expected what PartialSums::serialize writes");
 }
@@ -171,9 +162,9 @@ std::vector<std::byte> PartialSums::serialize() const {
 PartialSums PartialSums::deserialize(std::span<const std::byte> bytes) {
   if (bytes.size() < header_size) reject("are " + std::to_string(bytes.size()) + " bytes");
   if (std::memcmp(bytes.data(), magic.data(), magic.size()) != 0) reject("start with another signature");
-  const std::uint64_t channels = read(bytes, 8);
-  const std::uint64_t count = read(bytes, 16);
-  const std::uint64_t tags = read(bytes, 24);
+  const std::uint64_t channels = read_integer(bytes, 8);
+  const std::uint64_t count = read_integer(bytes, 16);
+  const std::uint64_t tags = read_integer(bytes, 24);
   if (count > static_cast<std::uint64_t>(maximum_count)) reject("have a count above 2^62");
   const std::uint64_t kind_tag = tags & 0xff;
   if ((kind_tag != moments_tag && kind_tag != gradients_tag) || tags >> 8 > 1) reject("have an unknown kind or range");
@@ -187,11 +178,11 @@ PartialSums PartialSums::deserialize(std::span<const std::byte> bytes) {
   sums.count_ = static_cast<Index>(count);
   std::size_t at = header_size;
   for (std::uint64_t& word : sums.words_) {
-    word = read(bytes, at);
+    word = read_integer(bytes, at);
     at += 8;
   }
   for (Index& nonfinite : sums.nonfinite_) {
-    const std::uint64_t value = read(bytes, at);
+    const std::uint64_t value = read_integer(bytes, at);
     if (value > count) reject("have more non-finite values than elements");
     nonfinite = static_cast<Index>(value);
     at += 8;
