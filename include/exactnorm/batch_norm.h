@@ -29,7 +29,8 @@ namespace exactnorm {
 // names the axes that keep their own statistics. x has any dtype; dy and outputs are float32, float64, bfloat16 or
 // float16. With 16-bit elements the results are those of the same numbers as float32, y and dx rounded once more.
 //
-// A mask (Affine::mask) leaves elements out: statistics, counts, sums and gradients are those of the others, to the bit.
+// A mask (Affine::mask) leaves elements out: statistics, counts, sums and gradients are those of the others, to the
+// bit.
 //
 // Aliasing: an output may be the very memory of x, dy or the residual (same address, strides and dtype). Any other
 // overlap of an output with an input or with another output is refused.

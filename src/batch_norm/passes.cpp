@@ -280,7 +280,6 @@ void BackwardPass::run(const BackwardPointers& at, const StatisticsView& statist
   }
   OutputOperand gradient;
   if (arguments_.d_residual()) gradient = {at.d_residual, arguments_.d_residual()->layout().dtype};
-  const std::vector<Index> all = all_channels(channels);
   const Coefficients coefficients = table.view();
   if (schedule_ && summed > 0) {
     const SumOperands operands = {.inputs = inputs.all(),
@@ -291,11 +290,13 @@ void BackwardPass::run(const BackwardPointers& at, const StatisticsView& statist
     accumulate_finalize_apply(*schedule_, operands, apply && !apply_alone_ ? &*apply : nullptr, finalizer,
                               coefficients);
   } else {
+    const std::vector<Index> all = all_channels(channels);
+    const bool has_sums = sums != nullptr && summed > 0;
     if (summed == 0) {  // over an empty batch gradients are 0
       std::fill_n(dgamma.data(), channels, 0.0);
       std::fill_n(dbeta.data(), channels, 0.0);
     }
-    sums != nullptr&& summed > 0 ? finalizer.finalize(*sums, all) : finalizer.set_coefficients(all);
+    has_sums ? finalizer.finalize(*sums, all) : finalizer.set_coefficients(all);
     if (apply && !apply_alone_) apply_alone(*schedule_, *apply, coefficients);
   }
   if (gradient_alone_) {
