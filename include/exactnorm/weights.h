@@ -51,9 +51,9 @@ class EXACTNORM_EXPORT WeightedMoments {
 
 /// Adds the elements of x. `weights` have x's shape with 1 on the channel axes, or the shape of the reduced axes alone;
 /// a size of 1 on any axis stands for all of it. They have any dtype and strides, and are finite, 0 or more; elements
-/// of weight 0 have no part, whatever they hold. Memory for 65,536 elements is taken meanwhile. Throws Error, and
-/// changes nothing, where a weight is impossible or a product w * x that is not 0 lies beyond 2^-968 to 2^1023, which
-/// weights and x that float32 holds never do.
+/// of weight 0 have no part, whatever they hold. Memory for the weights and for 65,536 elements is taken meanwhile.
+/// Throws Error, and changes nothing, where a weight is impossible or a product w * x that is not 0 lies beyond 2^-968
+/// to 2^1023, which weights and x that float32 holds never do.
 EXACTNORM_EXPORT void accumulate(WeightedMoments& moments, const TensorView& x, const TensorView& weights,
                                  const Options& options = {});
 
