@@ -69,6 +69,7 @@ bool operator==(const WeightedMoments& a, const WeightedMoments& b) {
 
 namespace {
 
+constexpr std::size_t header_size = 32;
 constexpr std::array<char, 8> magic = {'e', 'x', 'n', 'w', 't', 'd', '0', '1'};
 
 }  // namespace
@@ -77,6 +78,7 @@ std::vector<std::byte> WeightedMoments::serialize() const {
   const std::vector<std::byte> products = products_.serialize();
   const std::vector<std::byte> weights = weights_.serialize();
   std::vector<std::byte> bytes;
+  bytes.reserve(header_size + weights.size() + products.size());
   for (const char letter : magic) bytes.push_back(static_cast<std::byte>(letter));
   append(bytes, static_cast<std::uint64_t>(count_));
   append(bytes, fits_float32_ ? 1 : 0);
@@ -87,20 +89,19 @@ std::vector<std::byte> WeightedMoments::serialize() const {
 }
 
 WeightedMoments WeightedMoments::deserialize(std::span<const std::byte> bytes) {
-  constexpr std::size_t header = 32;
   const auto reject = [](const std::string& problem) {
     throw Error("bytes", problem + "; expected what WeightedMoments::serialize writes");
   };
-  if (bytes.size() < header) reject("are " + std::to_string(bytes.size()) + " bytes");
+  if (bytes.size() < header_size) reject("are " + std::to_string(bytes.size()) + " bytes");
   if (std::memcmp(bytes.data(), magic.data(), magic.size()) != 0) reject("start with another signature");
   const std::uint64_t count = read_integer(bytes, 8);
   const std::uint64_t fits = read_integer(bytes, 16);
   const std::uint64_t size = read_integer(bytes, 24);
   if (count > static_cast<std::uint64_t>(largest_count)) reject("have a count above 2^62");
-  if (fits > 1 || size > bytes.size() - header) reject("have an unknown header");
+  if (fits > 1 || size > bytes.size() - header_size) reject("have an unknown header");
   WeightedMoments moments(0);
-  moments.weights_ = PartialSums::deserialize(bytes.subspan(header, size));
-  moments.products_ = PartialSums::deserialize(bytes.subspan(header + size));
+  moments.weights_ = PartialSums::deserialize(bytes.subspan(header_size, size));
+  moments.products_ = PartialSums::deserialize(bytes.subspan(header_size + size));
   const PartialSums& products = moments.products_;
   const PartialSums& weights = moments.weights_;
   if (products.kind() != PartialSums::Kind::gradients || weights.kind() != PartialSums::Kind::moments ||
