@@ -37,7 +37,7 @@ wheel: ## build a wheel for other machines into build/wheel, and try it with Num
 test: python ## install what testing needs, build, and run all tests
 	cmake --preset release -DEXACTNORM_BUILD_TESTS=ON
 	cmake --build $(release) --parallel $(BUILD_JOBS)
-	ctest --test-dir $(release) --output-on-failure
+	ctest --test-dir $(release) --output-on-failure --parallel $(BUILD_JOBS)
 	.venv/bin/python -m pytest -q
 
 bench: ## install what the benchmarks need, measure all (15 minutes), and write docs/performance.md
