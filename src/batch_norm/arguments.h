@@ -115,6 +115,13 @@ void check_statistics(const Statistics& statistics, Index channels);
 /// And statistics that a backward pass through `training` can take.
 void check_batch_statistics(const Statistics& statistics, const BackwardArguments& arguments);
 
+/// Whether gradients' sums of so many elements per channel belong to statistics of `count`: as many, or, with a mask
+/// that leaves out x alone, no fewer.
+[[nodiscard]] inline bool are_of_batch(Index summed, Index count, const Affine& affine) noexcept {
+  const bool may_have_more = affine.mask && affine.mask->masked == MaskedOutput::normalized;
+  return may_have_more ? summed >= count : summed == count;
+}
+
 /// What an update of running statistics refuses whatever the batch.
 void check_running(const RunningStatistics& running);
 

@@ -91,9 +91,7 @@ void backward_from_sums(const TensorView& dy, const TensorView& x, const Statist
   check_gradient_sums(sums, pass.arguments().channels());
   Selection selection = pass.select(at);
   selection.count = statistics.count;
-  // With a mask that leaves out x alone, dy has more elements.
-  const bool has_more = affine.mask && affine.mask->masked == MaskedOutput::normalized;
-  if (has_more ? sums.count() < statistics.count : sums.count() != statistics.count) {
+  if (!are_of_batch(sums.count(), statistics.count, affine)) {
     throw Error("sums", "are over " + std::to_string(sums.count()) + " elements per channel; expected " +
                             std::to_string(statistics.count) + ", as in statistics");
   }

@@ -1,9 +1,9 @@
 #include "batch_norm/renormalization.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <string>
+#include <utility>
 
 #include "batch_norm/arguments.h"
 #include "batch_norm/passes.h"
@@ -93,7 +93,8 @@ void set_renormalized_gradient(const Renormalization& renormalization, const std
 
 namespace {
 
-std::vector<double> values_of(const OptionalArgument& parameter, const void* address, double value, Index channels) {
+std::vector<double> parameter_values(const OptionalArgument& parameter, const void* address, double value,
+                                     Index channels) {
   std::vector<double> values(static_cast<std::size_t>(channels));
   read_parameter(parameter, address, value, channels, values.data());
   return values;
@@ -130,8 +131,8 @@ void renormalizing_backward(const TensorView& dy, const TensorView& x, const Ren
                                std::to_string(channels) + ", one per channel");
   }
   const RenormalizedParameters parameters =
-      renormalized(values_of(arguments.gamma(), at.gamma, 1, channels),
-                   values_of(arguments.beta(), at.beta, 0, channels), forward.renormalization);
+      renormalized(parameter_values(arguments.gamma(), at.gamma, 1, channels),
+                   parameter_values(arguments.beta(), at.beta, 0, channels), forward.renormalization);
   std::vector<double> dgamma(parameters.gamma.size());
   std::vector<double> dbeta(parameters.gamma.size());
   const IndexList shape = {channels};

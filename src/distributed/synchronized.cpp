@@ -156,7 +156,7 @@ void synchronized_backward(SumExchange& exchange, const TensorView& dy, const Te
                            const Statistics& statistics, const Affine& affine, const SynchronizedGradients& gradients,
                            const Options& options) {
   check_layers(exchange);
-  // With a mask that leaves out x alone, dy has more elements; on all ranks, then.
+  // Whether a mask leaves out x alone is the same on all ranks.
   const bool has_more = affine.mask && affine.mask->masked == MaskedOutput::normalized;
   const Gradients of_batch = {gradients.dx, gradients.dgamma, gradients.dbeta, gradients.d_residual};
   IndexList axes;
@@ -178,7 +178,7 @@ void synchronized_backward(SumExchange& exchange, const TensorView& dy, const Te
   });
   const DefaultFloatingPoint default_floating_point;
   // The same on all ranks, which have the same statistics.
-  if (has_more ? total.count() < statistics.count : total.count() != statistics.count) {
+  if (!are_of_batch(total.count(), statistics.count, affine)) {
     throw Error("statistics", "are of " + std::to_string(statistics.count) + " elements per channel; expected " +
                                   std::to_string(total.count()) + ", as in x on all ranks together");
   }
