@@ -112,6 +112,8 @@ TEST(Weights, OfIntegersRepeatElements) {
       EXPECT_TRUE(same_numbers(found.variance, expected.variance));
       EXPECT_TRUE(same_numbers(found.inverse_deviation, expected.inverse_deviation));
     }
+    EXPECT_TRUE(same_numbers(deviations_of(moments).biased, deviations_of(sums).biased));
+    EXPECT_TRUE(same_numbers(deviations_of(moments).unbiased, deviations_of(sums).unbiased));
     if (::testing::Test::HasFailure()) return;
   }
 }
@@ -150,6 +152,14 @@ TEST(Weights, OfAnyNumbersAreExact) {
       EXPECT_EQ(found.mean[at], nearest(mean));
       EXPECT_EQ(found.mean_residual[at], nearest(mean - rational(found.mean[at])));
       EXPECT_EQ(found.variance[at], nearest(variance));
+      const Deviations deviations = deviations_of(moments);
+      EXPECT_EQ(deviations.biased[at], boost::multiprecision::sqrt(real(variance)).convert_to<double>());
+      if (total > 1) {
+        const Rational unbiased = variance * total / (total - 1);
+        EXPECT_EQ(deviations.unbiased[at], boost::multiprecision::sqrt(real(unbiased)).convert_to<double>());
+      } else {
+        EXPECT_TRUE(std::isnan(deviations.unbiased[at]));
+      }
     }
     if (::testing::Test::HasFailure()) return;
   }
@@ -176,6 +186,54 @@ TEST(Weights, AreTheSameForAnyCut) {
   EXPECT_TRUE(merged == whole);
   EXPECT_TRUE(same_bits(statistics_of(merged), statistics_of(whole)));
   EXPECT_EQ(statistics_of(whole).counts, std::vector<Index>(5, whole.count()));
+}
+
+// Blocks that cut through channels and places alike, in any order, each in sums of its own.
+TEST(Weights, OfBlocksAreThoseOfTheWhole) {
+  Random random(34);
+  for (int round = 0; round < 60; ++round) {
+    const Problem p = random_problem(random);
+    SCOPED_TRACE("round " + std::to_string(round) + ", shape " + to_string(p.shape) + ", channel axes " +
+                 to_string(p.axes) + ", weights " + to_string(p.weights_shape));
+    Tensor x = make(DType::float64, p.shape, random);
+    Tensor weights = make(random.chance(0.5) ? DType::uint8 : DType::float64, p.weights_shape, random);
+    for (Index i = 0; i < x.count(); ++i) x.set(i, random.chance(0.02) ? not_a_number : random.normal());
+    for (Index i = 0; i < weights.count(); ++i) weights.set(i, static_cast<double>(random.between(0, 3)));
+    const Options options = {.channel_axes = p.axes};
+    WeightedMoments whole(channels_of(p));
+    accumulate(whole, std::as_const(x).view(), std::as_const(weights).view(), options);
+    const TensorView of_all = reduced_view(std::as_const(weights).view(), p.shape, options);
+    WeightedMoments merged(channels_of(p));
+    for (const Box& box : random_boxes(random, p.shape)) {
+      TensorView of_box = of_all;
+      for (std::size_t axis = 0; axis < p.shape.size(); ++axis) {
+        if (of_box.shape[axis] != 1) of_box = slice(of_box, axis, box.begin[axis], box.size[axis]);
+      }
+      WeightedMoments part(channels_of(p));
+      accumulate(part, box.of(std::as_const(x).view()), Place{p.shape, box.begin}, of_box, options);
+      merged.merge(WeightedMoments::deserialize(part.serialize()));
+    }
+    EXPECT_TRUE(merged == whole);
+    EXPECT_EQ(merged.count(), whole.count());
+    EXPECT_TRUE(same_bits(statistics_of(merged), statistics_of(whole)));
+    if (::testing::Test::HasFailure()) return;
+  }
+}
+
+TEST(Weights, OfABlockAreRefusedWhereItDoesNotFit) {
+  const Tensor x(DType::float32, {2, 3}, {1, 2, 3, 4, 5, 6});
+  const Tensor weights(DType::float32, {2}, {1, 1});
+  WeightedMoments moments(4);
+  const auto error = [&](const Place& place) {
+    return error_of([&] { accumulate(moments, x.view(), place, weights.view()); });
+  };
+  EXPECT_EQ(error({{2, 5}, {0, 0}}), "place: is of a tensor of 5 channels; expected 4, as in moments");
+  EXPECT_EQ(error({{2, 4}, {0, 2}}),
+            "place: begins at (0, 2) of shape (2, 4); expected a place that holds x of shape (2, 3)");
+  EXPECT_EQ(error({{2, 4}, {0, 1}}), "no error");
+  EXPECT_EQ(moments.count(), 0);  // that comes with channel 0
+  EXPECT_EQ(error({{2, 4}, {0, 0}}), "no error");
+  EXPECT_EQ(moments.count(), 2);
 }
 
 TEST(Weights, OfZeroHideElements) {

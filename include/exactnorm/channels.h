@@ -28,6 +28,13 @@ struct EXACTNORM_EXPORT ChannelAxes {
 [[nodiscard]] EXACTNORM_EXPORT TensorView parameter_view(const TensorView& parameter, const IndexList& shape,
                                                          const Options& options = {});
 
+/// A view of the memory of a mask or of weights, of as many axes as a tensor of this shape and with 1 on its channel
+/// axes: it has that tensor's shape with 1 on the channel axes, or the shape of the other axes alone; a size of 1 on
+/// any axis stands for all of it, and is kept. Needs no data. Throws Error that names `reduced` when its shape is
+/// another, and as `channel_axes_of` does.
+[[nodiscard]] EXACTNORM_EXPORT TensorView reduced_view(const TensorView& reduced, const IndexList& shape,
+                                                       const Options& options = {});
+
 /// Where a block lies in a larger tensor of the same rank: for data that comes in blocks. A block is a range of each
 /// axis, the channel axes included. Functions that take a place number the channels as the whole tensor numbers them.
 struct EXACTNORM_EXPORT Place {

@@ -149,6 +149,7 @@ NB_MODULE(_core, module) {
   });
   bind_statistics(module);
   bind_moments(module);
+  bind_weights(module);
   bind_segments(module);
   bind_running_statistics(module);
   bind_layer(module);

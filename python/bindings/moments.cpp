@@ -12,7 +12,6 @@
 #include "arguments.h"
 #include "arrays.h"
 #include "exactnorm/sums.h"
-#include "exactnorm/weights.h"
 #include "shared.h"
 
 namespace exactnorm::python {
@@ -71,82 +70,6 @@ class SharedSums {
   PartialSums sums_;
 };
 
-class SharedWeighted {
- public:
-  explicit SharedWeighted(WeightedMoments moments) : channels_(moments.channels()), moments_(std::move(moments)) {}
-
-  [[nodiscard]] Index channels() const { return channels_; }
-
-  template <typename Use>
-  auto use(const Use& use) const {
-    return locked(mutex_, [&] { return use(moments_); });
-  }
-
-  void add(nb::handle x, nb::handle weights, const Axes& channel_axes, int threads) {
-    const Options options = make_options(channel_axes, 0, "variance", threads);
-    const Input x_array = input("x", x);
-    const Input weights_array = input("weights", weights);
-    const nb::gil_scoped_release released;
-    WeightedMoments part(channels_);
-    accumulate(part, x_array.view, weights_array.view, options);
-    const std::lock_guard lock(mutex_);
-    renaming("other", "x", [&] { moments_.merge(part); });
-  }
-
-  void merge(const SharedWeighted& other) {
-    const WeightedMoments copy = other.use([](const WeightedMoments& moments) { return moments; });
-    const nb::gil_scoped_release released;
-    const std::lock_guard lock(mutex_);
-    moments_.merge(copy);
-  }
-
-  bool equals(const SharedWeighted& other) const {
-    const WeightedMoments copy = other.use([](const WeightedMoments& moments) { return moments; });
-    return use([&](const WeightedMoments& moments) { return moments == copy; });
-  }
-
- private:
-  Index channels_;
-  mutable std::mutex mutex_;
-  WeightedMoments moments_;
-};
-
-nb::bytes to_bytes(const SharedWeighted& shared) {
-  const std::vector<std::byte> bytes = shared.use([](const WeightedMoments& moments) { return moments.serialize(); });
-  return nb::bytes(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-}
-
-Statistics statistics_from(const SharedWeighted& shared, double epsilon, const std::string& epsilon_placement,
-                           bool is_normalizing) {
-  const Options options = make_options({}, epsilon, epsilon_placement, 0);
-  return shared.use([&](const WeightedMoments& moments) {
-    return is_normalizing ? normalizing_statistics(moments, options) : statistics_of(moments, options);
-  });
-}
-
-void bind_weighted_moments(nb::module_& module) {
-  nb::class_<SharedWeighted>(module, "WeightedSums", "Exact sums of w, w * x and w * x * x per channel.")
-      .def("__init__",
-           [](SharedWeighted* self, Index channels) { new (self) SharedWeighted(WeightedMoments(channels)); })
-      .def_prop_ro("channels", &SharedWeighted::channels)
-      .def_prop_ro("count",
-                   [](const SharedWeighted& self) {
-                     return self.use([](const WeightedMoments& moments) { return moments.count(); });
-                   })
-      .def("add", &SharedWeighted::add, nb::arg("x"), nb::arg("weights"), nb::arg("channel_axes"), nb::arg("threads"))
-      .def("merge", &SharedWeighted::merge)
-      .def("equals", &SharedWeighted::equals)
-      .def("to_bytes", [](const SharedWeighted& self) { return to_bytes(self); })
-      .def_static(
-          "from_bytes",
-          [](const nb::bytes& bytes) {
-            return new SharedWeighted(
-                WeightedMoments::deserialize({reinterpret_cast<const std::byte*>(bytes.c_str()), bytes.size()}));
-          },
-          nb::rv_policy::take_ownership)
-      .def("statistics", &statistics_from, nb::arg("epsilon"), nb::arg("epsilon_placement"), nb::arg("is_normalizing"));
-}
-
 nb::bytes to_bytes(const SharedSums& shared) {
   const std::vector<std::byte> bytes = shared.use([](const PartialSums& sums) { return sums.serialize(); });
   return nb::bytes(reinterpret_cast<const char*>(bytes.data()), bytes.size());
@@ -155,7 +78,6 @@ nb::bytes to_bytes(const SharedSums& shared) {
 }  // namespace
 
 void bind_moments(nb::module_& module) {
-  bind_weighted_moments(module);
   nb::class_<SharedSums>(module, "Sums", "Exact sums of x and x * x per channel.")
       .def("__init__", [](SharedSums* self, Index channels) { new (self) SharedSums(PartialSums(channels)); })
       .def_prop_ro("channels", &SharedSums::channels)

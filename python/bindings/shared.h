@@ -43,6 +43,7 @@ class SharedRunning {
 };
 
 void bind_moments(nanobind::module_& module);
+void bind_weights(nanobind::module_& module);
 void bind_segments(nanobind::module_& module);
 void bind_running_statistics(nanobind::module_& module);
 void bind_layer(nanobind::module_& module);

@@ -67,6 +67,7 @@ def batch_norm(
     residual: ArrayLike | None = None,
     mask: ArrayLike | None = None,
     masked: Masked = "zero",
+    weights: ArrayLike | None = None,
     segments: SegmentsLike | None = None,
     out: ArrayLike | None = None,
     return_statistics: Literal[False] = False,
@@ -86,6 +87,7 @@ def batch_norm(
     residual: ArrayLike | None = None,
     mask: ArrayLike | None = None,
     masked: Masked = "zero",
+    weights: ArrayLike | None = None,
     segments: None = None,
     out: ArrayLike | None = None,
     return_statistics: Literal[True],
@@ -105,6 +107,7 @@ def batch_norm(
     residual: ArrayLike | None = None,
     mask: ArrayLike | None = None,
     masked: Masked = "zero",
+    weights: ArrayLike | None = None,
     segments: SegmentsLike,
     out: ArrayLike | None = None,
     return_statistics: Literal[True],
@@ -123,6 +126,7 @@ def batch_norm(
     residual: ArrayLike | None = None,
     mask: ArrayLike | None = None,
     masked: Masked = "zero",
+    weights: ArrayLike | None = None,
     segments: SegmentsLike | None = None,
     out: ArrayLike | None = None,
     return_statistics: bool = False,
@@ -157,6 +161,9 @@ def batch_norm(
         that holds these alone, whatever the others hold, NaN included.
     masked
         What y is where the mask is false: "zero", "normalized" by the others' statistics, or "untouched", what `out` held.
+    weights
+        How much elements count for mean and variance, 0 or more, of any dtype and of a mask's shapes: a weight of 3 is the
+        element three times. All of y is written; mask and segments have no place beside them.
     segments
         Rows that have statistics of their own: `Segments`, or an integer for each row of the first axis. Each segment
         becomes, bit for bit, what an array of its rows alone does. With a mask the rows of each follow each other.
@@ -190,8 +197,13 @@ def batch_norm(
         named_activation(activation, slope),
         thread_count(threads),
     )
+    _check_alone("weights", weights, segments)
     if segments is None:
-        found = _core.training(x, target, *inputs)
+        found = (
+            _core.training(x, target, *inputs)
+            if weights is None
+            else _core.weighted_training(x, as_array("weights", weights), target, *inputs)
+        )
         return (target, found) if return_statistics else target
     of_segments = _core.segmented_training(x, as_segments(segments), target, *inputs)
     return (target, of_segments) if return_statistics else target
@@ -246,6 +258,11 @@ def batch_norm_inference(
     return target
 
 
+def _check_alone(name: str, given: object, segments: object) -> None:
+    if given is not None and segments is not None:
+        raise ValueError(f"{name}: was given; expected none with segments")
+
+
 def _check_same(name: str, given: object, expected: object) -> None:
     if given != expected:
         raise ValueError(f"{name}: is {given!r}; expected {expected!r}, which is in statistics")
@@ -268,6 +285,7 @@ def batch_norm_backward(
     residual: None = None,
     mask: ArrayLike | None = None,
     masked: Masked = "zero",
+    weights: ArrayLike | None = None,
     segments: SegmentsLike | None = None,
     out: ArrayLike | None = None,
     out_residual: None = None,
@@ -290,6 +308,7 @@ def batch_norm_backward(
     residual: ArrayLike,
     mask: ArrayLike | None = None,
     masked: Masked = "zero",
+    weights: ArrayLike | None = None,
     segments: SegmentsLike | None = None,
     out: ArrayLike | None = None,
     out_residual: ArrayLike | None = None,
@@ -311,6 +330,7 @@ def batch_norm_backward(
     residual: ArrayLike | None = None,
     mask: ArrayLike | None = None,
     masked: Masked = "zero",
+    weights: ArrayLike | None = None,
     segments: SegmentsLike | None = None,
     out: ArrayLike | None = None,
     out_residual: ArrayLike | None = None,
@@ -334,6 +354,8 @@ def batch_norm_backward(
     mask, masked
         Those of the forward pass. dx and d_residual are 0 where y was, and are not written where it was not; dy of what was
         "normalized" has its part in all gradients.
+    weights
+        Those of the forward pass. The sums behind dgamma and dbeta know no weights: a loss that has them gives dy with them.
     segments
         Those of the forward pass, of which `statistics` are a list then; `frozen` has no place beside them. dgamma and
         dbeta are sums over the segments.
@@ -355,8 +377,9 @@ def batch_norm_backward(
     dy = as_array("dy", dy)
     x = as_array("x", x)
     of_segments = list_of_statistics(statistics, segments is not None)
-    if segments is not None and frozen:
-        raise ValueError("frozen: is True; expected False with segments")
+    _check_alone("weights", weights, segments)
+    if frozen and (segments is not None or weights is not None):
+        raise ValueError(f"frozen: is True; expected False with {'weights' if segments is None else 'segments'}")
     for found in of_segments:
         if epsilon is not None:
             _check_same("epsilon", number("epsilon", epsilon), found.epsilon)
@@ -381,7 +404,9 @@ def batch_norm_backward(
         d_residual,
     )
     options = (axes, named_activation(activation, slope), thread_count(threads))
-    if segments is None:
+    if weights is not None:
+        _core.weighted_backward(dy, x, as_array("weights", weights), of_segments[0], *inputs, *options)
+    elif segments is None:
         _core.backward(dy, x, of_segments[0], *inputs, bool(frozen), *options)
     else:
         _core.segmented_backward(dy, x, as_segments(segments), of_segments, *inputs, *options)

@@ -26,7 +26,7 @@ from exactnorm._arrays import (
     thread_count,
 )
 from exactnorm._core import Statistics
-from exactnorm._moments import Moments
+from exactnorm._moments import Moments, WeightedMoments
 
 
 @overload
@@ -38,6 +38,7 @@ def statistics(
     epsilon_placement: EpsilonPlacement = "variance",
     nonfinite: Nonfinite = "propagate",
     mask: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
     segments: None = None,
     threads: int | None = None,
 ) -> Statistics: ...
@@ -50,6 +51,7 @@ def statistics(
     epsilon_placement: EpsilonPlacement = "variance",
     nonfinite: Nonfinite = "propagate",
     mask: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
     segments: SegmentsLike,
     threads: int | None = None,
 ) -> list[Statistics]: ...
@@ -61,6 +63,7 @@ def statistics(
     epsilon_placement: EpsilonPlacement = "variance",
     nonfinite: Nonfinite = "propagate",
     mask: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
     segments: SegmentsLike | None = None,
     threads: int | None = None,
 ) -> Statistics | list[Statistics]:
@@ -68,17 +71,26 @@ def statistics(
 
     With `nonfinite="ignore"`, NaN and infinity are left out, and `counts` of the result says how many elements each channel
     has. `mask` is that of `batch_norm`: the statistics are those of what it selects.
-    `segments` are those of `batch_norm`, too: the result is a list then, and a mask has no place beside them.
+    `weights` are those of `batch_norm`, too, and `segments`: the result is a list then. None of the three has a place
+    beside another one, nor has `nonfinite="ignore"` beside weights.
 
     >>> import numpy as np, exactnorm
     >>> exactnorm.statistics(np.array([[1e16, 1.0, -1e16, 3.0]]), channel_axes=0).mean
     array([1.])
     """
     x = as_array("x", x)
+    axes = axes_list(channel_axes)
+    for name, given in (("mask", mask), ("weights", weights)):
+        if given is not None and segments is not None:
+            raise ValueError(f"{name}: was given; expected none with segments")
+    if weights is not None:
+        if mask is not None or nonfinite == "ignore":
+            other = "nonfinite='ignore'" if mask is None else "a mask"
+            raise ValueError(f"weights: were given with {other}; expected weights of 0 where elements do not count")
+        channels = math.prod(parameter_shape(x, axes)) if axes_fit(x, axes) else 0
+        weighted = WeightedMoments(channels).add(x, weights, channel_axes=channel_axes, threads=threads)
+        return weighted.statistics(epsilon=epsilon, epsilon_placement=epsilon_placement)
     if segments is not None:
-        if mask is not None:
-            raise ValueError("mask: was given; expected none with segments")
-        axes = axes_list(channel_axes)
         return _core.segmented_statistics(
             x,
             as_segments(segments),

@@ -13,16 +13,19 @@ RECIPES = Path(__file__).parents[2] / "docs" / "recipes.md"
 
 
 def blocks():
-    """Those of each section that are Python, with the section's heading."""
+    """Those that are Python, one after the other, of each section that has any, with its heading."""
     for section in RECIPES.read_text().split("\n## ")[1:]:
         heading, _, text = section.partition("\n")
+        sources = []
         for block in re.findall(r"(?m)(?:^    .*\n)+", text):
             source = re.sub(r"(?m)^    ", "", block)
             try:
                 ast.parse(source)
             except SyntaxError:
                 continue  # C++, or a command
-            yield pytest.param(source, id=heading)
+            sources.append(source)
+        if sources:
+            yield pytest.param("".join(sources), id=heading)
 
 
 @pytest.mark.parametrize("source", blocks())

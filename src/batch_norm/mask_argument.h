@@ -29,12 +29,6 @@ class MaskArgument {
   Index repeats_ = 0;  // elements of each of x's channels for one of the mask
 };
 
-/// A tensor of the reduced axes of x, whose layout is checked, spread over x's shape with strides of 0 where it has 1,
-/// or no axis. Without an address. Throws Error that names it where its shape is neither x's with 1 on the channel axes
-/// nor that of the reduced axes.
-[[nodiscard]] TensorView spread_over_channels(const char* name, const TensorView& reduced, const IndexList& axes,
-                                              const TensorView& x);
-
 /// What a mask of x selects. Throws Error as MaskArgument does, and where the address is wrong.
 [[nodiscard]] SelectedView selected_view(const Mask& mask, const IndexList& axes, const TensorView& x);
 

@@ -162,8 +162,7 @@ class SegmentWork {
     if (!are_stretches_) {
       throw Error("mask", "was given; expected none, as there are segments whose rows do not follow each other");
     }
-    TensorView full = MaskArgument(*affine.mask, channel_axes, x).layout();
-    full.data = affine.mask->selected.data;
+    TensorView full = spread_reduced("mask", affine.mask->selected, channel_axes, x);
     for (const Index axis : channel_axes) full.shape[static_cast<std::size_t>(axis)] = 1;
     Affine result = affine;
     result.mask = Mask(full, affine.mask->masked);

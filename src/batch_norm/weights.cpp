@@ -4,10 +4,14 @@
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 #include <string>
+#include <vector>
 
 #include "batch_norm/accumulate.h"
-#include "batch_norm/mask_argument.h"
+#include "batch_norm/blocks.h"
+#include "batch_norm/pieces.h"
+#include "batch_norm/weight_total.h"
 #include "sums/byte_string.h"
 #include "sums/exact_finalize.h"
 #include "sums/superaccumulator.h"
@@ -134,26 +138,6 @@ Index count_of(const TensorView& weights) {
   return count;
 }
 
-// Calls visit(x, weights, begin) for pieces of few elements, where `begin` is a piece's place in x.
-template <typename Visit>
-void for_pieces(const TensorView& x, const TensorView& weights, std::size_t axis, IndexList& begin,
-                const Visit& visit) {
-  constexpr Index most = 65536;
-  const Index elements = element_count(x.shape);
-  if (elements <= most) {
-    visit(x, weights, begin);
-    return;
-  }
-  const Index size = x.shape[axis];
-  const Index step = std::clamp<Index>(most / (elements / size), 1, size);
-  for (Index at = 0; at < size; at += step) {
-    begin[axis] = at;
-    const Index some = std::min(step, size - at);
-    for_pieces(slice(x, axis, at, some), slice(weights, axis, at, some), axis + 1, begin, visit);
-  }
-  begin[axis] = 0;
-}
-
 TensorView dense_view(const std::vector<double>& values, const IndexList& shape) { return view(values.data(), shape); }
 
 // w * x without an error, as product + rest; nothing where w is 0.
@@ -197,48 +181,83 @@ class Products {
 
 }  // namespace
 
+namespace {
+
+// What is added, and how the channels of x are numbered among those of `moments`.
+struct Addition {
+  const TensorView& x;
+  const TensorView& weights;
+  const IndexList& axes;
+  ChannelMap channels;
+  bool has_channel_0;  // and with it the weights' own sum
+};
+
+// x, the options and the channels are checked.
+void add(WeightedMoments& moments, const Addition& addition, const Options& options) {
+  const auto& [x, weights, axes, numbers, has_channel_0] = addition;
+  check_view("weights", weights);
+  const TensorView spread = spread_reduced("weights", weights, axes, x);
+  if (element_count(x.shape) == 0) return;
+  const WeightTotal total = total_of(weights, spread, axes, options.threads);
+
+  // Into sums of their own: an error half way changes nothing.
+  WeightedMoments added(moments.channels());
+  Access::add(added, has_channel_0 ? total.count : 0, dtype_fits_float32(x.dtype));
+  if (has_channel_0) Access::weights(added) = total.sum;
+  Products products;
+  std::vector<std::size_t> every_axis(x.rank());
+  std::iota(every_axis.begin(), every_axis.end(), std::size_t{0});
+  for_each_piece(x.shape, every_axis, [&](const Piece& piece) {
+    products.set(piece.of(x), piece.of(spread));
+    ChannelMap of_channels = numbers;
+    for (std::size_t axis = 0; axis < x.rank(); ++axis) {
+      of_channels.offset += piece.begin[axis] * numbers.strides[axis];
+    }
+    for (const TensorView& of_x : {products.products(), products.rests()}) {
+      const std::array operands = {of_x, products.x()};
+      accumulate_part(Access::products(added), operands, nullptr, axes, of_channels, options.threads);
+    }
+  });
+  // Non-finite elements are counted with those of dy and x; PartialSums want no more of them than elements.
+  Access::products(added).add_count(2 * (element_count(x.shape) / channel_count(axes, x)));
+  moments.merge(added);
+}
+
+}  // namespace
+
+WeightTotal total_of(const TensorView& weights, const TensorView& spread, const IndexList& channel_axes, int threads) {
+  TensorView of_one_channel = spread;
+  for (const Index axis : channel_axes) of_one_channel.shape[static_cast<std::size_t>(axis)] = 1;
+  const Index repeats = element_count(of_one_channel.shape) / element_count(weights.shape);
+  const Index count = count_of(weights);
+  if (count > largest_count / repeats) throw Error("weights", "add up to more than 2^62; expected less");
+  WeightTotal total = {PartialSums(1, PartialSums::Kind::moments, extended), repeats * count};
+  accumulate(total.sum, of_one_channel, {.channel_axes = {}, .threads = threads});
+  return total;
+}
+
 void accumulate(WeightedMoments& moments, const TensorView& x, const TensorView& weights, const Options& options) {
   const DefaultFloatingPoint default_floating_point;
   check_options(options);
   check_view("x", x);
-  check_view("weights", weights);
   const IndexList axes = resolve_channel_axes(options.channel_axes, x);
   const Index channels = channel_count(axes, x);
   if (channels != moments.channels()) {
     throw Error("x", "has " + std::to_string(channels) + " channels; expected " + std::to_string(moments.channels()) +
                          ", as in moments");
   }
-  TensorView spread = spread_over_channels("weights", weights, axes, x);
-  spread.data = weights.data;
-  if (element_count(x.shape) == 0) return;
-  const Index repeats = element_count(x.shape) / channels / element_count(weights.shape);
-  const Index count = count_of(weights);
-  if (count > largest_count / repeats) throw Error("weights", "add up to more than 2^62; expected less");
+  add(moments, {x, weights, axes, number_channels(axes, x.shape), true}, options);
+}
 
-  // Into sums of their own: an error half way changes nothing.
-  WeightedMoments added(channels);
-  Access::add(added, repeats * count, dtype_fits_float32(x.dtype));
-  TensorView of_one_channel = spread;
-  for (const Index axis : axes) of_one_channel.shape[static_cast<std::size_t>(axis)] = 1;
-  accumulate(Access::weights(added), of_one_channel, {.channel_axes = {}, .threads = options.threads});
-  const ChannelMap numbers = number_channels(axes, x.shape);
-  Products products;
-  IndexList begin = x.shape;
-  std::fill(begin.begin(), begin.end(), 0);
-  for_pieces(x, spread, 0, begin, [&](const TensorView& piece, const TensorView& of_piece, const IndexList& place) {
-    products.set(piece, of_piece);
-    ChannelMap of_channels = numbers;
-    for (std::size_t axis = 0; axis < place.size(); ++axis) of_channels.offset += place[axis] * numbers.strides[axis];
-    const auto add = [&](const TensorView& of_x) {
-      const std::array operands = {of_x, products.x()};
-      accumulate_part(Access::products(added), operands, nullptr, axes, of_channels, options.threads);
-    };
-    add(products.products());
-    add(products.rests());
-  });
-  // Non-finite elements are counted with those of dy and x; PartialSums want no more of them than elements.
-  Access::products(added).add_count(2 * (element_count(x.shape) / channels));
-  moments.merge(added);
+void accumulate(WeightedMoments& moments, const TensorView& x, const Place& place, const TensorView& weights,
+                const Options& options) {
+  const DefaultFloatingPoint default_floating_point;
+  check_options(options);
+  check_view("x", x);
+  const IndexList axes = check_place_channels(place, x, options.channel_axes, moments.channels(), "moments");
+  const bool has_channel_0 = std::all_of(axes.begin(), axes.end(),
+                                         [&](Index axis) { return place.begin[static_cast<std::size_t>(axis)] == 0; });
+  add(moments, {x, weights, axes, number_channels_in(place, axes), has_channel_0}, options);
 }
 
 namespace {
@@ -263,6 +282,18 @@ Statistics statistics_of(const WeightedMoments& moments, const Options& options)
 
 Statistics normalizing_statistics(const WeightedMoments& moments, const Options& options) {
   return finalize_all(moments, options, Access::fits_float32(moments));
+}
+
+Deviations deviations_of(const WeightedMoments& moments) {
+  const DefaultFloatingPoint default_floating_point;
+  Deviations deviations;
+  for (Index channel = 0; channel < moments.channels(); ++channel) {
+    const ChannelDeviations of_channel =
+        finalize_weighted_deviations(Access::products(moments), Access::weights(moments), channel);
+    deviations.biased.push_back(of_channel.biased);
+    deviations.unbiased.push_back(of_channel.unbiased);
+  }
+  return deviations;
 }
 
 }  // namespace exactnorm

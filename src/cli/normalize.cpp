@@ -14,6 +14,7 @@
 #include "exactnorm/exactnorm.h"
 #include "file_blocks.h"
 #include "file_mask.h"
+#include "file_weights.h"
 #include "json_text.h"
 #include "normalize_arguments.h"
 #include "npy_file.h"
@@ -41,9 +42,10 @@ class Normalization {
     options_.activation = activation_named(arguments.activation).value();
     channels_ = naming_options(normalize_option_names, [&] { return channel_axes_of(input_.shape(), options_); });
     if (arguments.mask) {
-      mask_.emplace(*arguments.mask, input_.shape(), channels_,
+      mask_.emplace(*arguments.mask, input_.shape(), options_,
                     arguments.masked == "normalized" ? MaskedOutput::normalized : MaskedOutput::zero);
     }
+    if (arguments.weights) weights_.emplace(*arguments.weights, input_.shape(), options_);
     if (arguments.statistics_from) take_statistics(*arguments.statistics_from);
     gamma_ = read_values("--gamma", arguments.gamma, 1.0);
     beta_ = read_values("--beta", arguments.beta, 0.0);
@@ -185,21 +187,33 @@ class Normalization {
     const PartialSums::Range range = range_for(input_.dtype());
     SumExchange exchange(ranks_, channels_.channels, range);
     sums_ = PartialSums(channels_.channels, PartialSums::Kind::moments, range);
+    if (weights_) weighted_.emplace(channels_.channels);
     agree(ranks_, [&] {
       blocks.for_each(progress, [&](const FileBlock& block) {
-        if (mask_) {
-          static_cast<void>(accumulate(sums_, block.x, block.place, mask_->of(block), options_));
+        if (weights_) weights_->accumulate(*weighted_, block, options_);
+        if (mask_ || weights_) {
+          const Mask mask = mask_ ? mask_->of(block) : weights_->mask_of(block);
+          static_cast<void>(accumulate(sums_, block.x, block.place, mask, options_));
         } else {
           accumulate(sums_, block.x, block.place, options_);
         }
       });
     });
     // The count of the whole file, once.
-    if (channels_.channels > 0 && is_first()) {
-      sums_.add_count(mask_ ? mask_->count() : input_.element_count() / channels_.channels);
-    }
+    if (channels_.channels > 0 && is_first()) sums_.add_count(count());
     sums_ = exchange.sum(sums_);
-    statistics_ = normalizing_statistics(sums_, options_, nonfinite());
+    if (weighted_) {
+      weighted_ = cli::sum(ranks_, *weighted_);
+      statistics_ = normalizing_statistics(*weighted_, options_);
+    } else {
+      statistics_ = normalizing_statistics(sums_, options_, nonfinite());
+    }
+  }
+
+  // Elements of each channel that have a part in the statistics.
+  [[nodiscard]] Index count() const {
+    if (mask_) return mask_->count();
+    return weights_ ? weights_->count() : input_.element_count() / channels_.channels;
   }
 
   void map(FileBlocks& blocks, Progress& progress, npy::NpyWriter& writer) const {
@@ -246,8 +260,8 @@ class Normalization {
       for (const double variance : statistics_.variance) json["standard_deviation"].push_back(std::sqrt(variance));
       return json;
     }
-    json["count"] = sums_.count();
-    json["standard_deviation"] = deviations_of(sums_, nonfinite()).biased;
+    json["count"] = weighted_ ? weighted_->count() : sums_.count();
+    json["standard_deviation"] = (weighted_ ? deviations_of(*weighted_) : deviations_of(sums_, nonfinite())).biased;
     json["non_finite_count"] = Json::array();
     for (Index channel = 0; channel < channels_.channels; ++channel) {
       json["non_finite_count"].push_back(sums_.nonfinite_count(channel));
@@ -261,9 +275,11 @@ class Normalization {
   Options options_;
   ChannelAxes channels_;
   std::optional<FileMask> mask_;
+  std::optional<FileWeights> weights_;
   std::vector<double> gamma_;
   std::vector<double> beta_;
-  PartialSums sums_;
+  PartialSums sums_;                         // with weights, of what has one
+  std::optional<WeightedMoments> weighted_;  // with weights
   Statistics statistics_;
 };
 

@@ -51,6 +51,9 @@ void add_normalize_options(CLI::App& app, NormalizeArguments& arguments) {
                  "what becomes of the other values: 0 (default), or normalized as those are\nthat count")
       ->check(CLI::IsMember({"zero", "normalized"}))
       ->option_text("zero|normalized");
+  add_file("--weights", arguments.weights,
+           "a .npy file of numbers, 0 or more, that say how much values count for mean and\nvariance: of these "
+           "shapes, too; a weight of 3 is the value three times");
   app.add_option("--dtype", arguments.dtype, "dtype of the output (default: the input's, or float32 for integers)")
       ->check(CLI::IsMember({"float32", "float64", "float16"}))
       ->option_text("float32|float64|float16");
@@ -99,6 +102,16 @@ void check_pairs(const NormalizeArguments& arguments) {
   if (arguments.masked && !arguments.mask) {
     throw Error("--masked", "is given alone; expected --mask as well, or neither");
   }
+  const auto refuse_with_weights = [](const std::string& other, const std::string& expected) {
+    throw Error("--weights", "is given with " + other + "; expected " + expected);
+  };
+  if (arguments.weights && (arguments.running_mean || arguments.statistics_from)) {
+    refuse_with_weights(arguments.running_mean ? "--running-mean" : "--statistics-from",
+                        "statistics of the input itself");
+  }
+  if (arguments.weights && (arguments.mask || arguments.ignore_nan)) {
+    refuse_with_weights(arguments.mask ? "--mask" : "--ignore-nan", "weights of 0 where values do not count");
+  }
   if (arguments.slope && arguments.activation != "leaky_relu") {
     throw Error("--slope", "is given with --activation " + arguments.activation +
                                "; expected --activation leaky_relu, which alone has one");
@@ -119,6 +132,7 @@ void check_normalize_arguments(const NormalizeArguments& arguments, const Commun
   add("--running-variance", arguments.running_variance);
   add("--statistics-from", arguments.statistics_from);
   add("--mask", arguments.mask);
+  add("--weights", arguments.weights);
   std::vector<std::string> input_paths;
   input_paths.reserve(inputs.size());
   for (const auto& [name, path] : inputs) input_paths.push_back(path);

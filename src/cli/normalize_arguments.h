@@ -29,6 +29,7 @@ struct NormalizeArguments {
   std::optional<double> slope;
   std::optional<std::string> mask;
   std::optional<std::string> masked;
+  std::optional<std::string> weights;
   bool ignore_nan = false;
   int threads = 0;
   Index block_bytes = default_block_bytes;

@@ -16,6 +16,7 @@
 #include "exactnorm/exactnorm.h"
 #include "file_blocks.h"
 #include "file_mask.h"
+#include "file_weights.h"
 #include "json_text.h"
 #include "npy_file.h"
 #include "ranks.h"
@@ -27,6 +28,7 @@ namespace {
 struct Arguments {
   std::vector<std::string> inputs;
   std::vector<std::string> masks;
+  std::vector<std::string> weights;
   std::string channel_axes;
   bool json = false;
   bool ignore_nan = false;
@@ -45,15 +47,15 @@ class DataSet {
     options_.threads = arguments.threads;
     std::vector<std::string> paths = arguments.inputs;
     paths.insert(paths.end(), arguments.masks.begin(), arguments.masks.end());
+    paths.insert(paths.end(), arguments.weights.begin(), arguments.weights.end());
     check_input_streams(paths, ranks);
-    if (!arguments.masks.empty() && arguments.masks.size() != arguments.inputs.size()) {
-      throw Error("--mask", "names " + std::to_string(arguments.masks.size()) +
-                                (arguments.masks.size() == 1 ? " file" : " files") + "; expected " +
-                                std::to_string(arguments.inputs.size()) + ", one for each input");
+    check_one_for_each("--mask", arguments.masks);
+    check_one_for_each("--weights", arguments.weights);
+    if (!arguments.weights.empty() && (!arguments.masks.empty() || arguments.ignore_nan)) {
+      throw Error("--weights", std::string("is given with ") + (arguments.ignore_nan ? "--ignore-nan" : "--mask") +
+                                   "; expected weights of 0 where values do not count");
     }
-    for (std::size_t i = 0; i < arguments.inputs.size(); ++i) {
-      add_file(arguments.inputs[i], arguments.masks.empty() ? nullptr : &arguments.masks[i]);
-    }
+    for (std::size_t i = 0; i < arguments.inputs.size(); ++i) add_file(i);
   }
 
   [[nodiscard]] const IndexList& sizes() const { return channels_.sizes; }
@@ -61,20 +63,25 @@ class DataSet {
   struct Result {
     PartialSums sums;
     ValueRanges ranges;
+    std::optional<WeightedMoments> weighted;  // with weights, of which sums and ranges are those that are not 0
+
+    [[nodiscard]] Index count() const { return weighted ? weighted->count() : sums.count(); }
   };
 
   [[nodiscard]] Result read() {
     const Index channels = channels_.channels;
     SumExchange exchange(ranks_, channels, range_);
-    Result result{PartialSums(channels, PartialSums::Kind::moments, range_), ValueRanges(channels)};
+    Result result{PartialSums(channels, PartialSums::Kind::moments, range_), ValueRanges(channels), std::nullopt};
+    if (!weights_.empty()) result.weighted.emplace(channels);
     Index bytes = 0;
     for (const npy::NpyFile& file : files_) bytes += byte_count(file) / ranks_.size();
     Progress progress("reading", ranks_.rank() == 0 ? bytes : 0);
     agree(ranks_, [&] {
       for (std::size_t i = 0; i < files_.size(); ++i) {
-        read_file(files_[i], masks_.empty() ? nullptr : &masks_[i], result, progress);
+        read_file(i, result, progress);
       }
     });
+    if (result.weighted) result.weighted = sum(ranks_, *result.weighted);
     // The count of all files, once.
     if (ranks_.rank() == 0) result.sums.add_count(count_);
     result.sums = exchange.sum(result.sums);
@@ -101,8 +108,14 @@ class DataSet {
     }
   }
 
-  void add_file(const std::string& path, const std::string* mask) {
-    npy::NpyFile npy(path);
+  void check_one_for_each(const char* option, const std::vector<std::string>& paths) const {
+    if (paths.empty() || paths.size() == arguments_.inputs.size()) return;
+    throw Error(option, "names " + std::to_string(paths.size()) + (paths.size() == 1 ? " file" : " files") +
+                            "; expected " + std::to_string(arguments_.inputs.size()) + ", one for each input");
+  }
+
+  void add_file(std::size_t number) {
+    npy::NpyFile npy(arguments_.inputs[number]);
     const std::string name = npy.name();
     const ChannelAxes channels =
         naming_options({{"channel_axes", "--channel-axes for " + name}, {"threads", "--threads"}},
@@ -118,9 +131,13 @@ class DataSet {
                             " has in shape " + to_string(files_.front().shape()));
     }
     Index count = channels.channels == 0 ? 0 : npy.element_count() / channels.channels;
-    if (mask != nullptr) {
-      masks_.emplace_back(*mask, npy.shape(), channels, MaskedOutput::zero);
+    if (!arguments_.masks.empty()) {
+      masks_.emplace_back(arguments_.masks[number], npy.shape(), options_, MaskedOutput::zero);
       count = masks_.back().count();
+    }
+    if (!arguments_.weights.empty()) {
+      weights_.emplace_back(arguments_.weights[number], npy.shape(), options_);
+      count = weights_.back().count();
     }
     if (count > largest_count - count_) throw Error(name, "has too many elements; expected at most 2^62 in all files");
     count_ += count;
@@ -128,13 +145,20 @@ class DataSet {
     files_.push_back(std::move(npy));
   }
 
-  void read_file(const npy::NpyFile& file, const FileMask* mask, Result& result, Progress& progress) const {
+  [[nodiscard]] std::optional<Mask> mask_of(std::size_t number, const FileBlock& block) const {
+    if (!masks_.empty()) return masks_[number].of(block);
+    if (!weights_.empty()) return weights_[number].mask_of(block);
+    return std::nullopt;
+  }
+
+  void read_file(std::size_t number, Result& result, Progress& progress) const {
+    const npy::NpyFile& file = files_[number];
     FileBlocks blocks(file, size_of(file.dtype()), arguments_.block_bytes, {ranks_.rank(), ranks_.size()});
     blocks.for_each(progress, [&](const FileBlock& block) {
-      if (mask != nullptr) {
-        const Mask selected = mask->of(block);
-        static_cast<void>(accumulate(result.sums, block.x, block.place, selected, options_));
-        accumulate(result.ranges, block.x, block.place, selected, options_);
+      if (result.weighted) weights_[number].accumulate(*result.weighted, block, options_);
+      if (const std::optional<Mask> mask = mask_of(number, block)) {
+        static_cast<void>(accumulate(result.sums, block.x, block.place, *mask, options_));
+        accumulate(result.ranges, block.x, block.place, *mask, options_);
         return;
       }
       accumulate(result.sums, block.x, block.place, options_);
@@ -147,6 +171,7 @@ class DataSet {
   Options options_;
   std::vector<npy::NpyFile> files_;
   std::vector<FileMask> masks_;  // none, or one for each file
+  std::vector<FileWeights> weights_;
   ChannelAxes channels_;
   Index count_ = 0;
   PartialSums::Range range_ = PartialSums::Range::single;
@@ -163,16 +188,17 @@ struct Row {
 };
 
 std::vector<Row> rows_of(const DataSet::Result& result, Nonfinite nonfinite) {
-  const Statistics statistics = statistics_of(result.sums, {}, nonfinite);
-  const Deviations deviations = deviations_of(result.sums, nonfinite);
+  const auto& [sums, ranges, weighted] = result;
+  const Statistics statistics = weighted ? statistics_of(*weighted) : statistics_of(sums, {}, nonfinite);
+  const Deviations deviations = weighted ? deviations_of(*weighted) : deviations_of(sums, nonfinite);
   std::vector<Row> rows;
   for (std::size_t i = 0; i < statistics.mean.size(); ++i) {
     Row row{.mean = statistics.mean[i], .deviation = deviations.biased[i], .unbiased = deviations.unbiased[i]};
-    if (result.ranges.minimum[i] <= result.ranges.maximum[i]) {
-      row.minimum = result.ranges.minimum[i];
-      row.maximum = result.ranges.maximum[i];
+    if (ranges.minimum[i] <= ranges.maximum[i]) {
+      row.minimum = ranges.minimum[i];
+      row.maximum = ranges.maximum[i];
     }
-    row.non_finite = result.sums.nonfinite_count(static_cast<Index>(i));
+    row.non_finite = sums.nonfinite_count(static_cast<Index>(i));
     rows.push_back(row);
   }
   return rows;
@@ -231,7 +257,7 @@ int run(const Arguments& arguments) {
   if (ranks().rank() != 0) return 0;
   const std::vector<Row> rows = rows_of(result, arguments.ignore_nan ? Nonfinite::ignore : Nonfinite::propagate);
   const auto print = arguments.json ? print_json : print_table;
-  print(rows, result.sums.count(), data_set->sizes());
+  print(rows, result.count(), data_set->sizes());
   return 0;
 }
 
@@ -252,6 +278,12 @@ Command add_statistics(CLI::App& main) {
          "other axes alone; held in memory; once for\neach input, in their order")
       ->option_text("FILE")
       ->allow_extra_args(false);
+  app->add_option(
+         "--weights", arguments->weights,
+         "a .npy file of numbers, 0 or more, that say how much values count: as a mask is;\na weight of 3 is the value "
+         "three times")
+      ->option_text("FILE")
+      ->allow_extra_args(false);
   app->add_flag("--json", arguments->json, "print JSON instead of a table");
   add_threads(*app, arguments->threads);
   add_block_bytes(*app, arguments->block_bytes);
@@ -260,6 +292,7 @@ Command add_statistics(CLI::App& main) {
       "for any order of the files and however the data is cut into files.\n\n"
       "  deviation    the biased standard deviation, divided by the number of values\n"
       "  unbiased     the one divided by the number of values less one; both are exact values, rounded once\n"
+      "               (with weights, by their sum and by their sum less one)\n"
       "  non-finite   how many values are NaN or infinite; minimum and maximum are of the others\n\n"
       "Examples:\n"
       "  exactnorm statistics monday.npy tuesday.npy --channel-axes 1\n"

@@ -219,9 +219,16 @@ ScaledNumber divide(const BigInteger& numerator, std::uint64_t first_divisor, st
   return result;
 }
 
-ScaledNumber divide(const BigInteger& numerator, const BigInteger& divisor, int exponent) {
-  if (numerator.is_zero()) return {};
-  // Long division, one bit at a time: `quotient_bits` or one more, and one that stands for all that follow.
+namespace {
+
+struct Quotient {
+  BigInteger magnitude;
+  int exponent;
+};
+
+// numerator / divisor of a numerator that is not 0, by long division, one bit at a time: 118 bits or one more, and one
+// that stands for all that follow.
+Quotient quotient_of(const BigInteger& numerator, const BigInteger& divisor) {
   constexpr int quotient_bits = 118;
   const int shift = quotient_bits - (numerator.bit_length() - divisor.bit_length());
   const BigInteger magnitude = numerator.is_negative() ? numerator.negated() : numerator;
@@ -236,8 +243,16 @@ ScaledNumber divide(const BigInteger& numerator, const BigInteger& divisor, int 
     words[static_cast<std::size_t>(at / 64)] |= std::uint64_t{1} << (at % 64);
   }
   if (!rest.is_zero()) words[0] |= 1;
-  const BigInteger quotient(words.data(), static_cast<int>(words.size()));
-  return divide(numerator.is_negative() ? quotient.negated() : quotient, 1, 1, exponent - shift - 1);
+  return {{words.data(), static_cast<int>(words.size())}, -shift - 1};
+}
+
+}  // namespace
+
+ScaledNumber divide(const BigInteger& numerator, const BigInteger& divisor, int exponent) {
+  if (numerator.is_zero()) return {};
+  const Quotient quotient = quotient_of(numerator, divisor);
+  const BigInteger& magnitude = quotient.magnitude;
+  return divide(numerator.is_negative() ? magnitude.negated() : magnitude, 1, 1, exponent + quotient.exponent);
 }
 
 namespace {
@@ -275,6 +290,13 @@ double square_root(const BigInteger& numerator, std::uint64_t first_divisor, std
   // One bit below the root stands for all that follow.
   const BigInteger result(2 * root + (inexact ? 1 : 0));
   return divide(result, 1, 1, (exponent - shift + unit) / 2 - 1).nearest;
+}
+
+// A root that ends where float64 rounds has a square of at most 108 bits: the quotient's last bit tells it from others.
+double square_root(const BigInteger& numerator, const BigInteger& divisor, int exponent) {
+  if (numerator.is_zero()) return 0;
+  const Quotient quotient = quotient_of(numerator, divisor);
+  return square_root(quotient.magnitude, 1, 1, exponent + quotient.exponent);
 }
 
 }  // namespace exactnorm

@@ -69,4 +69,7 @@ struct ScaledNumber {
 [[nodiscard]] double square_root(const BigInteger& numerator, std::uint64_t first_divisor, std::uint64_t second_divisor,
                                  int exponent);
 
+/// The same for any divisor that is more than 0.
+[[nodiscard]] double square_root(const BigInteger& numerator, const BigInteger& divisor, int exponent);
+
 }  // namespace exactnorm

@@ -138,6 +138,16 @@ ScaledNumber divide(const IntegerTimesPower& value, const IntegerTimesPower& div
   return divide(value.integer, divisor.integer, value.exponent - divisor.exponent);
 }
 
+bool has_no_weighted_statistics(const PartialSums& products, const IntegerTimesPower& total, Index channel) {
+  return total.integer.is_zero() || has_nonfinite(products, channel, 0) || has_nonfinite(products, channel, 1);
+}
+
+// total^2 times the variance.
+IntegerTimesPower weighted_scatter(const PartialSums& products, const IntegerTimesPower& total, Index channel) {
+  const IntegerTimesPower first = sum_of(products, channel, 0);
+  return subtract(multiply(sum_of(products, channel, 1), total), multiply(first, first));
+}
+
 }  // namespace
 
 ChannelStatistics finalize_normalizing_statistics(const PartialSums& sums, Index channel, Index count,
@@ -149,18 +159,30 @@ ChannelStatistics finalize_normalizing_statistics(const PartialSums& sums, Index
 ChannelStatistics finalize_weighted(const PartialSums& products, const PartialSums& weights, Index channel,
                                     const Options& options, bool is_on_grid) {
   const IntegerTimesPower total = sum_of(weights, 0, 0);
-  if (total.integer.is_zero() || has_nonfinite(products, channel, 0) || has_nonfinite(products, channel, 1)) {
+  if (has_no_weighted_statistics(products, total, channel)) {
     return {not_a_number, not_a_number, not_a_number, not_a_number};
   }
   const IntegerTimesPower first = sum_of(products, channel, 0);
   const double mean = divide(first, total).nearest;
   const double residual = divide(subtract(first, multiply(split(mean), total)), total).nearest;
-  const IntegerTimesPower second = sum_of(products, channel, 1);
-  const ScaledNumber variance =
-      divide(subtract(multiply(second, total), multiply(first, first)), multiply(total, total));
+  const ScaledNumber variance = divide(weighted_scatter(products, total, channel), multiply(total, total));
   const ChannelStatistics exact = {mean, residual, variance.nearest, inverse_deviation_of_scaled(variance, options)};
   return is_on_grid ? on_grid_of_training(exact, options) : exact;
 }
+
+ChannelDeviations finalize_weighted_deviations(const PartialSums& products, const PartialSums& weights, Index channel) {
+  const IntegerTimesPower total = sum_of(weights, 0, 0);
+  if (has_no_weighted_statistics(products, total, channel)) return {not_a_number, not_a_number};
+  const IntegerTimesPower scatter = weighted_scatter(products, total, channel);
+  const auto root = [&](const IntegerTimesPower& divisor) {
+    return square_root(scatter.integer, divisor.integer, scatter.exponent - divisor.exponent);
+  };
+  const IntegerTimesPower less_one = subtract(total, split(1));
+  const bool has_unbiased = !less_one.integer.is_zero() && !less_one.integer.is_negative();
+  return {root(multiply(total, total)), has_unbiased ? root(multiply(total, less_one)) : not_a_number};
+}
+
+double finalize_sum(const PartialSums& sums, Index channel) { return divide(sum_of(sums, channel, 0)).nearest; }
 
 ChannelDeviations finalize_deviations(const PartialSums& sums, Index channel, Index count, Nonfinite nonfinite) {
   if (!has_statistics(sums, channel, count, nonfinite)) return {not_a_number, not_a_number};

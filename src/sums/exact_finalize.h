@@ -38,6 +38,11 @@ struct ChannelDeviations {
 };
 [[nodiscard]] ChannelDeviations finalize_deviations(const PartialSums& sums, Index channel, Index count,
                                                     Nonfinite nonfinite = Nonfinite::propagate);
+/// Those of weighted elements: sqrt(S0 * S2 - S1^2) divided by S0, and by sqrt(S0 * (S0 - 1)), where S0 is more than 1.
+[[nodiscard]] ChannelDeviations finalize_weighted_deviations(const PartialSums& products, const PartialSums& weights,
+                                                             Index channel);
+/// The first sum of one channel, rounded once.
+[[nodiscard]] double finalize_sum(const PartialSums& sums, Index channel);
 
 /// Gradients of one channel of sums over `count` elements: of dbeta, the sum of dy, rounded once; dgamma is
 /// inverse_deviation times the sum of dy * (x - mean), which is S2 - (mean + mean_residual) * S1 in exact arithmetic,

@@ -61,4 +61,12 @@ void check_overlap(const std::string& output_name, const TensorView& output, con
 [[nodiscard]] TensorView view_parameter(const std::string& name, const TensorView& parameter,
                                         const IndexList& resolved_axes, const TensorView& x);
 
+/// A mask, or weights, whose layout is checked, with x's rank and 1 on the channel axes. Throws Error that names it
+/// where its shape is neither x's with 1 on the channel axes nor that of the other axes, but for sizes of 1.
+[[nodiscard]] TensorView view_reduced(const std::string& name, const TensorView& reduced,
+                                      const IndexList& resolved_axes, const TensorView& x);
+/// The same spread over x's shape, with strides of 0 along axes of size 1.
+[[nodiscard]] TensorView spread_reduced(const std::string& name, const TensorView& reduced,
+                                        const IndexList& resolved_axes, const TensorView& x);
+
 }  // namespace exactnorm

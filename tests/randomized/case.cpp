@@ -212,6 +212,22 @@ Case::Case(std::uint64_t case_seed) : seed(case_seed) {
     given_mean.push_back(random.of_exponent(-20, 20));
     given_variance.push_back(std::fabs(random.of_exponent(-20, 20)));
   }
+  choose_masked_passes(random);
+}
+
+void Case::choose_masked_passes(Random& random) {
+  masked_options = options;
+  masked_options.activation = static_cast<Activation>(random.between(0, static_cast<Index>(activation_names.size()) - 1));
+  masked_options.slope = random.uniform(-1, 2);
+  if (random.chance(0.4)) {
+    for (std::size_t i = 0; i < x.size(); ++i) residual.push_back(rounded_to(DType::float32, random.normal()));
+  }
+  mask_shape = shape;
+  for (const Index axis : options.channel_axes) mask_shape[static_cast<std::size_t>(axis)] = 1;
+  for (Index& size : mask_shape) size = random.chance(0.1) ? 1 : size;
+  const double density = one_of(random, std::array{0.0, 0.02, 0.5, 0.5, 0.98, 1.0});
+  for (Index i = 0; i < product(mask_shape); ++i) mask.push_back(random.chance(density) ? 1 : 0);
+  masked_output = one_of(random, std::array{MaskedOutput::zero, MaskedOutput::normalized, MaskedOutput::untouched});
 }
 
 std::vector<Index> Case::channel_of_elements() const {
@@ -235,7 +251,10 @@ std::string Case::description() const {
        << name_of(dy_content) << (dy_has_nonfinite ? " with NaN and infinity" : "") << ", output " << name_of(out_dtype)
        << ", shape " << to_string(shape) << ", channel_axes " << to_string(options.channel_axes) << ", epsilon "
        << options.epsilon
-       << (options.epsilon_placement == EpsilonPlacement::variance ? " in the variance" : " in the deviation");
+       << (options.epsilon_placement == EpsilonPlacement::variance ? " in the variance" : " in the deviation")
+       << ", masked passes: " << activation_names[static_cast<std::size_t>(masked_options.activation)] << ", slope "
+       << masked_options.slope << (residual.empty() ? "" : ", a residual") << ", mask " << to_string(mask_shape) << " of "
+       << std::count(mask.begin(), mask.end(), 1.0) << " true, output " << static_cast<int>(masked_output);
   return text.str();
 }
 

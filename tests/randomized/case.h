@@ -40,8 +40,15 @@ struct Case {
   std::vector<double> beta;
   std::vector<double> given_mean;
   std::vector<double> given_variance;
+  // Of the masked passes, whose activation that of `masked_options` is.
+  Options masked_options;
+  std::vector<double> residual;  // float32; none where empty
+  IndexList mask_shape;          // of all axes
+  std::vector<double> mask;
+  MaskedOutput masked_output = MaskedOutput::zero;
 
  private:
+  void choose_masked_passes(Random& random);
   void choose_shape(Random& random, bool dy_outgrows_exponents);
 };
 

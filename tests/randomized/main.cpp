@@ -13,6 +13,7 @@
 #include "exactnorm/info.h"
 #include "randomized/case.h"
 #include "randomized/check.h"
+#include "randomized/masked.h"
 #include "randomized/run.h"
 
 namespace exactnorm::testing {
@@ -27,12 +28,16 @@ class Search {
     const Setting first = {1, supported_targets().front(), Environment::standard, seed};
     const Results results = run(test, first);
     count(first);
+    const MaskedResults masked = run_masked(test, first);
     std::string problem = check(test, results, worst_);
+    if (problem.empty()) problem = check_masked(test, masked);
     if (!problem.empty()) return report(test, first, problem);
     for (int i = 0; i < 4; ++i) {
       const Setting setting = random_setting(random);
       count(setting);
-      if (const auto name = results.difference(run(test, setting))) {
+      auto name = results.difference(run(test, setting));
+      if (!name) name = masked.difference(run_masked(test, setting));
+      if (name) {
         return report(test, setting, *name + " has other bits than with " + first.description());
       }
     }
