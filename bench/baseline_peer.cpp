@@ -26,6 +26,7 @@ LibraryProblem library_problem(const PeerProblem& problem, int threads) {
   result.dgamma = parameter(problem.dgamma);
   result.dbeta = parameter(problem.dbeta);
   result.threads = threads;
+  result.has_relu = problem.has_relu;
   return result;
 }
 

@@ -31,6 +31,7 @@ template <typename T>
     problem.dbeta = mutable_view(tensors.dbeta, channels);
   }
   problem.threads = threads;
+  problem.has_relu = measured.has_relu;
   return LibraryCall(problem);
 }
 
@@ -47,7 +48,7 @@ class TheirCall {
     call_ = peer.prepare({measured.operation, tensors.placement, tensors.x.as<float>(), tensors.dy.as<float>(),
                           tensors.output.as<float>(), parameters_.gamma.data(), parameters_.beta.data(),
                           parameters_.mean.data(), parameters_.variance.data(), tensors.dgamma.data(),
-                          tensors.dbeta.data()});
+                          tensors.dbeta.data(), measured.has_relu});
   }
 
   void run() { call_->run(); }

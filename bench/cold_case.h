@@ -23,7 +23,8 @@ class ColdCase {
         threads_(threads),
         just_written_(measured.operation == Operation::backward ? tensors.dy : tensors.x),
         source_(just_written_.bytes(), threads),
-        layer_{measured.operation, measured.layout, small_shape(measured), measured.dtype, measured.data},
+        layer_{measured.operation, measured.layout, small_shape(measured),
+               measured.dtype,     measured.data,   measured.has_relu},
         layer_tensors_(layer_, place(layer_.layout, layer_.shape), threads),
         layer_parameters_(make_parameters<T>(layer_tensors_.placement.channels)),
         our_layer_(our_call(layer_, layer_tensors_, layer_parameters_, threads)) {

@@ -19,12 +19,17 @@ struct LibraryProblem {
   MutableTensorView dgamma;
   MutableTensorView dbeta;
   int threads = 0;
+  bool has_relu = false;
 };
 
-/// gamma, as a backward pass takes it: in an Affine, or, in older builds, by itself.
+/// gamma, and beta where there is a relu, as a backward pass takes them: in an Affine, or, in older builds, gamma by
+/// itself.
 class Gamma {
  public:
-  explicit Gamma(const Affine& affine) { gamma_.gamma = affine.gamma; }
+  Gamma(const Affine& affine, bool has_relu) {
+    gamma_.gamma = affine.gamma;
+    if (has_relu) gamma_.beta = affine.beta;
+  }
 
   // NOLINTBEGIN(google-explicit-constructor)
   operator const Affine&() const noexcept { return gamma_; }
@@ -42,6 +47,7 @@ class LibraryCall {
     options_.channel_axes = problem.x.channel_axes;
     options_.epsilon = epsilon;
     options_.threads = problem.threads;
+    if (problem.has_relu) options_.activation = Activation::relu;
     if (problem.operation == Operation::inference) {
       statistics_ = given_statistics(problem.mean, problem.variance, options_);
     } else {
@@ -81,7 +87,7 @@ class LibraryCall {
         inference_.emplace(x, problem_.output, statistics_, affine, options_);
         break;
       case Operation::backward:
-        backward_.emplace(problem_.dy, x, Gamma(affine), gradients(), options_);
+        backward_.emplace(problem_.dy, x, Gamma(affine, problem_.has_relu), gradients(), options_);
         break;
     }
   }
@@ -92,9 +98,16 @@ class LibraryCall {
   }
   void infer() { inference_->run(problem_.x.view.data, problem_.output.data); }
   void go_back() {
-    backward_->run({problem_.dy.data, problem_.x.view.data, problem_.affine.gamma->data, problem_.output.data,
-                    problem_.dgamma.data, problem_.dbeta.data},
-                   view(statistics_));
+    BackwardPointers at = {problem_.dy.data,     problem_.x.view.data, problem_.affine.gamma->data,
+                           problem_.output.data, problem_.dgamma.data, problem_.dbeta.data};
+    if (problem_.has_relu) set_beta(at);
+    backward_->run(at, view(statistics_));
+  }
+
+  // Older builds have no relu, and no beta there.
+  template <typename Pointers>
+  void set_beta(Pointers& at) {
+    if constexpr (requires { at.beta; }) at.beta = problem_.affine.beta->data;
   }
 
   std::optional<TrainingPlan> training_;
@@ -104,7 +117,10 @@ class LibraryCall {
   void prepare() {}
   void train() { statistics_ = training(problem_.x.view, problem_.output, problem_.affine, options_); }
   void infer() { inference(problem_.x.view, statistics_, problem_.output, problem_.affine, options_); }
-  void go_back() { backward(problem_.dy, problem_.x.view, statistics_, Gamma(problem_.affine), gradients(), options_); }
+  void go_back() {
+    backward(problem_.dy, problem_.x.view, statistics_, Gamma(problem_.affine, problem_.has_relu), gradients(),
+             options_);
+  }
 #endif
 
   LibraryProblem problem_;

@@ -132,6 +132,7 @@ class Libxsmm : public Peer {
   }
 
   [[nodiscard]] std::unique_ptr<PeerCall> prepare(const PeerProblem& problem) override {
+    if (problem.has_relu) throw std::runtime_error("its fused relu is not measured here");
     if (problem.placement.block == 1) throw std::runtime_error("it has a layout of its own, for images alone");
     return std::make_unique<LibxsmmCall>(problem, threads_);
   }

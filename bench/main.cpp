@@ -37,7 +37,7 @@ int run(const Settings& settings) {
   for (const Case& measured : settings.cases) {
     const Outcome outcome = run_case(measured, peers, settings.manner);
     for (const std::string& remark : outcome.remarks) {
-      fmt::print(stderr, "exactnorm_bench: {} {} {}: {}\n", name_of(measured.operation), measured.layout,
+      fmt::print(stderr, "exactnorm_bench: {} {} {}: {}\n", operation_of(measured), measured.layout,
                  exactnorm::to_string(measured.shape), remark);
     }
     is_wrong = is_wrong || outcome.is_wrong;

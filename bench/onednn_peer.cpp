@@ -112,7 +112,8 @@ class OneDnnCall : public PeerCall {
     const auto add = [&](int argument, const dnnl::memory::desc& descriptor, float* data) {
       arguments_.emplace(argument, dnnl::memory(descriptor, engine, data));
     };
-    const auto flags = dnnl::normalization_flags::use_scale | dnnl::normalization_flags::use_shift;
+    auto flags = dnnl::normalization_flags::use_scale | dnnl::normalization_flags::use_shift;
+    if (problem.has_relu) flags |= dnnl::normalization_flags::fuse_norm_relu;
     add(DNNL_ARG_SRC, tensor, problem.x);
     add(DNNL_ARG_MEAN, channels, problem.mean);
     add(DNNL_ARG_VARIANCE, channels, problem.variance);
@@ -124,9 +125,20 @@ class OneDnnCall : public PeerCall {
     if (problem.operation != Operation::backward) {
       add(DNNL_ARG_SHIFT, channels, problem.beta);
       add(DNNL_ARG_DST, tensor, problem.output);
+      add_workspace(forward, engine);
       implementation_ = forward.impl_info_str();
       primitive_ = dnnl::batch_normalization_forward(forward);
       return;
+    }
+    if (problem.has_relu) {
+      // What the backward pass reads of the forward pass: where relu was 0.
+      add(DNNL_ARG_SHIFT, channels, problem.beta);
+      add(DNNL_ARG_DST, tensor, problem.output);
+      add_workspace(forward, engine);
+      dnnl::batch_normalization_forward(forward).execute(stream_, arguments_);
+      stream_.wait();
+      arguments_.erase(DNNL_ARG_SHIFT);
+      arguments_.erase(DNNL_ARG_DST);
     }
     const dnnl::batch_normalization_backward::primitive_desc backward(
         engine, dnnl::prop_kind::backward, tensor, tensor, tensor, static_cast<float>(epsilon), flags, forward);
@@ -146,6 +158,12 @@ class OneDnnCall : public PeerCall {
   [[nodiscard]] std::string implementation() const override { return implementation_; }
 
  private:
+  // A bit or a byte for each element, where relu is fused and a backward pass may follow.
+  void add_workspace(const dnnl::batch_normalization_forward::primitive_desc& forward, const dnnl::engine& engine) {
+    const dnnl::memory::desc descriptor = forward.workspace_desc();
+    if (descriptor.get_size() > 0) arguments_.emplace(DNNL_ARG_WORKSPACE, dnnl::memory(descriptor, engine));
+  }
+
   dnnl::stream stream_;
   dnnl::primitive primitive_;
   std::unordered_map<int, dnnl::memory> arguments_;

@@ -31,6 +31,7 @@ struct PeerProblem {
   float* variance = nullptr;  ///< the same
   float* dgamma = nullptr;
   float* dbeta = nullptr;
+  bool has_relu = false;
 };
 
 /// One prepared call.

@@ -62,6 +62,10 @@ std::string name_of(Operation operation) {
   return operation == Operation::training ? "training" : operation == Operation::inference ? "inference" : "backward";
 }
 
+std::string operation_of(const Case& measured) {
+  return name_of(measured.operation) + (measured.has_relu ? "+relu" : "");
+}
+
 std::string name_of(Data data) { return data == Data::normal ? "normal" : data == Data::relu ? "relu" : "wide"; }
 
 template <typename T>

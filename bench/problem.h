@@ -19,9 +19,12 @@ struct Case {
   IndexList shape;  ///< (N, C) or (N, C, H, W)
   DType dtype = DType::float32;
   Data data = Data::normal;
+  bool has_relu = false;  ///< follows the normalization
 };
 
 [[nodiscard]] std::string name_of(Operation operation);
+/// "training", or "training+relu".
+[[nodiscard]] std::string operation_of(const Case& measured);
 [[nodiscard]] std::string name_of(Data data);
 
 inline constexpr double epsilon = 1e-5;

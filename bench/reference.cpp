@@ -39,6 +39,7 @@ bool is_near(T value, long double expected, long double tolerance) {
 template <typename T>
 Reference<T>::Reference(const Case& of, const Tensors<T>& tensors, const Parameters<T>& parameters, int threads)
     : operation_(of.operation),
+      has_relu_(of.has_relu),
       count_(static_cast<long double>(tensors.placement.per_channel())),
       gamma_(parameters.gamma),
       beta_(parameters.beta),
@@ -95,8 +96,14 @@ void Reference<T>::find_gradients(const Tensors<T>& tensors) {
     for_pixels(at, first, [&](Index, Index, Index, Index offset) {
       for (Index c = 0; c < count; ++c) {
         Channel& channel = group[at_index(c)];
-        const long double gradient = dy[offset + c];
-        const long double product = gradient * (x[offset + c] - channel.mean);
+        const Gradient behind_relu = gradient_of(at_index(first + c), x[offset + c], dy[offset + c]);
+        const long double gradient = behind_relu.value;
+        const long double centered = x[offset + c] - channel.mean;
+        const long double product = gradient * centered;
+        if (behind_relu.is_doubtful) {
+          channel.doubtful_dy += std::fabs(static_cast<long double>(dy[offset + c]));
+          channel.doubtful_products += std::fabs(dy[offset + c] * centered);
+        }
         channel.sum_of_dy += gradient;
         channel.sum_of_products += product;
         channel.size_of_dy += std::fabs(gradient);
@@ -107,6 +114,16 @@ void Reference<T>::find_gradients(const Tensors<T>& tensors) {
     });
     std::copy_n(group.data(), count, channels_.data() + first);
   });
+}
+
+template <typename T>
+typename Reference<T>::Gradient Reference<T>::gradient_of(std::size_t c, T x, T dy) const {
+  if (!has_relu_) return {static_cast<long double>(dy), false};
+  const Channel& channel = channels_[c];
+  const long double scaled = gamma_[c] * channel.inverse_deviation * (x - channel.mean);
+  const long double y = scaled + beta_[c];
+  constexpr long double doubt = 1e-4L;
+  return {y > 0 ? static_cast<long double>(dy) : 0, std::fabs(y) < doubt * (std::fabs(scaled) + doubt)};
 }
 
 template <typename T>
@@ -121,7 +138,7 @@ typename Reference<T>::Expected Reference<T>::expected_y(std::size_t c, T x, Sta
           ? (4 * unit<T> + grid<T>)*std::max({std::fabs(y), std::fabs(beta), std::fabs(scaled)}) +
                 (grid<T> / 8 + 0x1p-43L) * std::fabs(gamma_[c])
           : comparable * std::max(std::fabs(scale) * channel.largest_centered, std::fabs(beta));
-  return {y, tolerance};
+  return {has_relu_ ? std::max(y, 0.0L) : y, tolerance};
 }
 
 template <typename T>
@@ -132,13 +149,18 @@ typename Reference<T>::Expected Reference<T>::expected_dx(std::size_t c, T x, T 
   const long double slope = channel.inverse_deviation * channel.inverse_deviation * channel.sum_of_products / count_;
   const long double centered = x - channel.mean;
   const long double by_variance = centered * slope;
-  const long double dx = dy - shift - by_variance;
+  const Gradient gradient = gradient_of(c, x, dy);
+  const long double dx = gradient.value - shift - by_variance;
+  const long double of_doubt = (channel.doubtful_dy + channel.doubtful_products * std::fabs(centered) *
+                                                          channel.inverse_deviation * channel.inverse_deviation) /
+                                   count_ +
+                               (gradient.is_doubtful ? std::fabs(static_cast<long double>(dy)) : 0);
   const long double tolerance = standard == Standard::promised
                                     ? (unit<T> + grid<T>)*std::fabs(dx) +
                                           (5 * unit<T> + 4 * grid<T>)*(std::fabs(shift) + std::fabs(by_variance)) +
                                           grid<T> / 2 * std::sqrt(channel.squares_of_dy / count_)
                                     : comparable * (channel.largest_dy + std::fabs(slope) * channel.largest_centered);
-  return {scale * dx, std::fabs(scale) * tolerance};
+  return {scale * dx, std::fabs(scale) * (tolerance + of_doubt)};
 }
 
 template <typename T>
@@ -152,13 +174,14 @@ std::string Reference<T>::problem_of_sums(const Tensors<T>& tensors, Standard st
                  : comparable_sum * size;
     };
     const long double r = channel.inverse_deviation;
-    if (!is_near(tensors.dbeta[c], channel.sum_of_dy, tolerance(channel.sum_of_dy, channel.size_of_dy))) {
+    if (!is_near(tensors.dbeta[c], channel.sum_of_dy,
+                 tolerance(channel.sum_of_dy, channel.size_of_dy) + channel.doubtful_dy)) {
       return fmt::format("dbeta of channel {} is {}; expected {}", c, tensors.dbeta[c],
                          static_cast<double>(channel.sum_of_dy));
     }
     size_of_sums *= channel.deviation;
     if (!is_near(tensors.dgamma[c], r * channel.sum_of_products,
-                 r * tolerance(channel.sum_of_products, channel.size_of_products))) {
+                 r * (tolerance(channel.sum_of_products, channel.size_of_products) + channel.doubtful_products))) {
       return fmt::format("dgamma of channel {} is {}; expected {}", c, tensors.dgamma[c],
                          static_cast<double>(r * channel.sum_of_products));
     }

@@ -33,6 +33,8 @@ class Reference {
     long double size_of_dy = 0;  // the sum of |dy|
     long double size_of_products = 0;
     long double squares_of_dy = 0;
+    long double doubtful_dy = 0;  // the sum of |dy| that relu lets through or not, as y is rounded
+    long double doubtful_products = 0;
   };
   struct Expected {
     long double value = 0;
@@ -43,9 +45,16 @@ class Reference {
   void find_gradients(const Tensors<T>& tensors);
   [[nodiscard]] Expected expected_y(std::size_t channel, T x, Standard standard) const;
   [[nodiscard]] Expected expected_dx(std::size_t channel, T x, T dy, Standard standard) const;
+  /// dy behind relu, and whether y is so near to 0 that it is in doubt.
+  struct Gradient {
+    long double value = 0;
+    bool is_doubtful = false;
+  };
+  [[nodiscard]] Gradient gradient_of(std::size_t channel, T x, T dy) const;
   [[nodiscard]] std::string problem_of_sums(const Tensors<T>& tensors, Standard standard) const;
 
   Operation operation_;
+  bool has_relu_;
   long double count_;
   std::vector<T> gamma_;
   std::vector<T> beta_;

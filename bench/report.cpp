@@ -80,7 +80,7 @@ void print_row(const Row& row) {
   const Row::PeerRow* const peer = row.best_peer();
   std::string line =
       fmt::format("{:<9} {:<7} {:<16} {:<7} {:>9.4g} {:>9} {:>9} {:>9} {:>9} {:>10.2f} {:>6.1f}",
-                  name_of(row.measured.operation), row.measured.layout, shape_text(row.measured.shape),
+                  operation_of(row.measured), row.measured.layout, shape_text(row.measured.shape),
                   name_of(row.measured.dtype), static_cast<double>(row.bytes_per_tensor) / 1e6, milliseconds_text(ours),
                   peer != nullptr ? milliseconds_text(median(peer->milliseconds)) : "-",
                   peer != nullptr ? fmt::format("{:.2f}", median_ratio(peer->milliseconds, row.ours)) : "-",
@@ -108,7 +108,7 @@ cli::Json to_json(const Circumstances& circumstances) {
 cli::Json to_json(const Row& row, const Circumstances& circumstances) {
   const std::vector<double>& limit = row.limit();
   const double ours = median(row.ours);
-  cli::Json json = {{"op", name_of(row.measured.operation)},
+  cli::Json json = {{"op", operation_of(row.measured)},
                     {"layout", row.measured.layout},
                     {"shape", std::vector<Index>(row.measured.shape.begin(), row.measured.shape.end())},
                     {"dtype", name_of(row.measured.dtype)},

@@ -44,6 +44,7 @@ TABLES = {
     "remarks": tables.remarks,
     "avx2": tables.avx2,
     "table:onednn": tables.onednn,
+    "table:fused_relu": tables.fused_relu,
     "table:dense": tables.dense,
     "table:data": tables.data,
     "table:blocked": tables.blocked,

@@ -229,6 +229,36 @@ def _moments(results: Results) -> Verdict:
     return Verdict(text, speed >= 5 and ratio > 1)
 
 
+def _layers(results: Results, op: str, **wanted: Any) -> list[Row]:
+    return results.rows("layers", op=op, **wanted)
+
+
+def _layer_beside_bn(op: str, most: float) -> Callable[[Results], Verdict]:
+    def judge(results: Results) -> Verdict:
+        rows = _layers(results, op, dtype="float32")
+        if not rows:
+            return NOT_MEASURED
+        found = ratios(rows, "ratio_to_bn_alone")
+        return Verdict(f"{max(found):.2f} at worst, {geometric_mean(found):.2f} in the mean", max(found) <= most)
+
+    return judge
+
+
+def _half_types_beside_float32(results: Results) -> Verdict:
+    """On tensors of over 64 MB of float32."""
+    rows = _layers(results, "bn")
+    large = [row for row in rows if row["dtype"] == "float32" and row["bytes_per_tensor"] > 64e6]
+    found = [
+        single["milliseconds"]["exactnorm"] / row["milliseconds"]["exactnorm"]
+        for single in large
+        for row in rows
+        if row["dtype"] != "float32" and (row["shape"], row["layout"]) == (single["shape"], single["layout"])
+    ]
+    if not found:
+        return NOT_MEASURED
+    return Verdict(f"{ratio_text(geometric_mean(found))}, slowest {ratio_text(min(found))}", min(found) >= 1.5)
+
+
 def _small(results: Results) -> Verdict:
     rows = results.rows("small")
     if not rows:
@@ -275,6 +305,21 @@ GOALS = [
     ),
     Goal("training and backward, over 64 MB", "the build before", "not slower", _baseline("baseline_large", 1)),
     Goal("every shape and layout below, warm and cold", "the fastest peer there", "no row slower", _best_peer),
+    Goal(
+        "bn of bfloat16 and float16, training step", "PyTorch's 16-bit functions", "no row slower",
+        lambda results: _no_row_slower(_layers(results, "bn", dtype=["bfloat16", "float16"])),
+    ),
+    Goal("the same, over 64 MB of float32", "float32", "1.5x", _half_types_beside_float32),
+    Goal(
+        "bn+relu, bn+add+relu, training step", "PyTorch's functions", "2x",
+        lambda results: _mean_at_least(results.rows("layers", op=["bn+relu", "bn+add+relu"], dtype="float32"), 2),
+    ),
+    Goal("bn+relu, training step", "bn alone", "at most 1.05x its time", _layer_beside_bn("bn+relu", 1.05)),
+    Goal("bn+mask, half density", "bn alone", "at most 1.5x its time", _layer_beside_bn("bn+mask", 1.5)),
+    Goal(
+        "training+relu and backward+relu", "oneDNN, fused", "ahead",
+        lambda results: _mean_at_least(onednn_rows(results, "fused_relu"), 1),
+    ),
     Goal(
         "`Moments.add` of a mapped file in cache, one thread", "xsum, bitrep, NumPy", "5 GB/s, ahead of all", _moments
     ),

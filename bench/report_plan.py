@@ -23,6 +23,8 @@ NETWORKS = {
 NETWORK_DENSE_SHAPES = ["256,1024", "1024,512", "64,64"]
 # Of a network's middle, of its beginning, and 98 MB of float32.
 LAYER_SHAPES = ["16,64,28,28", "16,128,14,14", "32,64,56,56", "32,64,112,112"]
+# In cache and out of it.
+FUSED_SHAPES = ["16,64,28,28", "32,256,14,14", "32,512,7,7", "32,64,56,56", "32,64,112,112"]
 # 98 MB each.
 LARGE_SHAPES = ["32,64,112,112", "32,256,56,56"]
 # 8 MB: one channel, and 64. The peer that takes numbers one by one needs a second for it.
@@ -91,6 +93,8 @@ class Plan:
         yield self._bench("blocked", [*images, *plain, *step, *peer, "--peer-layout", blocked_layout()])
         if "libxsmm" in self.optional_peers:
             yield self._bench("libxsmm", [*images, *plain, *step, "--peer", "libxsmm"])
+        shapes = _shapes(self.shapes or FUSED_SHAPES)
+        yield self._bench("fused_relu", [*shapes, *plain, "--op", "training+relu,backward+relu", *peer])
         yield self._bench("avx2", [*images, *plain, *step, *peer], environment=FORCED_AVX2)
         for data in ("relu", "wide"):
             shapes = _shapes(self.shapes or DATA_SHAPES)

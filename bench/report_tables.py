@@ -156,6 +156,10 @@ def onednn(results: Results) -> str:
     return _by_shape(onednn_rows(results, "onednn"), _operation_and_layout, _ratio_and_time)
 
 
+def fused_relu(results: Results) -> str:
+    return _by_shape(onednn_rows(results, "fused_relu"), _operation_and_layout, _ratio_and_time)
+
+
 def dense(results: Results) -> str:
     return _by_shape(onednn_rows(results, "dense"), _operation_and_layout, _ratio_and_time)
 

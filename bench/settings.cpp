@@ -12,7 +12,9 @@ namespace exactnorm::bench {
 namespace {
 
 const std::vector<std::string> set_names = {"resnet50", "dense", "notebook", "sizes"};
-const std::vector<std::string> operation_names = {"training", "inference", "backward"};
+const std::vector<std::string> operation_names = {"training",      "inference",      "backward",
+                                                  "training+relu", "inference+relu", "backward+relu"};
+constexpr std::size_t operations = 3;  // with relu, and without
 const std::vector<std::string> dtype_names = {"float32", "float64"};
 const std::vector<std::string> data_names = {"normal", "relu", "wide"};
 
@@ -109,7 +111,8 @@ SettingsParser::SettingsParser(CLI::App& app) {
        "the "
        "shape)")
       ->option_text("LAYOUT[,LAYOUT...]");
-  list("--op", operations_, operation_names, "training (default), inference or backward")->option_text("OP[,OP...]");
+  list("--op", operations_, operation_names, "training (default), inference or backward; each with +relu\nbehind it")
+      ->option_text("OP[,OP...]");
   app.add_option("--dtype", dtype_, "float32 (default) or float64")->check(one_of(dtype_names))->option_text("DTYPE");
   app.add_option("--data", data_, "normal (default), relu (half of it zeros) or wide (2^-20 to\n2^20 times normal)")
       ->check(one_of(data_names))
@@ -191,9 +194,11 @@ Settings SettingsParser::settings() const {
       for (const std::string& layout : layouts) {
         static_cast<void>(place(layout, shape.sizes));
         if (!peer_layout.empty()) static_cast<void>(place(peer_layout, shape.sizes));
-        settings.cases.push_back({enumerator<Operation>(operation_names, operation), layout, shape.sizes,
+        const auto number = static_cast<std::size_t>(
+            std::find(operation_names.begin(), operation_names.end(), operation) - operation_names.begin());
+        settings.cases.push_back({static_cast<Operation>(number % operations), layout, shape.sizes,
                                   dtype_ == "float32" ? DType::float32 : DType::float64,
-                                  enumerator<Data>(data_names, data_)});
+                                  enumerator<Data>(data_names, data_), number >= operations});
       }
     }
   }

@@ -217,7 +217,8 @@ Case::Case(std::uint64_t case_seed) : seed(case_seed) {
 
 void Case::choose_masked_passes(Random& random) {
   masked_options = options;
-  masked_options.activation = static_cast<Activation>(random.between(0, static_cast<Index>(activation_names.size()) - 1));
+  masked_options.activation =
+      static_cast<Activation>(random.between(0, static_cast<Index>(activation_names.size()) - 1));
   masked_options.slope = random.uniform(-1, 2);
   if (random.chance(0.4)) {
     for (std::size_t i = 0; i < x.size(); ++i) residual.push_back(rounded_to(DType::float32, random.normal()));
@@ -253,8 +254,8 @@ std::string Case::description() const {
        << options.epsilon
        << (options.epsilon_placement == EpsilonPlacement::variance ? " in the variance" : " in the deviation")
        << ", masked passes: " << activation_names[static_cast<std::size_t>(masked_options.activation)] << ", slope "
-       << masked_options.slope << (residual.empty() ? "" : ", a residual") << ", mask " << to_string(mask_shape) << " of "
-       << std::count(mask.begin(), mask.end(), 1.0) << " true, output " << static_cast<int>(masked_output);
+       << masked_options.slope << (residual.empty() ? "" : ", a residual") << ", mask " << to_string(mask_shape)
+       << " of " << std::count(mask.begin(), mask.end(), 1.0) << " true, output " << static_cast<int>(masked_output);
   return text.str();
 }
 

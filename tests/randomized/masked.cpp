@@ -17,8 +17,8 @@ namespace {
 constexpr double before = 7;
 
 Tensor strided(Random& random, DType dtype, const IndexList& shape, const std::vector<double>& values) {
-  Tensor tensor = Tensor::strided(dtype, shape,
-                                  random.chance(0.3) ? contiguous_strides(shape) : random_strides(random, shape));
+  Tensor tensor =
+      Tensor::strided(dtype, shape, random.chance(0.3) ? contiguous_strides(shape) : random_strides(random, shape));
   tensor.fill(values);
   return tensor;
 }
@@ -138,8 +138,10 @@ std::string check_masked(const Case& test, const MaskedResults& results) {
   options.channel_axes = {0};
   options.threads = 1;
   Random random(test.seed);
-  const MaskedResults alone = run_passes(test, {x, dy, residual, shape}, std::nullopt, options, Environment::standard, random);
-  if (!same_statistics(results.statistics, alone.statistics)) return "statistics are not those of the selected elements";
+  const MaskedResults alone =
+      run_passes(test, {x, dy, residual, shape}, std::nullopt, options, Environment::standard, random);
+  if (!same_statistics(results.statistics, alone.statistics))
+    return "statistics are not those of the selected elements";
   const bool has_normalized = test.masked_output == MaskedOutput::normalized;
   // dy of elements that are normalized beside the others has its part in gradients.
   if (!has_normalized && !same_numbers(results.dgamma, alone.dgamma)) return "masked dgamma";
@@ -150,7 +152,8 @@ std::string check_masked(const Case& test, const MaskedResults& results) {
     for (const std::size_t i : of_channel) {
       if (!same(results.y[i], alone.y[at])) return "masked y of element " + std::to_string(i);
       if (!has_normalized && !same(results.dx[i], alone.dx[at])) return "masked dx of element " + std::to_string(i);
-      if (!same(results.d_residual[i], alone.d_residual[at])) return "masked d_residual of element " + std::to_string(i);
+      if (!same(results.d_residual[i], alone.d_residual[at]))
+        return "masked d_residual of element " + std::to_string(i);
       ++at;
     }
   }
