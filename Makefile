@@ -11,7 +11,7 @@ RUN_CLANG_TIDY ?= $(call first_of,run-clang-tidy-14 run-clang-tidy)
 release = build/release
 sources = find $(wildcard bench examples include python src tests) -name '*.cpp' -o -name '*.h'
 
-.PHONY: help build demo python wheel test bench bench-distributed format format-check tidy lint install clean
+.PHONY: help build demo python wheel test bench bench-networks bench-distributed format format-check tidy lint install clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -47,6 +47,10 @@ bench: ## install what the benchmarks need, measure all (15 minutes), and write 
 	  -DEXACTNORM_ONEDNN_GOMP_ROOT=$(CURDIR)/.venv-bench/onednn-gomp
 	cmake --build $(release) --parallel $(BUILD_JOBS)
 	.venv-bench/bin/python bench/report.py
+
+bench-networks: ## train whole networks in PyTorch, with Exactnorm and without (5 minutes); prints a table
+	scripts/setup_bench
+	.venv-bench/bin/python bench/networks.py
 
 bench-distributed: python ## measure synchronization over MPI (3 minutes); prints the tables of docs/distributed.md
 	cmake --preset release -DEXACTNORM_BUILD_TESTS=ON -DEXACTNORM_BUILD_BENCHMARKS=ON -DEXACTNORM_MPI=ON

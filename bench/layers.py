@@ -35,8 +35,9 @@ LAYOUTS = ["nchw", "nhwc"]
 # side of the jump in them: few in float32, more where PyTorch rounds to 16 bits before it. Its channels-last sums of
 # float32 round each addition.
 TOLERANCES = {"float32": 3e-4, "float16": 1e-3, "bfloat16": 1e-2}
-TOLERANCES_OF_PEER = {"float32": 1e-2, "float16": 5e-2, "bfloat16": 5e-2}
+TOLERANCES_OF_PEER = {"float32": 1e-2, "float16": 6e-2, "bfloat16": 6e-2}
 MARGINS = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
+AT_JUMP = 1e-6
 
 Outputs = dict[str, torch.Tensor]
 
@@ -140,12 +141,22 @@ class Layer:
         with torch.no_grad():
             normalized = torch.nn.functional.batch_norm(leaves[0], None, None, leaves[1], leaves[2], training=True)
             before = normalized + leaves[3] if self.has_residual else normalized
+            normalized_x = torch.nn.functional.batch_norm(leaves[0], None, None, training=True)
         is_clear = (before.abs() > MARGINS[self.dtype]) if self.has_relu else torch.ones_like(before, dtype=torch.bool)
+        # What an element next to the jump adds to the sums, or does not: float32 decides otherwise than float64.
+        is_at_jump = (before.abs() < AT_JUMP) & torch.tensor(self.has_relu)
+        of_jump = (self.dy.double().abs() * is_at_jump).transpose(0, 1).flatten(1)
+        doubt = {
+            "dgamma": (of_jump * normalized_x.abs().transpose(0, 1).flatten(1)).sum(1),
+            "dbeta": of_jump.sum(1),
+        }
         largest = 0.0
         for name, answer in right.items():
             difference = (_as_float64(found[name]) - answer).abs()
             if name in ("dx", "d_residual"):
                 difference = difference[is_clear]
+            if name in doubt:
+                difference = (difference - doubt[name]).clamp(min=0)
             largest = max(largest, float(difference.max() / answer.abs().max()))
         if not largest <= tolerance:
             raise WrongAnswer(

@@ -122,7 +122,7 @@ typename Reference<T>::Gradient Reference<T>::gradient_of(std::size_t c, T x, T 
   const Channel& channel = channels_[c];
   const long double scaled = gamma_[c] * channel.inverse_deviation * (x - channel.mean);
   const long double y = scaled + beta_[c];
-  constexpr long double doubt = 1e-4L;
+  constexpr long double doubt = 1e-3L;
   return {y > 0 ? static_cast<long double>(dy) : 0, std::fabs(y) < doubt * (std::fabs(scaled) + doubt)};
 }
 

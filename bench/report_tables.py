@@ -215,14 +215,40 @@ def moments(results: Results) -> str:
 
 def layers(results: Results) -> str:
     """A line for each shape, layout and dtype, and a column for each layer."""
-    lines: dict[tuple[str, str, str], list[str]] = {}
+    lines: dict[tuple[str, str, str], dict[str, str]] = {}
     for row in results.rows("layers"):
         key = (shape_text(row["shape"]), row["layout"], row["dtype"])
         time = number(row["milliseconds"]["exactnorm"])
         of_bn = "" if row["op"] == "bn" else f", {row['ratio_to_bn_alone']:.2f} of bn"
-        lines.setdefault(key, []).append(f"{ratio_text(row['ratio_to_peer'])}, {time}{of_bn}")
+        lines.setdefault(key, {})[row["op"]] = f"{ratio_text(row['ratio_to_peer'])}, {time}{of_bn}"
     names = list(dict.fromkeys(row["op"] for row in results.rows("layers")))
-    return table(["shape", "layout", "dtype", *names], ([*key, *cells] for key, cells in lines.items()))
+    return table(
+        ["shape", "layout", "dtype", *names],
+        ([*key, *(cells.get(name, "") for name in names)] for key, cells in lines.items()),
+    )
+
+
+PARTS_OF_STEPS = ("normalization", "activations", "additions")
+
+
+def whole_networks(results: Results) -> str:
+    """A line for each network and format."""
+
+    def part(row: Row, player: str) -> float:
+        return sum(row["shares"][player][name] for name in PARTS_OF_STEPS)
+
+    def line(row: Row) -> list[str]:
+        theirs = part(row, "pytorch")
+        cells = [row["network"], row["format"], number(row["milliseconds"]["pytorch"])]
+        cells.append(f"{100 * theirs / row['shares']['pytorch']['all']:.0f}%")
+        cells += [
+            f"{ratio_text(row['ratio'][player])}, {part(row, player) / theirs:.2f}"
+            for player in ("enabled", "converted", "fused")
+        ]
+        return [*cells, " / ".join(number(row["kept"][player] / 1e6) for player in ("pytorch", "fused"))]
+
+    heads = ["network", "format", "PyTorch, ms", "share", "`enable()`", "converted", "fused", "MB kept, PyTorch / fused"]
+    return table(heads, map(line, results.rows("whole_networks")))
 
 
 def _limits(rows: list[Row]) -> str:

@@ -17,6 +17,7 @@
 #include "synchronized.h"
 #include "tensor/checks.h"
 #include "tensors.h"
+#include "torch_kernels.h"
 #include "traverse/floating_point.h"
 
 namespace exactnorm::python {
@@ -154,6 +155,7 @@ NB_MODULE(_core, module) {
   bind_running_statistics(module);
   bind_layer(module);
   bind_tensors(module);
+  torch::bind_torch_kernels(module);
   bind_synchronized(module);
   module.def("training", &training_of, nb::arg("x"), nb::arg("y"), nb::arg("gamma").none(), nb::arg("beta").none(),
              nb::arg("residual").none(), nb::arg("mask").none(), nb::arg("channel_axes"), nb::arg("epsilon"),

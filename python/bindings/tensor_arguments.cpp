@@ -6,6 +6,8 @@
 #include <vector>
 
 #include "exactnorm/error.h"
+#include "exactnorm/layer.h"
+#include "tensor/elements.h"
 
 namespace exactnorm::python {
 namespace {
@@ -49,6 +51,17 @@ Statistics load_statistics(const TensorView& from, double epsilon) {
   const Index channels = from.shape[1];
   const auto row = [&](std::ptrdiff_t i) { return std::vector<double>(row_of(from, i), row_of(from, i) + channels); };
   return {channels > 0 ? static_cast<Index>(*row_of(from, 4)) : 0, row(0), row(1), row(2), row(3), epsilon};
+}
+
+void update_running(const Statistics& batch, const MutableTensorView& mean, const MutableTensorView& variance,
+                    double momentum) {
+  RunningStatistics running(0);
+  running.mean = values_of(mean);
+  running.variance = values_of(variance);
+  running.momentum = momentum;
+  running.update(batch);
+  write_values(mean, running.mean.data());
+  write_values(variance, running.variance.data());
 }
 
 }  // namespace exactnorm::python

@@ -18,4 +18,9 @@ void store_statistics(const Statistics& from, const MutableTensorView& to);
 /// `epsilon` is not among the rows: operators are given it beside them.
 [[nodiscard]] Statistics load_statistics(const TensorView& from, double epsilon);
 
+/// Updates running statistics, of one value per channel each, where they lie; under the default floating-point
+/// environment. Throws Error, and changes nothing, as RunningStatistics::update does.
+void update_running(const Statistics& batch, const MutableTensorView& mean, const MutableTensorView& variance,
+                    double momentum);
+
 }  // namespace exactnorm::python

@@ -23,7 +23,10 @@ except ImportError as error:
     raise ImportError("exactnorm.torch needs PyTorch, which is not installed: pip install torch") from error
 
 from exactnorm.torch import functional
+from exactnorm.torch._activated import BatchNormAct1d, BatchNormAct2d, BatchNormAct3d
 from exactnorm.torch._convert import convert, revert
+from exactnorm.torch._enable import disable, enable, is_enabled
+from exactnorm.torch._fuse import fuse, unfuse
 from exactnorm.torch._modules import (
     BatchNorm1d,
     BatchNorm2d,
@@ -38,12 +41,20 @@ __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
+    "BatchNormAct1d",
+    "BatchNormAct2d",
+    "BatchNormAct3d",
     "LazyBatchNorm1d",
     "LazyBatchNorm2d",
     "LazyBatchNorm3d",
     "SyncBatchNorm",
     "convert",
     "convert_sync_batchnorm",
+    "disable",
+    "enable",
     "functional",
+    "fuse",
+    "is_enabled",
     "revert",
+    "unfuse",
 ]

@@ -1,0 +1,279 @@
+// PyTorch's own operators of batch normalization, native_batch_norm and native_batch_norm_backward, on the CPU: what
+// torch.nn.functional.batch_norm reaches in eager mode, whatever calls it.
+
+#include "torch_kernels.h"
+
+#include <nanobind/stl/pair.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <initializer_list>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "exactnorm/exactnorm.h"
+#include "tensor_arguments.h"
+#include "torch_abi.h"
+#include "torch_layout.h"
+#include "torch_statistics.h"
+#include "traverse/floating_point.h"
+
+namespace exactnorm::python::torch {
+
+namespace {
+
+namespace nb = nanobind;
+
+// Whether every call is computed here; the kernels stay installed where it is not, and pass all calls on.
+std::atomic<bool> is_enabled = false;
+std::atomic<std::uint64_t> computed_calls = 0;
+std::atomic<std::uint64_t> passed_calls = 0;
+
+int threads() {
+  std::uint32_t count = 1;
+  check(functions().threads(&count), "the number of threads");
+  return static_cast<int>(count);
+}
+
+std::optional<TensorView> view_of(const Tensor& tensor) {
+  return tensor.is_defined() ? std::optional(tensor.view()) : std::nullopt;
+}
+
+// What both kernels ask of their tensors; the rest goes to PyTorch. Parameters have x's dtype or, beside 16 bits,
+// float32, which is one for all of them.
+class Input {
+ public:
+  Input(const Tensor& x, std::initializer_list<const Tensor*> parameters) {
+    const std::optional<DType> dtype = x.dtype();
+    if (!dtype || x.rank() < 2 || x.rank() > static_cast<std::int64_t>(maximum_rank)) return;
+    view_ = x.view();
+    if (element_count(view_.shape) == 0) return;
+    std::optional<DType> common;
+    for (const Tensor* const parameter : parameters) {
+      if (!parameter->is_defined()) continue;
+      const std::optional<DType> found = parameter->dtype();
+      const bool is_single_beside_half = found == DType::float32 && size_of(*dtype) == 2;
+      if ((found != dtype && !is_single_beside_half) || (common && found != common)) return;
+      if (parameter->rank() != 1 || parameter->view().shape[0] != view_.shape[1]) return;
+      common = found;
+    }
+    parameters_ = common.value_or(*dtype);
+    is_taken_ = true;
+  }
+
+  [[nodiscard]] bool is_taken() const noexcept { return is_taken_; }
+  [[nodiscard]] const TensorView& view() const noexcept { return view_; }
+  [[nodiscard]] DType parameters() const noexcept { return parameters_; }
+  /// A tensor for an output of x's shape, laid out as PyTorch's.
+  [[nodiscard]] Tensor new_output() const {
+    return empty(view_.shape, output_strides(view_.shape, view_.strides), view_.dtype);
+  }
+
+ private:
+  bool is_taken_ = false;
+  TensorView view_;
+  DType parameters_ = DType::float32;
+};
+
+struct ForwardArguments {
+  // In the order of the operator's schema.
+  explicit ForwardArguments(StackValue* stack)
+      : x(tensor_from(stack[0])),
+        weight(optional_tensor_from(stack[1])),
+        bias(optional_tensor_from(stack[2])),
+        running_mean(optional_tensor_from(stack[3])),
+        running_variance(optional_tensor_from(stack[4])),
+        is_training(number_from<bool>(stack[5])),
+        momentum(number_from<double>(stack[6])),
+        epsilon(number_from<double>(stack[7])) {}
+
+  Tensor x, weight, bias, running_mean, running_variance;
+  bool is_training;
+  double momentum;
+  double epsilon;
+};
+
+// PyTorch's kernel, by an operator whose own kernel is left as it is. Results take their places on the stack.
+void pass_on(const ForwardArguments& given, StackValue* stack) {
+  ++passed_calls;
+  std::array<StackValue, 8> call = {to_stack(given.x), to_optional(given.weight), to_optional(given.bias)};
+  std::size_t size = 3;
+  const bool has_running = given.running_mean.is_defined() || given.running_variance.is_defined();
+  if (has_running) {
+    call[size++] = to_stack(given.running_mean);
+    call[size++] = to_stack(given.running_variance);
+  }
+  call[size++] = to_stack(given.is_training);
+  call[size++] = to_stack(given.momentum);
+  call[size++] = to_stack(given.epsilon);
+  check(
+      functions().call("aten::_native_batch_norm_legit", has_running ? "" : "no_stats", call.data(), interface_version),
+      "this call of native_batch_norm");
+  std::copy_n(call.data(), 3, stack);
+}
+
+// Whether the library takes it; results take their places on the stack then.
+bool compute(const ForwardArguments& given, StackValue* stack) {
+  const Input input(given.x, {&given.weight, &given.bias, &given.running_mean, &given.running_variance});
+  const bool has_running = given.running_mean.is_defined() && given.running_variance.is_defined();
+  const bool has_half = given.running_mean.is_defined() != given.running_variance.is_defined();
+  if (!input.is_taken() || has_half || (!given.is_training && !has_running)) return false;
+  const DefaultFloatingPoint default_floating_point;
+  const Options options = tensor_options(given.epsilon, threads());
+  const Affine affine = {view_of(given.weight), view_of(given.bias)};
+  const Tensor y = input.new_output();
+  if (!given.is_training) {
+    inference(input.view(), given_statistics(given.running_mean.view(), given.running_variance.view(), options),
+              y.mutable_view(), affine, options);
+    stack[0] = to_stack(y);
+    for (int i = 1; i < 3; ++i) stack[i] = to_stack(empty({0}, {1}, input.parameters()));
+    return true;
+  }
+  const bool has_two = element_count(input.view().shape) / input.view().shape[1] > 1;
+  const bool updates = has_running && given.momentum >= 0 && given.momentum <= 1 && has_two;
+  if (has_running && !updates) return false;
+  const Statistics statistics = training(input.view(), y.mutable_view(), affine, options);
+  if (updates)
+    update_running(statistics, given.running_mean.mutable_view(), given.running_variance.mutable_view(),
+                   given.momentum);
+  const SavedStatistics saved = save(statistics, input.parameters());
+  stack[0] = to_stack(y);
+  stack[1] = to_stack(saved.mean);
+  stack[2] = to_stack(saved.inverse_deviation);
+  return true;
+}
+
+void forward(StackValue* stack, std::uint64_t /*arguments*/, std::uint64_t /*results*/) {
+  const ForwardArguments given(stack);
+  if (is_enabled.load(std::memory_order_relaxed)) {
+    try {
+      if (compute(given, stack)) {
+        ++computed_calls;
+        return;
+      }
+    } catch (const Error&) {  // what the library refuses, PyTorch may have an answer to
+    }
+  }
+  pass_on(given, stack);
+}
+
+struct BackwardArguments {
+  explicit BackwardArguments(StackValue* stack)
+      : dy(tensor_from(stack[0])),
+        x(tensor_from(stack[1])),
+        weight(optional_tensor_from(stack[2])),
+        running_mean(optional_tensor_from(stack[3])),
+        running_variance(optional_tensor_from(stack[4])),
+        saved_mean(optional_tensor_from(stack[5])),
+        saved_inverse_deviation(optional_tensor_from(stack[6])),
+        is_training(number_from<bool>(stack[7])),
+        epsilon(number_from<double>(stack[8])),
+        wanted(flags_from(stack[9])) {}
+
+  Tensor dy, x, weight, running_mean, running_variance, saved_mean, saved_inverse_deviation;
+  bool is_training;
+  double epsilon;
+  std::vector<bool> wanted;
+};
+
+void pass_on(const BackwardArguments& given, StackValue* stack) {
+  ++passed_calls;
+  // batch_norm_backward has the same kernel behind it, a weight that is not optional, and a reserve for cuDNN.
+  std::array<StackValue, 11> call = {to_stack(given.dy),
+                                     to_stack(given.x),
+                                     to_stack(given.weight),
+                                     to_optional(given.running_mean),
+                                     to_optional(given.running_variance),
+                                     to_optional(given.saved_mean),
+                                     to_optional(given.saved_inverse_deviation),
+                                     to_stack(given.is_training),
+                                     to_stack(given.epsilon),
+                                     to_stack(given.wanted),
+                                     to_stack(empty({0}, {1}, DType::float32))};
+  check(functions().call("aten::batch_norm_backward", "", call.data(), interface_version),
+        "this call of native_batch_norm_backward");
+  std::copy_n(call.data(), 3, stack);
+}
+
+// The statistics that a backward pass is of: those that the forward pass left, or, where they are lost (hooks of saved
+// tensors copy what they save) and calls are computed here, those of x again.
+std::optional<Statistics> statistics_for(const BackwardArguments& given, const Input& input, const Options& options) {
+  if (!given.is_training) {
+    if (!given.running_mean.is_defined() || !given.running_variance.is_defined()) return std::nullopt;
+    return given_statistics(given.running_mean.view(), given.running_variance.view(), options);
+  }
+  if (!given.saved_mean.is_defined()) return std::nullopt;
+  if (std::optional<Statistics> saved = load(given.saved_mean, given.epsilon)) return saved;
+  if (!is_enabled.load(std::memory_order_relaxed)) return std::nullopt;
+  PartialSums sums(input.view().shape[1], PartialSums::Kind::moments, range_for(input.view().dtype));
+  accumulate(sums, input.view(), options);
+  return normalizing_statistics(sums, options);
+}
+
+bool compute(const BackwardArguments& given, StackValue* stack) {
+  // The forward pass had parameters of one dtype, of which backward passes see some alone.
+  const Tensor& of_parameters = given.is_training ? given.saved_mean : given.running_mean;
+  const Input input(given.x, {&given.weight, &given.running_mean, &given.running_variance, &of_parameters});
+  if (!input.is_taken() || given.dy.dtype() != input.view().dtype || given.wanted.size() != 3) return false;
+  const TensorView dy = given.dy.view();
+  if (!(dy.shape == input.view().shape)) return false;
+  const DefaultFloatingPoint default_floating_point;
+  const Options options = tensor_options(given.epsilon, threads());
+  const std::optional<Statistics> statistics = statistics_for(given, input, options);
+  if (!statistics) return false;
+  const auto parameter = [&](bool is_wanted) {
+    return is_wanted ? empty({input.view().shape[1]}, {1}, input.parameters()) : Tensor();
+  };
+  const std::array<Tensor, 3> results = {given.wanted[0] ? input.new_output() : Tensor(), parameter(given.wanted[1]),
+                                         parameter(given.wanted[2])};
+  Gradients gradients;
+  if (given.wanted[0]) gradients.dx = results[0].mutable_view();
+  if (given.wanted[1]) gradients.dgamma = results[1].mutable_view();
+  if (given.wanted[2]) gradients.dbeta = results[2].mutable_view();
+  (given.is_training ? backward : backward_frozen)(dy, input.view(), *statistics, {view_of(given.weight)}, gradients,
+                                                   options);
+  for (std::size_t i = 0; i < results.size(); ++i) stack[i] = to_stack(results[i]);
+  return true;
+}
+
+void backward_kernel(StackValue* stack, std::uint64_t /*arguments*/, std::uint64_t /*results*/) {
+  const BackwardArguments given(stack);
+  // Also of a call that was computed here before all others were not any more.
+  try {
+    if (compute(given, stack)) {
+      ++computed_calls;
+      return;
+    }
+  } catch (const Error&) {
+  }
+  pass_on(given, stack);
+}
+
+// For good: PyTorch's table of kernels may be read by other threads while they compute.
+void install() {
+  static const bool is_installed = [] {
+    LibraryObject* library = nullptr;
+    check(functions().new_library("aten", "CPU", __FILE__, __LINE__, &library), "to replace kernels");
+    check(functions().replace(library, "native_batch_norm", forward, interface_version),
+          "to replace native_batch_norm");
+    check(functions().replace(library, "native_batch_norm_backward", backward_kernel, interface_version),
+          "to replace native_batch_norm_backward");
+    return true;
+  }();
+  static_cast<void>(is_installed);
+}
+
+}  // namespace
+
+void bind_torch_kernels(nb::module_& module) {
+  module.def("torch_install", &install);
+  module.def(
+      "torch_enable", [](bool enable) { return is_enabled.exchange(enable); }, nb::arg("enable"));
+  module.def("torch_is_enabled", [] { return is_enabled.load(); });
+  module.def("torch_calls", [] { return std::pair(computed_calls.load(), passed_calls.load()); });
+}
+
+}  // namespace exactnorm::python::torch

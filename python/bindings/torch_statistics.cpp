@@ -1,0 +1,80 @@
+#include "torch_statistics.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <vector>
+
+#include "exactnorm/tensor.h"
+#include "tensor/elements.h"
+
+namespace exactnorm::python::torch {
+
+namespace {
+
+// In front: a number that says what follows, the count, and four rows.
+constexpr std::uint64_t magic = 0x6578'6e5f'7361'7631;  // "exn_sav1"
+constexpr std::size_t numbers_before_rows = 2;
+constexpr std::size_t rows = 4;
+
+std::size_t bytes_in_front(std::size_t channels) { return (numbers_before_rows + rows * channels) * sizeof(double); }
+
+Index elements_in_front(Index channels, DType dtype) {
+  return static_cast<Index>(bytes_in_front(static_cast<std::size_t>(channels)) / size_of(dtype));
+}
+
+Tensor part_of(const Tensor& whole, Index size, Index offset) {
+  constexpr std::int64_t stride = 1;
+  TensorObject* part = nullptr;
+  check(functions().part_of_storage(whole.object(), 1, &size, &stride, offset, &part), "a part of a tensor");
+  return Tensor(part);
+}
+
+}  // namespace
+
+SavedStatistics save(const Statistics& statistics, DType dtype) {
+  const Index channels = statistics.channels();
+  const Index front = elements_in_front(channels, dtype);
+  const IndexList size = {front + 2 * channels};
+  const Tensor whole = empty(size, {1}, dtype);
+  auto* at = static_cast<double*>(whole.mutable_view().data);
+  *at++ = std::bit_cast<double>(magic);
+  *at++ = std::bit_cast<double>(static_cast<std::int64_t>(statistics.count));
+  for (const std::vector<double>* row :
+       {&statistics.mean, &statistics.mean_residual, &statistics.variance, &statistics.inverse_deviation}) {
+    at = std::copy(row->begin(), row->end(), at);
+  }
+  SavedStatistics saved = {part_of(whole, channels, front), part_of(whole, channels, front + channels)};
+  write_values(saved.mean.mutable_view(), statistics.mean.data());
+  write_values(saved.inverse_deviation.mutable_view(), statistics.inverse_deviation.data());
+  return saved;
+}
+
+std::optional<Statistics> load(const Tensor& saved_mean, double epsilon) {
+  const std::optional<DType> dtype = saved_mean.dtype();
+  if (!dtype || saved_mean.rank() != 1) return std::nullopt;
+  const TensorView view = saved_mean.view();
+  const Index channels = view.shape[0];
+  std::int64_t bytes = 0;
+  std::int64_t offset = 0;
+  check(functions().storage_bytes(saved_mean.object(), &bytes), "the size of a tensor's memory");
+  check(functions().storage_offset(saved_mean.object(), &offset), "a tensor's offset");
+  const Index front = elements_in_front(channels, *dtype);
+  if (offset != front || bytes != (front + 2 * channels) * static_cast<Index>(size_of(*dtype))) return std::nullopt;
+  const auto* const begin =
+      static_cast<const std::byte*>(view.data) - bytes_in_front(static_cast<std::size_t>(channels));
+  const auto* at = reinterpret_cast<const double*>(begin);
+  if (std::bit_cast<std::uint64_t>(at[0]) != magic) return std::nullopt;
+  Statistics statistics;
+  statistics.count = std::bit_cast<std::int64_t>(at[1]);
+  statistics.epsilon = epsilon;
+  at += numbers_before_rows;
+  for (std::vector<double>* row :
+       {&statistics.mean, &statistics.mean_residual, &statistics.variance, &statistics.inverse_deviation}) {
+    row->assign(at, at + channels);
+    at += channels;
+  }
+  return statistics;
+}
+
+}  // namespace exactnorm::python::torch

@@ -1,0 +1,298 @@
+"""Batch normalization with the activation that follows it, and the residual that is added before that, in one pass."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from exactnorm import _core
+from exactnorm.torch import _operators
+from exactnorm.torch._kernels import is_recomputation, track
+from exactnorm.torch._modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, arguments_of
+from exactnorm.torch.functional import normalize
+
+_dtype_names = {
+    torch.float32: "float32",
+    torch.float64: "float64",
+    torch.bfloat16: "bfloat16",
+    torch.float16: "float16",
+}
+_half_types = (torch.bfloat16, torch.float16)
+_plain_tensors = (Tensor, nn.Parameter)
+
+# By the library's names.
+FUNCTIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "none": lambda y, slope: y,
+    "relu": lambda y, slope: functional.relu(y),
+    "relu6": lambda y, slope: functional.relu6(y),
+    "leaky_relu": functional.leaky_relu,
+    "silu": lambda y, slope: functional.silu(y),
+    "hard_swish": lambda y, slope: functional.hardswish(y),
+}
+
+
+def _view(tensor: Tensor | None) -> tuple[int, str, tuple[int, ...], tuple[int, ...]] | None:
+    if tensor is None:
+        return None
+    return tensor.data_ptr(), _dtype_names[tensor.dtype], tensor.shape, tensor.stride()
+
+
+def _separately(
+    input: Tensor,
+    residual: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    training: bool,
+    momentum: float | None,
+    eps: float,
+    batches: Tensor | None,
+    activation: str,
+    slope: float,
+) -> Tensor:
+    """The same by operations that compilers, transforms and other devices follow."""
+    if torch.compiler.is_compiling() and momentum is not None:
+        # PyTorch's own, which its compiler fuses with its neighbours.
+        if batches is not None:
+            batches.add_(1)
+        y = functional.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    else:
+        y = normalize(input, running_mean, running_var, weight, bias, training, momentum, eps, batches)
+    if residual is not None:
+        y = y + residual
+    return FUNCTIONS[activation](y, slope)
+
+
+class _Activated(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        input: Tensor,
+        residual: Tensor | None,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        training: bool,
+        eps: float,
+        activation: tuple[str, float],
+    ) -> tuple[Tensor, Tensor]:
+        output = torch.empty_like(input)
+        statistics = input.new_empty((5, input.shape[1]), dtype=torch.float64)
+        threads = torch.get_num_threads()
+        affine = (_view(weight), _view(bias))
+        if training:
+            _core.tensor_training(
+                _view(input), _view(output), *affine, _view(statistics), eps, threads, _view(residual), activation
+            )
+        else:
+            of_running = (_view(running_mean), _view(running_var))
+            _core.tensor_given_statistics(*of_running, _view(statistics), eps)
+            _core.tensor_inference(
+                _view(input), _view(output), *of_running, *affine, eps, threads, _view(residual), activation
+            )
+        ctx.save_for_backward(input, residual, weight, bias, statistics)
+        ctx.training, ctx.eps, ctx.activation = training, eps, activation
+        ctx.mark_non_differentiable(statistics)
+        ctx.set_materialize_grads(False)
+        return output, statistics
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
+        nothing = (None,) * 5
+        if grad_output is None:
+            return (None,) * 4 + nothing
+        input, residual, weight, bias, statistics = ctx.saved_tensors
+        if torch.is_grad_enabled() or type(grad_output) is not Tensor or _operators.are_opaque((grad_output,)):
+            return (*_gradients_separately(ctx, grad_output, input, residual, weight, bias, statistics), *nothing)
+        for_input, for_residual, for_weight, for_bias = ctx.needs_input_grad[:4]
+        grad_output = grad_output.to(input.dtype)
+        dx = torch.empty_like(input) if for_input else None
+        d_residual = torch.empty_like(residual) if for_residual else None
+        dweight = torch.empty_like(weight) if for_weight else None
+        dbias = torch.empty_like(bias) if for_bias else None
+        _core.tensor_backward(
+            _view(grad_output),
+            _view(input),
+            _view(statistics),
+            _view(weight),
+            _view(dx),
+            _view(dweight),
+            _view(dbias),
+            not ctx.training,
+            ctx.eps,
+            torch.get_num_threads(),
+            _view(bias),
+            _view(residual),
+            _view(d_residual),
+            ctx.activation,
+        )
+        return dx, d_residual, dweight, dbias, *nothing
+
+
+def _gradients_separately(
+    ctx: Any,
+    grad_output: Tensor,
+    input: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    statistics: Tensor,
+) -> list[Tensor | None]:
+    """For derivatives of derivatives: those of the operations one after the other, which have all of them."""
+    running: tuple[Tensor | None, Tensor | None] = (None, None)
+    if not ctx.training:
+        running = (statistics[0].to(input.dtype), statistics[2].to(input.dtype))
+    sources = zip((input, residual, weight, bias), ctx.needs_input_grad, strict=False)
+    wanted = [source for source, needs in sources if needs and source is not None]
+    with torch.enable_grad():
+        y = _separately(input, residual, *running, weight, bias, ctx.training, 0.0, ctx.eps, None, *ctx.activation)
+        found = iter(
+            torch.autograd.grad(y, wanted, grad_output, create_graph=torch.is_grad_enabled(), allow_unused=True)
+        )
+    return [next(found) if needs else None for needs in ctx.needs_input_grad[:4]]
+
+
+def _is_known(
+    input: Tensor, residual: Tensor | None, others: tuple[Tensor | None, ...], training: bool, eps: float
+) -> bool:
+    """Whether the kernels are for such arguments, and nobody is watching who would want to see operations."""
+    if (
+        torch.compiler.is_compiling()
+        or _operators.is_transformed()
+        or _operators._active_modes() > 0
+        or _operators._tracer() is not None
+    ):
+        return False
+    dtype = input.dtype
+    if type(input) not in _plain_tensors or dtype not in _dtype_names or not input.is_cpu or not 0 <= eps < math.inf:
+        return False
+    if not 2 <= input.dim() <= 8 or input.numel() == 0 or input.is_neg() or input._is_zerotensor():
+        return False
+    if residual is not None and (
+        type(residual) not in _plain_tensors
+        or residual.dtype != dtype
+        or residual.shape != input.shape
+        or not residual.is_cpu
+        or residual.is_neg()
+        or residual._is_zerotensor()
+    ):
+        return False
+    of_parameters = None
+    for other in others:
+        if other is None:
+            continue
+        if type(other) not in _plain_tensors or not other.is_cpu or other.shape != (input.shape[1],):
+            return False
+        if other.dtype != dtype and not (other.dtype == torch.float32 and dtype in _half_types):
+            return False
+        if of_parameters is not None and other.dtype != of_parameters:
+            return False
+        of_parameters = other.dtype
+    running_mean, running_var = others[:2]
+    if (running_mean is None) != (running_var is None) or (running_mean is None and not training):
+        return False
+    # One value per channel is an error, which the operations have words for.
+    return not training or input.numel() > input.shape[1]
+
+
+def activated_batch_norm(
+    input: Tensor,
+    residual: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    training: bool,
+    momentum: float | None,
+    eps: float,
+    batches: Tensor | None,
+    activation: str,
+    slope: float,
+) -> Tensor:
+    """activation(batch_norm(input) + residual), with running statistics and a counter of batches as `normalize` has them."""
+    if not _is_known(input, residual, (running_mean, running_var, weight, bias), training, eps):
+        return _separately(
+            input, residual, running_mean, running_var, weight, bias, training, momentum, eps, batches, activation, slope
+        )
+    output: Tensor
+    output, statistics = _Activated.apply(  # type: ignore[no-untyped-call]
+        input, residual, weight, bias, running_mean, running_var, training, eps, (activation, slope)
+    )
+    if training and not is_recomputation():
+        track(statistics, running_mean, running_var, batches, momentum)
+    return output
+
+
+class _BatchNormAct(nn.modules.batchnorm._BatchNorm):
+    activation: str
+    slope: float
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        *,
+        activation: str = "relu",
+        slope: float = 0.01,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype)
+        if activation not in FUNCTIONS:
+            raise ValueError(f"activation: is {activation!r}; expected one of {', '.join(map(repr, FUNCTIONS))}")
+        if not math.isfinite(slope):
+            raise ValueError(f"slope: is {slope}; expected a finite number")
+        self.activation = activation
+        self.slope = float(slope)
+
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+        """activation(batch_norm(input) + residual): by the batch, or in evaluation mode by running statistics."""
+        self._check_input_dim(input)  # type: ignore[no-untyped-call]
+        arguments = (*arguments_of(self), self.activation, self.slope)
+        return activated_batch_norm(input, residual, *arguments)
+
+    def extra_repr(self) -> str:
+        slope = f", slope={self.slope}" if self.activation == "leaky_relu" else ""
+        text = super().extra_repr()  # type: ignore[no-untyped-call]
+        return f"{text}, activation={self.activation!r}{slope}"
+
+
+class BatchNormAct1d(_BatchNormAct, BatchNorm1d):
+    """`BatchNorm1d` and an activation, of y and a residual: `layer(x, residual=None)`.
+
+    activation
+        "relu", "relu6", "leaky_relu" (of negative slope `slope`), "silu", "hard_swish" or "none".
+
+    The state_dict is that of `torch.nn.BatchNorm1d`; all other arguments are its, too. The backward pass keeps x, the residual
+    and the batch's statistics: no output, and no mask. bfloat16 and float16 inputs with parameters of the same dtype, or
+    float32, are computed here as well. Derivatives of every order, `torch.compile`, `torch.func` and other devices take PyTorch's
+    operations, one after the other.
+
+    >>> import torch, exactnorm.torch
+    >>> layer = exactnorm.torch.BatchNormAct1d(3, activation="relu")
+    >>> x = torch.randn(5, 3)
+    >>> bool((layer(x, residual=x) >= 0).all())
+    True
+    """
+
+
+class BatchNormAct2d(_BatchNormAct, BatchNorm2d):
+    """`BatchNorm2d` and an activation: see `BatchNormAct1d`."""
+
+
+class BatchNormAct3d(_BatchNormAct, BatchNorm3d):
+    """`BatchNorm3d` and an activation: see `BatchNormAct1d`."""
+
+
+for _class in (BatchNormAct1d, BatchNormAct2d, BatchNormAct3d):
+    _class.__module__ = "exactnorm.torch"

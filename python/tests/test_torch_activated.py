@@ -1,0 +1,181 @@
+"""BatchNormAct: beside the operations one after the other, and what other programs ask of a module."""
+
+import copy
+import pickle
+
+import exactnorm.torch
+import pytest
+import torch
+from torch.nn import functional
+
+ACTIVATIONS = {
+    "none": lambda y: y,
+    "relu": functional.relu,
+    "relu6": functional.relu6,
+    "leaky_relu": lambda y: functional.leaky_relu(y, 0.2),
+    "silu": functional.silu,
+    "hard_swish": functional.hardswish,
+}
+SHAPES = {1: (9, 4), 2: (6, 4, 5, 7), 3: (3, 4, 2, 5, 3)}
+
+
+def layer(dimensions, activation="relu", **options):
+    torch.manual_seed(7)
+    module = getattr(exactnorm.torch, f"BatchNormAct{dimensions}d")(4, activation=activation, slope=0.2, **options)
+    with torch.no_grad():
+        for tensor in (*module.parameters(), module.running_mean):
+            if tensor is not None:
+                tensor.normal_()
+    return module
+
+
+def separate(module):
+    """torch.nn's module of the same state, the operations behind it."""
+    theirs = getattr(torch.nn, type(module).__name__.replace("Act", ""))(
+        4, module.eps, module.momentum, module.affine, module.track_running_stats, dtype=module.weight.dtype
+    )
+    theirs.load_state_dict(module.state_dict())
+    theirs.train(module.training)
+
+    def call(x, residual=None):
+        y = theirs(x)
+        return ACTIVATIONS[module.activation](y if residual is None else y + residual)
+
+    return call, theirs
+
+
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("with_residual", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_values_and_gradients_are_those_of_the_operations(dimensions, activation, with_residual, training):
+    module = layer(dimensions, activation, dtype=torch.float64).train(training)
+    call, theirs = separate(module)
+    leaves = [torch.randn(SHAPES[dimensions], dtype=torch.float64) for _ in range(2 if with_residual else 1)]
+    ours, right = ([leaf.clone().requires_grad_() for leaf in leaves] for _ in range(2))
+    y, expected = module(*ours), call(*right)
+    torch.testing.assert_close(y, expected, rtol=1e-11, atol=1e-12)
+    dy = torch.randn_like(y)
+    y.backward(dy)
+    expected.backward(dy)
+    for one, other in zip([*ours, *module.parameters()], [*right, *theirs.parameters()], strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-10, atol=1e-11)
+    for one, other in zip(module.buffers(), theirs.buffers(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_bits_are_those_of_exactnorms_own_module(memory_format):
+    module = layer(2)
+    plain = exactnorm.torch.BatchNorm2d(4)
+    plain.load_state_dict(module.state_dict())
+    x, residual, dy = (torch.randn(16, 4, 9, 9).add(100).contiguous(memory_format=memory_format) for _ in range(3))
+    leaves = [[tensor.clone().requires_grad_() for tensor in (x, residual)] for _ in range(2)]
+    y = module(*leaves[0])
+    right = functional.relu(plain(leaves[1][0]) + leaves[1][1])
+    assert torch.equal(y, right)
+    assert y.stride() == x.stride()
+    y.backward(dy)
+    right.backward(dy)
+    for one, other in zip(*leaves, strict=True):
+        assert torch.equal(one.grad, other.grad)
+    assert torch.equal(module.weight.grad, plain.weight.grad)
+    assert torch.equal(module.running_var, plain.running_var)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_16_bits_beside_float32_parameters(dtype):
+    module = layer(2)
+    call, _ = separate(module)
+    x, residual, dy = (torch.randn(8, 4, 6, 6).to(dtype) for _ in range(3))
+    leaf, right = (x.clone().requires_grad_() for _ in range(2))
+    y, expected = module(leaf, residual), call(right, residual)
+    assert y.dtype == dtype
+    torch.testing.assert_close(y, expected, rtol=3e-2, atol=3e-2)
+    y.backward(dy)
+    assert leaf.grad.dtype == dtype
+    assert module.weight.grad.dtype == torch.float32
+    assert torch.isfinite(leaf.grad).all()
+
+
+def test_nothing_is_kept_but_the_inputs():
+    module = layer(2)
+    x = torch.randn(32, 4, 16, 16, requires_grad=True)
+    residual = torch.randn_like(x)
+    kept = []
+
+    def keep(tensor):
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        module(x, residual)
+    large = {tensor.data_ptr() for tensor in kept if tensor.numel() >= x.numel()}
+    assert large == {x.data_ptr(), residual.data_ptr()}
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("activation", ["silu", "leaky_relu"])
+def test_derivatives_of_derivatives(training, activation):
+    module = layer(2, activation, dtype=torch.float64).train(training)
+    module.running_var.fill_(2.0)
+    x, residual = (torch.randn(3, 4, 2, 2, dtype=torch.float64, requires_grad=True) for _ in range(2))
+
+    def function(x, residual, weight, bias):
+        buffers = {"running_mean": module.running_mean.clone(), "running_var": module.running_var.clone()}
+        return torch.func.functional_call(module, {"weight": weight, "bias": bias, **buffers}, (x, residual))
+
+    inputs = (x, residual, *(parameter.detach().requires_grad_() for parameter in module.parameters()))
+    assert torch.autograd.gradcheck(function, inputs)
+    assert torch.autograd.gradgradcheck(function, inputs)
+
+
+def test_transforms_and_compilers_take_the_operations():
+    module = layer(2, track_running_stats=False)
+    x = torch.randn(6, 4, 3, 3)
+    expected = functional.relu(functional.batch_norm(x, None, None, module.weight, module.bias, training=True))
+    torch.testing.assert_close(torch.vmap(module)(x[None])[0], expected, rtol=1e-5, atol=1e-5)
+    gradient = torch.func.grad(lambda x: module(x).pow(2).sum())(x)
+    leaf = x.clone().requires_grad_()
+    module(leaf).pow(2).sum().backward()
+    torch.testing.assert_close(gradient, leaf.grad, rtol=1e-4, atol=1e-4)
+    compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), expected, rtol=1e-5, atol=1e-5)
+    exported = torch.export.export(layer(2).eval(), (x,)).module()
+    torch.testing.assert_close(exported(x), layer(2).eval()(x), rtol=1e-5, atol=1e-5)
+
+
+def test_checkpointing_tracks_a_batch_once():
+    module = layer(2)
+    x = torch.randn(6, 4, 3, 3, requires_grad=True)
+    torch.utils.checkpoint.checkpoint(module, x, use_reentrant=False).sum().backward()
+    assert module.num_batches_tracked == 1
+
+
+def test_copies_and_checkpoints():
+    module = layer(2, "leaky_relu")
+    assert "activation='leaky_relu', slope=0.2" in repr(module)
+    assert list(module.state_dict()) == list(torch.nn.BatchNorm2d(4).state_dict())
+    x = torch.randn(6, 4, 3, 3)
+    for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        assert torch.equal(other.eval()(x), copy.deepcopy(module).eval()(x))
+    assert isinstance(module, torch.nn.BatchNorm2d)
+
+
+def test_what_is_not_for_the_kernels_goes_to_the_operations():
+    module = layer(2)
+    x = torch.randn(6, 4, 3, 3)
+    call, _ = separate(module)
+    broadcast = torch.randn(4, 1, 1)
+    torch.testing.assert_close(module(x, broadcast), call(x, broadcast), rtol=1e-5, atol=1e-5)
+    wide = torch.randn(6, 4, 3, 3, dtype=torch.float64)
+    assert module(x, wide).dtype == torch.float64
+    assert module(torch.randn(0, 4, 3, 3)).shape == (0, 4, 3, 3)
+    with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
+        module(torch.randn(1, 4, 1, 1))
+    with pytest.raises(ValueError, match="expected 4D input"):
+        module(torch.randn(6, 4))
+    with pytest.raises(ValueError, match="activation: is 'gelu'; expected one of 'none', 'relu'"):
+        exactnorm.torch.BatchNormAct2d(4, activation="gelu")
+    with pytest.raises(ValueError, match="slope: is nan; expected a finite number"):
+        exactnorm.torch.BatchNormAct2d(4, slope=float("nan"))
