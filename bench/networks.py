@@ -165,6 +165,8 @@ def measure(key: Key, arguments: argparse.Namespace) -> dict[str, Any]:
         "dtype": dtype,
         "step": step,
         "compiled": arguments.compiled,
+        "threads": arguments.threads,
+        "target": exactnorm.active_target(),
         "rounds": len(times["pytorch"].milliseconds),
         "milliseconds": {player: of.median for player, of in times.items()},
         "ratio": {player: median_ratio(times["pytorch"], of) for player, of in times.items()},
