@@ -29,6 +29,8 @@ namespace nb = nanobind;
 
 // Whether every call is computed here; the kernels stay installed where it is not, and pass all calls on.
 std::atomic<bool> is_enabled = false;
+// Whether this thread's next call is a converted module's, which is computed here in any case.
+thread_local bool is_marked = false;
 std::atomic<std::uint64_t> computed_calls = 0;
 std::atomic<std::uint64_t> passed_calls = 0;
 
@@ -67,9 +69,10 @@ class Input {
   [[nodiscard]] bool is_taken() const noexcept { return is_taken_; }
   [[nodiscard]] const TensorView& view() const noexcept { return view_; }
   [[nodiscard]] DType parameters() const noexcept { return parameters_; }
-  /// A tensor for an output of x's shape, laid out as PyTorch's.
-  [[nodiscard]] Tensor new_output() const {
-    return empty(view_.shape, output_strides(view_.shape, view_.strides), view_.dtype);
+  /// A tensor for an output of x's shape, laid out as PyTorch's, or, in a converted module, as x is.
+  [[nodiscard]] Tensor new_output(bool keeps_layout) const {
+    const auto strides_for = keeps_layout ? kept_strides : output_strides;
+    return empty(view_.shape, strides_for(view_.shape, view_.strides), view_.dtype);
   }
 
  private:
@@ -116,7 +119,7 @@ void pass_on(const ForwardArguments& given, StackValue* stack) {
 }
 
 // Whether the library takes it; results take their places on the stack then.
-bool compute(const ForwardArguments& given, StackValue* stack) {
+bool compute(const ForwardArguments& given, bool keeps_layout, StackValue* stack) {
   const Input input(given.x, {&given.weight, &given.bias, &given.running_mean, &given.running_variance});
   const bool has_running = given.running_mean.is_defined() && given.running_variance.is_defined();
   const bool has_half = given.running_mean.is_defined() != given.running_variance.is_defined();
@@ -124,7 +127,7 @@ bool compute(const ForwardArguments& given, StackValue* stack) {
   const DefaultFloatingPoint default_floating_point;
   const Options options = tensor_options(given.epsilon, threads());
   const Affine affine = {view_of(given.weight), view_of(given.bias)};
-  const Tensor y = input.new_output();
+  const Tensor y = input.new_output(keeps_layout);
   if (!given.is_training) {
     inference(input.view(), given_statistics(given.running_mean.view(), given.running_variance.view(), options),
               y.mutable_view(), affine, options);
@@ -139,7 +142,7 @@ bool compute(const ForwardArguments& given, StackValue* stack) {
   if (updates)
     update_running(statistics, given.running_mean.mutable_view(), given.running_variance.mutable_view(),
                    given.momentum);
-  const SavedStatistics saved = save(statistics, input.parameters());
+  const SavedStatistics saved = save(statistics, input.parameters(), keeps_layout);
   stack[0] = to_stack(y);
   stack[1] = to_stack(saved.mean);
   stack[2] = to_stack(saved.inverse_deviation);
@@ -148,9 +151,10 @@ bool compute(const ForwardArguments& given, StackValue* stack) {
 
 void forward(StackValue* stack, std::uint64_t /*arguments*/, std::uint64_t /*results*/) {
   const ForwardArguments given(stack);
-  if (is_enabled.load(std::memory_order_relaxed)) {
+  const bool keeps_layout = std::exchange(is_marked, false);
+  if (keeps_layout || is_enabled.load(std::memory_order_relaxed)) {
     try {
-      if (compute(given, stack)) {
+      if (compute(given, keeps_layout, stack)) {
         ++computed_calls;
         return;
       }
@@ -200,17 +204,19 @@ void pass_on(const BackwardArguments& given, StackValue* stack) {
 
 // The statistics that a backward pass is of: those that the forward pass left, or, where they are lost (hooks of saved
 // tensors copy what they save) and calls are computed here, those of x again.
-std::optional<Statistics> statistics_for(const BackwardArguments& given, const Input& input, const Options& options) {
+std::optional<Saved> statistics_for(const BackwardArguments& given, const Input& input, const Options& options) {
+  const bool computes_all = is_enabled.load(std::memory_order_relaxed);
   if (!given.is_training) {
-    if (!given.running_mean.is_defined() || !given.running_variance.is_defined()) return std::nullopt;
-    return given_statistics(given.running_mean.view(), given.running_variance.view(), options);
+    const bool has_running = given.running_mean.is_defined() && given.running_variance.is_defined();
+    if (!computes_all || !has_running) return std::nullopt;
+    return Saved{given_statistics(given.running_mean.view(), given.running_variance.view(), options), false};
   }
   if (!given.saved_mean.is_defined()) return std::nullopt;
-  if (std::optional<Statistics> saved = load(given.saved_mean, given.epsilon)) return saved;
-  if (!is_enabled.load(std::memory_order_relaxed)) return std::nullopt;
+  if (std::optional<Saved> saved = load(given.saved_mean, given.epsilon)) return saved;
+  if (!computes_all) return std::nullopt;
   PartialSums sums(input.view().shape[1], PartialSums::Kind::moments, range_for(input.view().dtype));
   accumulate(sums, input.view(), options);
-  return normalizing_statistics(sums, options);
+  return Saved{normalizing_statistics(sums, options), false};
 }
 
 bool compute(const BackwardArguments& given, StackValue* stack) {
@@ -222,19 +228,19 @@ bool compute(const BackwardArguments& given, StackValue* stack) {
   if (!(dy.shape == input.view().shape)) return false;
   const DefaultFloatingPoint default_floating_point;
   const Options options = tensor_options(given.epsilon, threads());
-  const std::optional<Statistics> statistics = statistics_for(given, input, options);
-  if (!statistics) return false;
+  const std::optional<Saved> saved = statistics_for(given, input, options);
+  if (!saved) return false;
   const auto parameter = [&](bool is_wanted) {
     return is_wanted ? empty({input.view().shape[1]}, {1}, input.parameters()) : Tensor();
   };
-  const std::array<Tensor, 3> results = {given.wanted[0] ? input.new_output() : Tensor(), parameter(given.wanted[1]),
-                                         parameter(given.wanted[2])};
+  const std::array<Tensor, 3> results = {given.wanted[0] ? input.new_output(saved->keeps_layout) : Tensor(),
+                                         parameter(given.wanted[1]), parameter(given.wanted[2])};
   Gradients gradients;
   if (given.wanted[0]) gradients.dx = results[0].mutable_view();
   if (given.wanted[1]) gradients.dgamma = results[1].mutable_view();
   if (given.wanted[2]) gradients.dbeta = results[2].mutable_view();
-  (given.is_training ? backward : backward_frozen)(dy, input.view(), *statistics, {view_of(given.weight)}, gradients,
-                                                   options);
+  (given.is_training ? backward : backward_frozen)(dy, input.view(), saved->statistics, {view_of(given.weight)},
+                                                   gradients, options);
   for (std::size_t i = 0; i < results.size(); ++i) stack[i] = to_stack(results[i]);
   return true;
 }
@@ -266,9 +272,32 @@ void install() {
   static_cast<void>(is_installed);
 }
 
+// exact_call(counter's address or 0, function, arguments...): the function's result, and the counter counted up where
+// it has one. The mark does not outlive the call, whatever happens in it.
+PyObject* exact_call(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count) {
+  if (count < 2) {
+    PyErr_SetString(PyExc_TypeError, "expected a counter's address and a function");
+    return nullptr;
+  }
+  auto* const counter = static_cast<std::int64_t*>(PyLong_AsVoidPtr(arguments[0]));
+  if (counter == nullptr && PyErr_Occurred() != nullptr) return nullptr;
+  is_marked = true;
+  PyObject* const result =
+      PyObject_Vectorcall(arguments[1], arguments + 2, static_cast<std::size_t>(count - 2), nullptr);
+  is_marked = false;
+  if (result != nullptr && counter != nullptr) ++*counter;
+  return result;
+}
+
 }  // namespace
 
 void bind_torch_kernels(nb::module_& module) {
+  static PyMethodDef definition = {"torch_exact_call",
+                                   reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(exact_call)),
+                                   METH_FASTCALL, nullptr};
+  // Not by nanobind, whose own calls of such arguments cost more than the call itself.
+  module.def("torch_exact_call",
+             [] { return nb::steal<nb::object>(PyCFunction_NewEx(&definition, nullptr, nullptr)); });
   module.def("torch_install", &install);
   module.def(
       "torch_enable", [](bool enable) { return is_enabled.exchange(enable); }, nb::arg("enable"));

@@ -12,9 +12,9 @@ namespace exactnorm::python::torch {
 
 namespace {
 
-// In front: a number that says what follows, the count, and four rows.
+// In front: a number that says what follows, the count, a flag, and four rows.
 constexpr std::uint64_t magic = 0x6578'6e5f'7361'7631;  // "exn_sav1"
-constexpr std::size_t numbers_before_rows = 2;
+constexpr std::size_t numbers_before_rows = 3;
 constexpr std::size_t rows = 4;
 
 std::size_t bytes_in_front(std::size_t channels) { return (numbers_before_rows + rows * channels) * sizeof(double); }
@@ -32,7 +32,7 @@ Tensor part_of(const Tensor& whole, Index size, Index offset) {
 
 }  // namespace
 
-SavedStatistics save(const Statistics& statistics, DType dtype) {
+SavedStatistics save(const Statistics& statistics, DType dtype, bool keeps_layout) {
   const Index channels = statistics.channels();
   const Index front = elements_in_front(channels, dtype);
   const IndexList size = {front + 2 * channels};
@@ -40,6 +40,7 @@ SavedStatistics save(const Statistics& statistics, DType dtype) {
   auto* at = static_cast<double*>(whole.mutable_view().data);
   *at++ = std::bit_cast<double>(magic);
   *at++ = std::bit_cast<double>(static_cast<std::int64_t>(statistics.count));
+  *at++ = keeps_layout ? 1 : 0;
   for (const std::vector<double>* row :
        {&statistics.mean, &statistics.mean_residual, &statistics.variance, &statistics.inverse_deviation}) {
     at = std::copy(row->begin(), row->end(), at);
@@ -50,7 +51,7 @@ SavedStatistics save(const Statistics& statistics, DType dtype) {
   return saved;
 }
 
-std::optional<Statistics> load(const Tensor& saved_mean, double epsilon) {
+std::optional<Saved> load(const Tensor& saved_mean, double epsilon) {
   const std::optional<DType> dtype = saved_mean.dtype();
   if (!dtype || saved_mean.rank() != 1) return std::nullopt;
   const TensorView view = saved_mean.view();
@@ -65,7 +66,8 @@ std::optional<Statistics> load(const Tensor& saved_mean, double epsilon) {
       static_cast<const std::byte*>(view.data) - bytes_in_front(static_cast<std::size_t>(channels));
   const auto* at = reinterpret_cast<const double*>(begin);
   if (std::bit_cast<std::uint64_t>(at[0]) != magic) return std::nullopt;
-  Statistics statistics;
+  Saved saved = {{}, at[2] != 0};
+  Statistics& statistics = saved.statistics;
   statistics.count = std::bit_cast<std::int64_t>(at[1]);
   statistics.epsilon = epsilon;
   at += numbers_before_rows;
@@ -74,7 +76,7 @@ std::optional<Statistics> load(const Tensor& saved_mean, double epsilon) {
     row->assign(at, at + channels);
     at += channels;
   }
-  return statistics;
+  return saved;
 }
 
 }  // namespace exactnorm::python::torch

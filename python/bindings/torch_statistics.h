@@ -15,9 +15,15 @@ struct SavedStatistics {
   Tensor inverse_deviation;  // the same
 };
 
-[[nodiscard]] SavedStatistics save(const Statistics& statistics, DType dtype);
+/// `keeps_layout` is for the backward pass: whether dx is laid out as x is.
+[[nodiscard]] SavedStatistics save(const Statistics& statistics, DType dtype, bool keeps_layout);
 
-/// The statistics in front of a tensor that `save` has made; none where it is another, a copy for example.
-[[nodiscard]] std::optional<Statistics> load(const Tensor& saved_mean, double epsilon);
+struct Saved {
+  Statistics statistics;
+  bool keeps_layout;
+};
+
+/// What is in front of a tensor that `save` has made; none where it is another, a copy for example.
+[[nodiscard]] std::optional<Saved> load(const Tensor& saved_mean, double epsilon);
 
 }  // namespace exactnorm::python::torch

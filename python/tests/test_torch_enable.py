@@ -361,3 +361,68 @@ def test_channels_with_nan_keep_their_running_statistics():
     assert module.running_mean[1] == 0
     assert module.running_var[1] == 1
     assert module.running_mean[0] != 0
+
+
+@pytest.mark.parametrize("layout", ["nchw", "channels last", "(h, w, c, m)", "every second", "expanded"])
+def test_a_converted_module_makes_one_marked_call(layout):
+    """Which has the function's bits and layout, whatever else is enabled, and leaves torch.nn's modules alone."""
+    torch.manual_seed(8)
+    x = LAYOUTS[layout]()
+    results = []
+    for switch in (exactnorm.torch.disable, exactnorm.torch.enable):
+        switch()
+        module = exactnorm.torch.BatchNorm2d(5)
+        leaf = x.clone(memory_format=torch.preserve_format).requires_grad_()
+        calls()
+        y = module(leaf)
+        y.backward(torch.cos(x))
+        assert calls() == (2, 0)
+        results.append([y.detach(), leaf.grad, module.weight.grad, module.running_var, module.num_batches_tracked])
+    exactnorm.torch.disable()
+    mean, variance = torch.zeros(5), torch.ones(5)
+    leaf = x.clone(memory_format=torch.preserve_format).requires_grad_()
+    y = exactnorm.torch.functional.batch_norm(leaf, mean, variance, torch.ones(5), torch.zeros(5), training=True)
+    y.backward(torch.cos(x))
+    for result in results:
+        assert torch.equal(result[0], y)
+        assert result[0].stride() == y.stride()
+        assert torch.equal(result[1], leaf.grad)
+        assert result[1].stride() == leaf.grad.stride()
+        assert torch.equal(result[3], variance)
+        assert result[4] == 1
+    calls()
+    torch.nn.BatchNorm2d(5)(x)
+    assert calls() == (0, 1)
+
+
+def test_a_mark_does_not_outlive_its_call():
+    x = torch.randn(6, 3)
+    exactnorm.torch.convert(torch.nn.BatchNorm1d(3))(x)
+    exact_call = _core.torch_exact_call()
+    with pytest.raises(RuntimeError, match="not implemented for 'Int'"):
+        exact_call(0, torch.native_batch_norm, x.int(), None, None, None, None, True, 0.1, 1e-5)
+    with pytest.raises(TypeError):
+        exact_call(0, torch.native_batch_norm, "x")
+    with pytest.raises(TypeError, match="expected a counter's address and a function"):
+        exact_call(0)
+    assert exact_call(0, len, [1, 2]) == 2
+    calls()
+    functional.batch_norm(x, None, None, training=True)
+    assert calls() == (0, 1)
+
+
+def test_without_replaced_kernels_modules_do_the_same(monkeypatch):
+    """As before PyTorch 2.10."""
+    from exactnorm.torch import _marked
+
+    torch.manual_seed(9)
+    x = torch.randn(6, 3)
+    results = []
+    for available in (True, False):
+        monkeypatch.setattr(_marked, "_is_available", available)
+        module = exactnorm.torch.BatchNorm1d(3)
+        leaf = x.clone().requires_grad_()
+        module(leaf).backward(x)
+        results.append([leaf.grad, module.weight.grad, *module.buffers()])
+    for one, other in zip(*results, strict=True):
+        assert torch.equal(one, other)

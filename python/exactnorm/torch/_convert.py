@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from torch import nn
 
-from exactnorm.torch import _modules
+from exactnorm.torch import _marked, _modules
 from exactnorm.torch._synchronized import SyncBatchNorm
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -36,6 +36,7 @@ def convert(model: Model) -> Model:
     >>> model.load_state_dict(before)
     <All keys matched successfully>
     """
+    _marked.is_available()  # now rather than in the first training step, which may be one of several threads
     return _exchange(model, _ours)
 
 

@@ -38,6 +38,15 @@ def _replace_nothing() -> None:
 _is_installed = False
 
 
+def install() -> None:
+    """Replaces PyTorch's kernels by those that pass all calls on unless they are asked to compute."""
+    global _is_installed
+    if not _is_installed:
+        _replace_nothing()
+        _core.torch_install()
+        _is_installed = True
+
+
 def enable() -> _Enabled:
     """From now on, computes what `torch.nn.functional.batch_norm` does on the CPU, whoever calls it, in eager mode.
 
@@ -50,11 +59,7 @@ def enable() -> _Enabled:
 
     Raises RuntimeError where PyTorch is older than 2.10.
     """
-    global _is_installed
-    if not _is_installed:
-        _replace_nothing()
-        _core.torch_install()
-        _is_installed = True
+    install()
     return _Enabled(_core.torch_enable(True))
 
 

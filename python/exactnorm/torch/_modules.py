@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from exactnorm.torch import _marked
 from exactnorm.torch.functional import normalize
 
 
@@ -57,6 +58,10 @@ class _ExactBatchNorm(nn.modules.batchnorm._BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalizes by the batch, updating running statistics, or in evaluation mode by these."""
+        if type(input) is Tensor and self.training and not torch.compiler.is_compiling():
+            output = _marked.training_step(self, input)
+            if output is not None:
+                return output
         return batch_norm_module(input, self._spatial_dimensions, *arguments_of(self))
 
 
