@@ -194,7 +194,12 @@ struct Addition {
 
 // x, the options and the channels are checked.
 void add(WeightedMoments& moments, const Addition& addition, const Options& options) {
-  const auto& [x, weights, axes, numbers, has_channel_0] = addition;
+  // No structured binding: Clang 14 has none in lambdas.
+  const TensorView& x = addition.x;
+  const TensorView& weights = addition.weights;
+  const IndexList& axes = addition.axes;
+  const ChannelMap& numbers = addition.channels;
+  const bool has_channel_0 = addition.has_channel_0;
   check_view("weights", weights);
   const TensorView spread = spread_reduced("weights", weights, axes, x);
   if (element_count(x.shape) == 0) return;
