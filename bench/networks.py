@@ -4,13 +4,15 @@
 Usage: .venv-bench/bin/python bench/networks.py --network MobileNetV2 --format nchw,nhwc
 
 A training step is forward, the mean of the output's squares as the loss, and backward. The competitors are copies of one
-model: PyTorch as it is; PyTorch with exactnorm.torch.enable(); the model converted; the model fused. Each one's loss is
-compared with PyTorch's first; a row with another loss is not printed, and the exit code is 1. Then they take turns;
-a ratio is the median over rounds of PyTorch's time by theirs. enable() replaces PyTorch's kernels for good, and so comes
-after all others: it takes turns with the fused model, whose ratio to PyTorch is known by then.
+model: PyTorch as it is; PyTorch with exactnorm.torch.enable(); the model converted; fused; converted and fused. Each one's
+loss is compared with the first one's; a row with another loss is not printed, and the exit code is 1. Then they take
+turns; a ratio is the median over rounds of PyTorch's time by theirs. PyTorch as it is and the fused model come first:
+converting and enabling replace PyTorch's kernels for good. What does that takes turns with the fused model, whose ratio to
+PyTorch is known by then.
 
-The share is the time of normalization, activations and additions in a step by PyTorch's profiler, in a run of its own;
-"kept" is the memory of all tensors that the forward pass keeps for the backward pass.
+The share is the time of normalization, activations and additions in a step by PyTorch's profiler, in a run of its own. It is
+not told of converted modules, which go another way while a profiler looks. "Kept" is the memory of all tensors that the
+forward pass keeps for the backward pass.
 """
 
 from __future__ import annotations
@@ -34,8 +36,11 @@ from turns import Call, median_ratio, time_in_turn
 import exactnorm
 import exactnorm.torch
 
-COMPETITORS = ["pytorch", "converted", "fused"]
-SHOWN = ["enabled", "converted", "fused"]
+# With PyTorch's kernels in their place, and without; the first one of a list is what others' losses are compared with.
+BEFORE = ["pytorch", "fused"]
+AFTER = ["fused", "enabled", "converted", "both"]
+SHOWN = ["enabled", "converted", "fused", "both"]
+HEADS = ["enabled", "converted", "fused", "converted and fused"]
 # Of the loss, which sums up what rounding made of many layers.
 TOLERANCE = {"float32": 2e-2, "bfloat16": 2e-1}
 # In the profiler's names, without aten::.
@@ -65,9 +70,9 @@ class Competitor:
     def __init__(self, name: str, model: nn.Module, x: Tensor, dtype: str, is_training: bool, is_compiled: bool) -> None:
         self.name, self.x, self.dtype, self.is_training = name, x, dtype, is_training
         model = copy.deepcopy(model).train(is_training)
-        if name in ("converted", "fused"):
+        if name in ("converted", "both"):
             exactnorm.torch.convert(model)
-        if name == "fused":
+        if name in ("fused", "both"):
             exactnorm.torch.fuse(model)
         self.model = model
         self.call = torch.compile(model) if is_compiled else model
@@ -151,10 +156,10 @@ def players_of(key: Key, names: list[str], is_compiled: bool) -> dict[str, Compe
 
 
 def measure(key: Key, arguments: argparse.Namespace) -> dict[str, Any]:
-    """A row without enable()."""
+    """A row of those that leave PyTorch's kernels in their place."""
     name, memory_format, dtype, step = key
     network, is_training = NETWORKS[name], step == "training"
-    players = players_of(key, COMPETITORS, arguments.compiled)
+    players = players_of(key, BEFORE, arguments.compiled)
     calls: dict[str, Call] = {player: competitor.step for player, competitor in players.items()}
     times = time_in_turn(calls, arguments.rounds, arguments.seconds)
     row: dict[str, Any] = {
@@ -178,12 +183,13 @@ def measure(key: Key, arguments: argparse.Namespace) -> dict[str, Any]:
     return row
 
 
-def add_enabled(row: dict[str, Any], arguments: argparse.Namespace) -> None:
-    players = players_of(row["key"], ["fused", "enabled"], arguments.compiled)
+def add_others(row: dict[str, Any], arguments: argparse.Namespace) -> None:
+    players = players_of(row["key"], AFTER, arguments.compiled)
     calls: dict[str, Call] = {player: competitor.step for player, competitor in players.items()}
     times = time_in_turn(calls, arguments.rounds, arguments.seconds)
-    row["milliseconds"]["enabled"] = times["enabled"].median
-    row["ratio"]["enabled"] = row["ratio"]["fused"] * median_ratio(times["fused"], times["enabled"])
+    for player in AFTER[1:]:
+        row["milliseconds"][player] = times[player].median
+        row["ratio"][player] = row["ratio"]["fused"] * median_ratio(times["fused"], times[player])
     if "shares" in row:
         row["shares"]["enabled"] = players["enabled"].shares()
 
@@ -201,7 +207,7 @@ def rows_of(arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], list[s
                 problems.append(str(error))
     for row in list(rows):
         try:
-            add_enabled(row, arguments)
+            add_others(row, arguments)
         except WrongLoss as error:
             problems.append(str(error))
             rows.remove(row)
@@ -210,7 +216,7 @@ def rows_of(arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], list[s
 
 def share_text(row: dict[str, Any], player: str) -> str:
     """The time of normalization, activations and additions by PyTorch's."""
-    if "shares" not in row:
+    if player not in row.get("shares", {}):
         return ""
     ours, theirs = (sum(row["shares"][who][part] for part in PARTS) for who in (player, "pytorch"))
     return f", {ours / theirs:.2f}"
@@ -245,7 +251,7 @@ def main() -> int:
         print(json.dumps({"header": header, "rows": rows}, indent=1))
     else:
         print(", ".join(f"{name} {value}" for name, value in header.items()))
-        heads = ["network", "format", "dtype", "step", "PyTorch, ms", "share", *SHOWN, "MB kept"]
+        heads = ["network", "format", "dtype", "step", "PyTorch, ms", "share", *HEADS, "MB kept"]
         print("\n| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
         for row in rows:
             print_row(row)

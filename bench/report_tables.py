@@ -241,13 +241,15 @@ def whole_networks(results: Results) -> str:
         theirs = part(row, "pytorch")
         cells = [row["network"], row["format"], number(row["milliseconds"]["pytorch"])]
         cells.append(f"{100 * theirs / row['shares']['pytorch']['all']:.0f}%")
-        cells += [
-            f"{ratio_text(row['ratio'][player])}, {part(row, player) / theirs:.2f}"
-            for player in ("enabled", "converted", "fused")
-        ]
+        for player in ("enabled", "converted", "fused", "both"):
+            share = f", {part(row, player) / theirs:.2f}" if player in row["shares"] else ""
+            cells.append(f"{ratio_text(row['ratio'][player])}{share}")
         return [*cells, " / ".join(number(row["kept"][player] / 1e6) for player in ("pytorch", "fused"))]
 
-    heads = ["network", "format", "PyTorch, ms", "share", "`enable()`", "converted", "fused", "MB kept, PyTorch / fused"]
+    heads = [
+        "network", "format", "PyTorch, ms", "share", "`enable()`", "converted", "fused", "converted and fused",
+        "MB kept, PyTorch / fused",
+    ]  # fmt: skip
     return table(heads, map(line, results.rows("whole_networks")))
 
 

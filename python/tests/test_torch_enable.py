@@ -399,7 +399,7 @@ def test_a_mark_does_not_outlive_its_call():
     x = torch.randn(6, 3)
     exactnorm.torch.convert(torch.nn.BatchNorm1d(3))(x)
     exact_call = _core.torch_exact_call()
-    with pytest.raises(RuntimeError, match="not implemented for 'Int'"):
+    with pytest.raises(RuntimeError, match="not implemented for 'Int'|PyTorch refused this call"):
         exact_call(0, torch.native_batch_norm, x.int(), None, None, None, None, True, 0.1, 1e-5)
     with pytest.raises(TypeError):
         exact_call(0, torch.native_batch_norm, "x")

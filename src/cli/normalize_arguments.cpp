@@ -51,9 +51,10 @@ void add_normalize_options(CLI::App& app, NormalizeArguments& arguments) {
                  "what becomes of the other values: 0 (default), or normalized as those are\nthat count")
       ->check(CLI::IsMember({"zero", "normalized"}))
       ->option_text("zero|normalized");
-  add_file("--weights", arguments.weights,
-           "a .npy file of numbers, 0 or more, that say how much values count for mean and\nvariance: of these "
-           "shapes, too; a weight of 3 is the value three times");
+  add_file(
+      "--weights", arguments.weights,
+      "a .npy file of numbers, 0 or more: how much values count for mean and\nvariance; of a mask's shapes; a weight "
+      "of 3 is the value three times");
   app.add_option("--dtype", arguments.dtype, "dtype of the output (default: the input's, or float32 for integers)")
       ->check(CLI::IsMember({"float32", "float64", "float16"}))
       ->option_text("float32|float64|float16");

@@ -80,9 +80,11 @@ class _Activated(torch.autograd.Function):
         running_mean: Tensor | None,
         running_var: Tensor | None,
         training: bool,
+        momentum: float | None,
         eps: float,
+        batches: Tensor | None,
         activation: tuple[str, float],
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Tensor:
         output = torch.empty_like(input)
         statistics = input.new_empty((5, input.shape[1]), dtype=torch.float64)
         threads = torch.get_num_threads()
@@ -91,6 +93,8 @@ class _Activated(torch.autograd.Function):
             _core.tensor_training(
                 _view(input), _view(output), *affine, _view(statistics), eps, threads, _view(residual), activation
             )
+            if not is_recomputation():
+                track(statistics, running_mean, running_var, batches, momentum)
         else:
             of_running = (_view(running_mean), _view(running_var))
             _core.tensor_given_statistics(*of_running, _view(statistics), eps)
@@ -99,13 +103,12 @@ class _Activated(torch.autograd.Function):
             )
         ctx.save_for_backward(input, residual, weight, bias, statistics)
         ctx.training, ctx.eps, ctx.activation = training, eps, activation
-        ctx.mark_non_differentiable(statistics)
         ctx.set_materialize_grads(False)
-        return output, statistics
+        return output
 
     @staticmethod
-    def backward(ctx: Any, grad_output: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
-        nothing = (None,) * 5
+    def backward(ctx: Any, grad_output: Tensor | None) -> tuple[Tensor | None, ...]:
+        nothing = (None,) * 7
         if grad_output is None:
             return (None,) * 4 + nothing
         input, residual, weight, bias, statistics = ctx.saved_tensors
@@ -134,6 +137,10 @@ class _Activated(torch.autograd.Function):
             ctx.activation,
         )
         return dx, d_residual, dweight, dbias, *nothing
+
+
+# Without the wrapper that looks for torch.func's transforms, of which _is_known says that there are none.
+_apply_activated: Any = super(torch.autograd.Function, _Activated).apply
 
 
 def _gradients_separately(
@@ -221,12 +228,9 @@ def activated_batch_norm(
         return _separately(
             input, residual, running_mean, running_var, weight, bias, training, momentum, eps, batches, activation, slope
         )
-    output: Tensor
-    output, statistics = _Activated.apply(  # type: ignore[no-untyped-call]
-        input, residual, weight, bias, running_mean, running_var, training, eps, (activation, slope)
+    output: Tensor = _apply_activated(
+        input, residual, weight, bias, running_mean, running_var, training, momentum, eps, batches, (activation, slope)
     )
-    if training and not is_recomputation():
-        track(statistics, running_mean, running_var, batches, momentum)
     return output
 
 
