@@ -279,9 +279,8 @@ Command add_statistics(CLI::App& main) {
       ->option_text("FILE")
       ->allow_extra_args(false);
   app->add_option("--weights", arguments->weights,
-                  "a .npy file of numbers, 0 or more: how much values count; of a mask's shapes,\nonce for each input; "
-                  "a weight of "
-                  "3 is the value three times")
+                  "a .npy file of numbers, 0 or more: how much values count; of a mask's\nshapes, once for each input; "
+                  "a weight of 3 is the value three times")
       ->option_text("FILE")
       ->allow_extra_args(false);
   app->add_flag("--json", arguments->json, "print JSON instead of a table");
