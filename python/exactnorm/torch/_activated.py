@@ -262,6 +262,9 @@ class _BatchNormAct(nn.modules.batchnorm._BatchNorm):
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         """activation(batch_norm(input) + residual): by the batch, or in evaluation mode by running statistics."""
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
+        if torch.compiler.is_compiling() and self.compiled == "exact":
+            y: Tensor = super().forward(input)
+            return FUNCTIONS[self.activation](y if residual is None else y + residual, self.slope)
         arguments = (*arguments_of(self), self.activation, self.slope)
         return activated_batch_norm(input, residual, *arguments)
 

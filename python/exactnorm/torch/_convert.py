@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from torch import nn
 
@@ -22,8 +22,12 @@ _ours: dict[type[nn.Module], type[nn.Module]] = {
 _theirs = {ours: theirs for theirs, ours in _ours.items()} | {SyncBatchNorm: nn.SyncBatchNorm}
 
 
-def convert(model: Model) -> Model:
+def convert(model: Model, *, compiled: Literal["fast", "exact"] = "fast") -> Model:
     """Makes every batch normalization of `torch.nn` in a model exactnorm's, in place; returns the model.
+
+    compiled
+        What they do under `torch.compile` and `torch.export`: "fast" is what `torch.nn`'s modules do, which compilers fuse with
+        what is around them, with PyTorch's results; "exact" is an operator, with exactnorm's results.
 
     The modules stay the same objects, with their parameters, buffers, mode and hooks: optimizers, state_dicts and references
     to them go on as before, and `revert` undoes it. Classes derived from `torch.nn`'s are left as they are, since their
@@ -36,8 +40,14 @@ def convert(model: Model) -> Model:
     >>> model.load_state_dict(before)
     <All keys matched successfully>
     """
+    if compiled not in ("fast", "exact"):
+        raise ValueError(f"compiled: is {compiled!r}; expected 'fast' or 'exact'")
     _marked.is_available()  # now rather than in the first training step, which may be one of several threads
-    return _exchange(model, _ours)
+    _exchange(model, _ours)
+    for module in model.modules():
+        if isinstance(module, _modules._ExactBatchNorm):
+            module.compiled = compiled
+    return model
 
 
 def revert(model: Model) -> Model:
@@ -53,5 +63,6 @@ def _exchange(model: Model, classes: dict[type[nn.Module], type[nn.Module]]) -> 
         other = classes.get(type(module))
         if other is not None:
             module.__class__ = other
+            module.__dict__.pop("compiled", None)
             module.__dict__.pop("_exchange", None)  # what a SyncBatchNorm agreed on with other ranks
     return model

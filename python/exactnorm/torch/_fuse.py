@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import operator
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import CodeType, ModuleType
+from types import CodeType, MethodType, ModuleType
 from typing import Any, TypeVar
 
 import torch
@@ -308,6 +309,10 @@ class FusedForward:
     def __init__(self, module: nn.Module, codes: list[_Code]) -> None:
         self._module, self._codes = module, codes
         self._in_training, self._in_evaluation = map(_function_of, codes)
+        # Exporters ask a forward() for these.
+        self.__name__ = "forward"
+        self.__code__ = self._in_training.__code__
+        self.__signature__ = inspect.signature(MethodType(self._in_training, module))
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Tensor:
         function = self._in_training if self._module.training else self._in_evaluation

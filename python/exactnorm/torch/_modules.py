@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -55,10 +55,16 @@ def arguments_of(module: nn.modules.batchnorm._BatchNorm) -> tuple[Any, ...]:
 
 class _ExactBatchNorm(nn.modules.batchnorm._BatchNorm):
     _spatial_dimensions: int
+    # Under torch.compile and torch.export: "fast" is what torch.nn's module does, "exact" an operator.
+    compiled: Literal["fast", "exact"] = "fast"
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalizes by the batch, updating running statistics, or in evaluation mode by these."""
-        if type(input) is Tensor and self.training and not torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():
+            # An average over all batches would break PyTorch's graph.
+            if self.compiled == "fast" and self.momentum is not None:
+                return nn.modules.batchnorm._BatchNorm.forward(self, input)
+        elif type(input) is Tensor and self.training:
             output = _marked.training_step(self, input)
             if output is not None:
                 return output
