@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -31,6 +32,8 @@ namespace nb = nanobind;
 std::atomic<bool> is_enabled = false;
 // Whether this thread's next call is a converted module's, which is computed here in any case.
 thread_local bool is_marked = false;
+// Why the library refused it: a module's error is the library's, as it is in its other ways of computing.
+thread_local std::string refusal;
 std::atomic<std::uint64_t> computed_calls = 0;
 std::atomic<std::uint64_t> passed_calls = 0;
 
@@ -158,7 +161,12 @@ void forward(StackValue* stack, std::uint64_t /*arguments*/, std::uint64_t /*res
         ++computed_calls;
         return;
       }
-    } catch (const Error&) {  // what the library refuses, PyTorch may have an answer to
+    } catch (const Error& error) {
+      if (keeps_layout) {
+        refusal = error.what();
+        throw;
+      }
+      // What the library refuses, PyTorch may have an answer to.
     }
   }
   pass_on(given, stack);
@@ -285,6 +293,8 @@ PyObject* exact_call(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_
   PyObject* const result =
       PyObject_Vectorcall(arguments[1], arguments + 2, static_cast<std::size_t>(count - 2), nullptr);
   is_marked = false;
+  if (result == nullptr && !refusal.empty()) PyErr_SetString(PyExc_ValueError, refusal.c_str());
+  refusal.clear();
   if (result != nullptr && counter != nullptr) ++*counter;
   return result;
 }

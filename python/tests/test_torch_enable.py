@@ -426,3 +426,22 @@ def test_without_replaced_kernels_modules_do_the_same(monkeypatch):
         results.append([leaf.grad, module.weight.grad, *module.buffers()])
     for one, other in zip(*results, strict=True):
         assert torch.equal(one, other)
+
+
+def test_evaluation_without_gradients_is_a_marked_call():
+    torch.manual_seed(10)
+    module = exactnorm.torch.BatchNorm2d(5).eval()
+    module.running_mean.normal_()
+    x = torch.randn(4, 5, 3, 3)
+    expected = module(x)  # parameters require gradients: not this one
+    calls()
+    for context in (torch.no_grad(), torch.inference_mode()):
+        with context:
+            assert torch.equal(module(x), expected)
+    assert calls() == (2, 0)
+    module.running_var[3] = -1
+    with torch.no_grad(), pytest.raises(ValueError, match="variance: is -1 in channel 3"):
+        module(x)
+    with torch.no_grad():
+        module.running_var[3] = 1
+        assert torch.isfinite(module(x)).all()
