@@ -121,12 +121,18 @@ void pass_on(const ForwardArguments& given, StackValue* stack) {
   std::copy_n(call.data(), 3, stack);
 }
 
+// Whether running statistics take in such a batch: RunningStatistics::update refuses others.
+bool can_update(const ForwardArguments& given, const Input& input) {
+  const TensorView& x = input.view();
+  return given.momentum >= 0 && given.momentum <= 1 && element_count(x.shape) > x.shape[1];
+}
+
 // Whether the library takes it; results take their places on the stack then.
 bool compute(const ForwardArguments& given, bool keeps_layout, StackValue* stack) {
   const Input input(given.x, {&given.weight, &given.bias, &given.running_mean, &given.running_variance});
-  const bool has_running = given.running_mean.is_defined() && given.running_variance.is_defined();
-  const bool has_half = given.running_mean.is_defined() != given.running_variance.is_defined();
-  if (!input.is_taken() || has_half || (!given.is_training && !has_running)) return false;
+  const bool has_running = given.running_mean.is_defined();
+  if (!input.is_taken() || has_running != given.running_variance.is_defined()) return false;
+  if (!(given.is_training ? !has_running || can_update(given, input) : has_running)) return false;
   const DefaultFloatingPoint default_floating_point;
   const Options options = tensor_options(given.epsilon, threads());
   const Affine affine = {view_of(given.weight), view_of(given.bias)};
@@ -138,13 +144,11 @@ bool compute(const ForwardArguments& given, bool keeps_layout, StackValue* stack
     for (int i = 1; i < 3; ++i) stack[i] = to_stack(empty({0}, {1}, input.parameters()));
     return true;
   }
-  const bool has_two = element_count(input.view().shape) / input.view().shape[1] > 1;
-  const bool updates = has_running && given.momentum >= 0 && given.momentum <= 1 && has_two;
-  if (has_running && !updates) return false;
   const Statistics statistics = training(input.view(), y.mutable_view(), affine, options);
-  if (updates)
+  if (has_running) {
     update_running(statistics, given.running_mean.mutable_view(), given.running_variance.mutable_view(),
                    given.momentum);
+  }
   const SavedStatistics saved = save(statistics, input.parameters(), keeps_layout);
   stack[0] = to_stack(y);
   stack[1] = to_stack(saved.mean);

@@ -1,14 +1,13 @@
 #include "file_mask.h"
 
-#include "exactnorm/tensor.h"
+#include <algorithm>
+#include <cstddef>
 
 namespace exactnorm::cli {
 namespace {
 
 Index true_values(const ReducedFile& file) {
-  Index count = 0;
-  for (const double value : values_of(file.view())) count += value != 0 ? 1 : 0;
-  return count;
+  return std::count_if(file.bytes().begin(), file.bytes().end(), [](std::byte byte) { return byte != std::byte{0}; });
 }
 
 }  // namespace

@@ -18,8 +18,9 @@ class FileWeights {
   /// Throws Error, naming --weights, where one is impossible or they do not fit a file of this shape.
   FileWeights(const std::string& path, const IndexList& shape, const Options& of_file);
 
-  /// Adds a block of that file to `moments`, and to sums and ranges of the elements that have a weight.
+  /// Adds a block of that file to `moments`.
   void accumulate(WeightedMoments& moments, const FileBlock& block, const Options& options) const;
+  /// The elements of a block that have a weight.
   [[nodiscard]] Mask mask_of(const FileBlock& block) const { return Mask(part_of(selected_view_, block)); }
   /// The elements of each channel that have a weight.
   [[nodiscard]] Index count() const noexcept { return count_; }

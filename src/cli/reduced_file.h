@@ -1,6 +1,8 @@
 #pragma once
 
+#include <cstddef>
 #include <string>
+#include <vector>
 
 #include "exactnorm/options.h"
 #include "exactnorm/tensor.h"
@@ -21,6 +23,8 @@ class ReducedFile {
   [[nodiscard]] const std::string& name() const noexcept { return name_; }
   /// Of as many axes as the other file, of size 1 where it is the same along one.
   [[nodiscard]] const TensorView& view() const noexcept { return view_; }
+  /// Its values, a byte or more each, in an order of their own.
+  [[nodiscard]] const std::vector<std::byte>& bytes() const noexcept { return array_.bytes; }
   /// Of each channel's elements in the other file, how many there are for one of these.
   [[nodiscard]] Index repeats() const noexcept { return repeats_; }
 

@@ -12,18 +12,14 @@ from torch.nn import functional
 
 from exactnorm import _core
 from exactnorm.torch import _operators
-from exactnorm.torch._kernels import is_recomputation, track
+from exactnorm.torch._kernels import _new_statistics, is_recomputation, track
+from exactnorm.torch._kernels import _optional_view as _view
 from exactnorm.torch._modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, arguments_of
 from exactnorm.torch.functional import normalize
 
-_dtype_names = {
-    torch.float32: "float32",
-    torch.float64: "float64",
-    torch.bfloat16: "bfloat16",
-    torch.float16: "float16",
-}
 _half_types = (torch.bfloat16, torch.float16)
-_plain_tensors = (Tensor, nn.Parameter)
+_dtypes = (torch.float32, torch.float64, *_half_types)
+_plain_tensors = _operators._plain_tensors
 
 # By the library's names.
 FUNCTIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
@@ -34,12 +30,6 @@ FUNCTIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
     "silu": lambda y, slope: functional.silu(y),
     "hard_swish": lambda y, slope: functional.hardswish(y),
 }
-
-
-def _view(tensor: Tensor | None) -> tuple[int, str, tuple[int, ...], tuple[int, ...]] | None:
-    if tensor is None:
-        return None
-    return tensor.data_ptr(), _dtype_names[tensor.dtype], tensor.shape, tensor.stride()
 
 
 def _separately(
@@ -86,7 +76,7 @@ class _Activated(torch.autograd.Function):
         activation: tuple[str, float],
     ) -> Tensor:
         output = torch.empty_like(input)
-        statistics = input.new_empty((5, input.shape[1]), dtype=torch.float64)
+        statistics = _new_statistics(input, input.shape[1])
         threads = torch.get_num_threads()
         affine = (_view(weight), _view(bias))
         if training:
@@ -178,7 +168,7 @@ def _is_known(
     ):
         return False
     dtype = input.dtype
-    if type(input) not in _plain_tensors or dtype not in _dtype_names or not input.is_cpu or not 0 <= eps < math.inf:
+    if type(input) not in _plain_tensors or dtype not in _dtypes or not input.is_cpu or not 0 <= eps < math.inf:
         return False
     if not 2 <= input.dim() <= 8 or input.numel() == 0 or input.is_neg() or input._is_zerotensor():
         return False

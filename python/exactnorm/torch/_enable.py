@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from types import TracebackType
 from typing import Any
@@ -35,16 +36,11 @@ def _replace_nothing() -> None:
         library._destroy()
 
 
-_is_installed = False
-
-
+@functools.cache
 def install() -> None:
-    """Replaces PyTorch's kernels by those that pass all calls on unless they are asked to compute."""
-    global _is_installed
-    if not _is_installed:
-        _replace_nothing()
-        _core.torch_install()
-        _is_installed = True
+    """Replaces PyTorch's kernels by those that pass all calls on unless they are asked to compute, once in a process."""
+    _replace_nothing()
+    _core.torch_install()
 
 
 def enable() -> _Enabled:

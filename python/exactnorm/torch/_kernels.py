@@ -11,7 +11,12 @@ from torch import Tensor
 
 from exactnorm import _core
 
-_dtype_names = {torch.float32: "float32", torch.float64: "float64"}
+_dtype_names = {
+    torch.float32: "float32",
+    torch.float64: "float64",
+    torch.bfloat16: "bfloat16",
+    torch.float16: "float16",
+}
 _View = tuple[int, str, tuple[int, ...], tuple[int, ...]]
 
 

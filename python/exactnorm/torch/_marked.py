@@ -17,7 +17,7 @@ from exactnorm.torch._kernels import is_recomputation
 
 _exact_call: Any = _core.torch_exact_call()
 _native_batch_norm = torch.native_batch_norm
-_plain = (Tensor, nn.Parameter)
+_plain = _operators._plain_tensors
 _saved_tensors_hooks = torch._C._autograd._top_saved_tensors_default_hooks
 _is_available: bool | None = None
 
