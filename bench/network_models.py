@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from vision import torchvision
 
 
 class UNet(nn.Module):
@@ -78,29 +76,9 @@ def _perceptron() -> nn.Module:
     return nn.Sequential(*layers, nn.Linear(256, 10))
 
 
-@functools.cache
-def _torchvision_models() -> Any:
-    """PyPI's torchvision is built for a PyTorch with CUDA. Beside another one its operators are missing, of which its models
-    need none; two have to exist by name when it is imported."""
-    try:
-        import torchvision
-    except RuntimeError:
-        for name in [name for name in sys.modules if name.startswith("torchvision")]:
-            del sys.modules[name]
-        library = torch.library.Library("torchvision", "DEF")
-        _kept.append(library)
-        for operator in ("nms", "qnms"):
-            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        import torchvision
-    return torchvision.models
-
-
-_kept: list[torch.library.Library] = []
-
-
 def _torchvision(name: str) -> Callable[[], nn.Module]:
     def make() -> nn.Module:
-        model: nn.Module = getattr(_torchvision_models(), name)(num_classes=100)
+        model: nn.Module = getattr(torchvision().models, name)(num_classes=100)
         return model
 
     return make

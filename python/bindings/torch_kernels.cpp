@@ -63,6 +63,7 @@ class Input {
       const bool is_single_beside_half = found == DType::float32 && size_of(*dtype) == 2;
       if ((found != dtype && !is_single_beside_half) || (common && found != common)) return;
       if (parameter->rank() != 1 || parameter->view().shape[0] != view_.shape[1]) return;
+      are_parameters_contiguous_ &= view_.shape[1] == 1 || parameter->view().strides[0] == 1;
       common = found;
     }
     parameters_ = common.value_or(*dtype);
@@ -72,14 +73,19 @@ class Input {
   [[nodiscard]] bool is_taken() const noexcept { return is_taken_; }
   [[nodiscard]] const TensorView& view() const noexcept { return view_; }
   [[nodiscard]] DType parameters() const noexcept { return parameters_; }
-  /// A tensor for an output of x's shape, laid out as PyTorch's, or, in a converted module, as x is.
+  /// Tensors of x's shape for y and dx, laid out as PyTorch's, or, in a converted module, as x is.
   [[nodiscard]] Tensor new_output(bool keeps_layout) const {
-    const auto strides_for = keeps_layout ? kept_strides : output_strides;
-    return empty(view_.shape, strides_for(view_.shape, view_.strides), view_.dtype);
+    return like_x(keeps_layout ? kept_strides(view_) : output_strides(view_, are_parameters_contiguous_));
+  }
+  [[nodiscard]] Tensor new_gradient(bool keeps_layout, const TensorView& dy) const {
+    return like_x(keeps_layout ? kept_strides(view_) : gradient_strides(view_, dy));
   }
 
  private:
+  [[nodiscard]] Tensor like_x(const IndexList& strides) const { return empty(view_.shape, strides, view_.dtype); }
+
   bool is_taken_ = false;
+  bool are_parameters_contiguous_ = true;
   TensorView view_;
   DType parameters_ = DType::float32;
 };
@@ -245,7 +251,7 @@ bool compute(const BackwardArguments& given, StackValue* stack) {
   const auto parameter = [&](bool is_wanted) {
     return is_wanted ? empty({input.view().shape[1]}, {1}, input.parameters()) : Tensor();
   };
-  const std::array<Tensor, 3> results = {given.wanted[0] ? input.new_output(saved->keeps_layout) : Tensor(),
+  const std::array<Tensor, 3> results = {given.wanted[0] ? input.new_gradient(saved->keeps_layout, dy) : Tensor(),
                                          parameter(given.wanted[1]), parameter(given.wanted[2])};
   Gradients gradients;
   if (given.wanted[0]) gradients.dx = results[0].mutable_view();

@@ -4,11 +4,14 @@
 
 namespace exactnorm::python::torch {
 
-/// The strides that PyTorch's own batch normalization gives its output: channels last where those of x say so, else
-/// contiguous (c10::TensorImpl's rules for ambiguous sizes included).
-[[nodiscard]] IndexList output_strides(const IndexList& sizes, const IndexList& strides);
+/// The strides that PyTorch's own batch normalization gives its output: channels last where x has them, else
+/// contiguous. Where sizes of 1 leave it open, its kernels for contiguous arguments choose otherwise than its others.
+[[nodiscard]] IndexList output_strides(const TensorView& x, bool are_parameters_contiguous);
 
-/// x's own strides where it is dense, else those above.
-[[nodiscard]] IndexList kept_strides(const IndexList& sizes, const IndexList& strides);
+/// The strides that its backward pass gives the input's gradient.
+[[nodiscard]] IndexList gradient_strides(const TensorView& x, const TensorView& dy);
+
+/// x's own strides where it is dense, else channels last or contiguous.
+[[nodiscard]] IndexList kept_strides(const TensorView& x);
 
 }  // namespace exactnorm::python::torch

@@ -69,7 +69,7 @@ def test_torch_nn_counts_twice(kind):
 
 
 @pytest.mark.parametrize("kind", CHECKPOINTS)
-def test_what_goes_to_pytorch_is_tracked_once_too(kind):
+def test_16_bits_are_tracked_once_too(kind):
     model = exactnorm.torch.convert(block("middle", dtype=torch.bfloat16))
     expected = train(copy.deepcopy(model), lambda model, x: model(x))
     results = train(model, CHECKPOINTS[kind])

@@ -221,10 +221,7 @@ def test_pytorchs_errors_are_ours(name):
     assert str(ours.value) == str(theirs.value)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_other_dtypes_and_devices_go_to_pytorch(dtype):
-    x = torch.randn(6, 3).to(dtype)
-    assert torch.equal(batch_norm(x, None, None, training=True), THEIRS(x, None, None, training=True))
+def test_other_devices_go_to_pytorch():
     on_meta = torch.empty(6, 3, device="meta")
     assert batch_norm(on_meta, None, None, training=True).device.type == "meta"
 

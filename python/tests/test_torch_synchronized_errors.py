@@ -18,7 +18,7 @@ def wrong_on_one(rank, size, mistake):
     bad = {
         "channels": batch(1, (4, 5)),
         "float64": good.double(),
-        "bfloat16": good.bfloat16(),
+        "int32": good.int(),
         "one dimension": good[0],
         "meta": good.to("meta"),
         "sparse": good.to_sparse(),
@@ -37,8 +37,8 @@ def wrong_on_one(rank, size, mistake):
     ("mistake", "expected"),
     [
         ("channels", "input on rank 1: has 5 channels; expected 3"),
-        ("float64", "input on rank 1: is float64; expected float32, as the module"),
-        ("bfloat16", "input on rank 1: is bfloat16; expected float32 or float64"),
+        ("float64", "input on rank 1: is float64; expected float32, bfloat16 or float16, as the module is float32"),
+        ("int32", "input on rank 1: is int32; expected float32, float64, bfloat16 or float16"),
         ("one dimension", "input on rank 1: is 1D; expected 2D to 8D"),
         ("meta", "input on rank 1: is on the device meta; expected the CPU (torch.nn.SyncBatchNorm is for others)"),
         ("sparse", "input on rank 1: has the layout torch.sparse_coo; expected torch.strided"),

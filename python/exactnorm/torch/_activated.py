@@ -11,14 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from exactnorm import _core
-from exactnorm.torch import _operators
+from exactnorm.torch import _kernels, _operators
 from exactnorm.torch._kernels import _new_statistics, is_recomputation, track
 from exactnorm.torch._kernels import _optional_view as _view
 from exactnorm.torch._modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, arguments_of
 from exactnorm.torch.functional import normalize
 
-_half_types = (torch.bfloat16, torch.float16)
-_dtypes = (torch.float32, torch.float64, *_half_types)
 _plain_tensors = _operators._plain_tensors
 
 # By the library's names.
@@ -168,7 +166,7 @@ def _is_known(
     ):
         return False
     dtype = input.dtype
-    if type(input) not in _plain_tensors or dtype not in _dtypes or not input.is_cpu or not 0 <= eps < math.inf:
+    if type(input) not in _plain_tensors or dtype not in _kernels.dtypes or not input.is_cpu or not 0 <= eps < math.inf:
         return False
     if not 2 <= input.dim() <= 8 or input.numel() == 0 or input.is_neg() or input._is_zerotensor():
         return False
@@ -181,17 +179,14 @@ def _is_known(
         or residual._is_zerotensor()
     ):
         return False
-    of_parameters = None
+    dtype = _kernels.parameter_dtype(dtype, others)
     for other in others:
         if other is None:
             continue
         if type(other) not in _plain_tensors or not other.is_cpu or other.shape != (input.shape[1],):
             return False
-        if other.dtype != dtype and not (other.dtype == torch.float32 and dtype in _half_types):
+        if other.dtype != dtype:
             return False
-        if of_parameters is not None and other.dtype != of_parameters:
-            return False
-        of_parameters = other.dtype
     running_mean, running_var = others[:2]
     if (running_mean is None) != (running_var is None) or (running_mean is None and not training):
         return False

@@ -6,6 +6,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from exactnorm.torch import _kernels
+
 
 def batch_norm(input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
     shapes = _Shapes(input)
@@ -52,9 +54,11 @@ def gradients(
         _, _, r, n = shapes.normalized(x, eps)
         grad_input = scale * r * (shapes.centered(dy) - n * shapes.total(dy * n) / shapes.elements)
     results = (grad_input, shapes.total(dy * n).flatten(), shapes.total(dy).flatten())
-    nothing = input.new_empty(0)
+    of_parameters = _kernels.gradient_dtype(input, weight)
+    dtypes = (input.dtype, of_parameters, of_parameters)
     for_input, for_weight, for_bias = (
-        result.to(input.dtype) if wanted else nothing for result, wanted in zip(results, output_mask, strict=True)
+        result.to(dtype) if wanted else input.new_empty(0, dtype=dtype)
+        for result, dtype, wanted in zip(results, dtypes, output_mask, strict=True)
     )
     return for_input, for_weight, for_bias
 

@@ -52,7 +52,7 @@ def fuse(model: Model, example_inputs: tuple[Any, ...] | None = None) -> Model:
     returns the model.
 
     Understood are ReLU, ReLU6, LeakyReLU, SiLU and Hardswish, as modules, functions or methods, in whatever modules of the model
-    `torch.fx` can trace, each by itself. The normalizations become `BatchNormAct1d`, `2d` or `3d`, the same objects as before;
+    `torch.fx` can trace, each by itself, and within timm's BatchNormAct2d. The normalizations become `BatchNormAct1d`, `2d` or `3d`, the same objects as before;
     the modules around them keep their class, and get a forward() that goes the same way without the activation. Parameters,
     buffers, names, hooks, optimizers and the state_dict are those of before; `unfuse` undoes it.
 
@@ -74,8 +74,9 @@ def fuse(model: Model, example_inputs: tuple[Any, ...] | None = None) -> Model:
     BatchNormAct2d(8, eps=1e-05, momentum=0.1, affine=True, bias=True, track_running_stats=True, activation='relu')
     """
     before = None if example_inputs is None else _outputs(model, example_inputs)
+    changed = [module for module in model.modules() if _fuse_timms(module)]
     owners = Counter(id(child) for module in model.modules() for child in module.children())
-    changed = [part for module in list(model.modules()) for part in _fuse_module(module, owners)]
+    changed += [part for module in list(model.modules()) for part in _fuse_module(module, owners)]
     if example_inputs is not None:
         try:
             torch.testing.assert_close(_outputs(model, example_inputs), before, rtol=1e-3, atol=1e-4, equal_nan=True)
@@ -150,16 +151,19 @@ class _Site:
         return self.norm.target, self.addition is None, self.name, self.slope
 
 
+def _activation_module(step: nn.Module) -> tuple[str, float] | None:
+    name = _activation_modules.get(type(step))
+    if type(step) is nn.Hardtanh and (step.min_val, step.max_val) == (0, 6):
+        name = "relu6"
+    if name is None or _has_hooks(step):
+        return None
+    return name, step.negative_slope if isinstance(step, nn.LeakyReLU) else _default_slope
+
+
 def _activation_of(node: fx.Node, module: nn.Module) -> tuple[str, float] | None:
     """The name and the slope of the activation that a step is; None for all other steps."""
     if node.op == "call_module":
-        step = module.get_submodule(str(node.target))
-        name = _activation_modules.get(type(step))
-        if type(step) is nn.Hardtanh and (step.min_val, step.max_val) == (0, 6):
-            name = "relu6"
-        if name is None or _has_hooks(step):
-            return None
-        return name, step.negative_slope if isinstance(step, nn.LeakyReLU) else _default_slope
+        return _activation_module(module.get_submodule(str(node.target)))
     if node.op == "call_method" and node.target in ("relu", "relu_") and not node.kwargs:
         return "relu", _default_slope
     name = _functions.get(node.target) if node.op == "call_function" else None
@@ -169,6 +173,28 @@ def _activation_of(node: fx.Node, module: nn.Module) -> tuple[str, float] | None
     if slope is not None and not isinstance(slope, float | int):
         return None
     return name, _default_slope if slope is None else float(slope)
+
+
+def _is_plain(module: nn.Module) -> bool:
+    return type(module) is nn.Identity and not _has_hooks(module)
+
+
+def _fuse_timms(module: nn.Module) -> bool:
+    """timm's BatchNormAct2d holds its activation itself, behind a layer that may drop blocks; whether it is ours now."""
+    kind = type(module)
+    if (kind.__module__, kind.__name__) != ("timm.layers.norm_act", "BatchNormAct2d") or _has_hooks(module):
+        return False
+    found = ("none", _default_slope) if _is_plain(module.act) else _activation_module(module.act)  # type: ignore[arg-type]
+    if found is None or not _is_plain(module.drop):  # type: ignore[arg-type]
+        return False
+    _exchange(module, _activated.BatchNormAct2d, *found)
+    return True
+
+
+def _exchange(norm: nn.Module, fused: type[nn.Module], name: str, slope: float) -> None:
+    norm.__dict__["_unfused_class"] = type(norm)
+    norm.__class__ = fused
+    norm.activation, norm.slope = name, slope  # type: ignore[assignment]
 
 
 def _only_user(node: fx.Node) -> fx.Node | None:
@@ -250,9 +276,7 @@ def _fuse_module(module: nn.Module, owners: Counter[int]) -> list[nn.Module]:
     for target, _, name, slope in both:
         norm = module.get_submodule(str(target))
         changed.append(norm)
-        norm.__dict__["_unfused_class"] = type(norm)
-        norm.__class__ = _fused_classes[type(norm)]
-        norm.activation, norm.slope = name, slope
+        _exchange(norm, _fused_classes[type(norm)], name, slope)
     module.__dict__["forward"] = forward
     return changed
 

@@ -1,4 +1,4 @@
-"""What the operators do: tensors of the CPU, float32 or float64, channels on axis 1, handed to the library as they are.
+"""What the operators do: tensors of the CPU, of the dtypes below, channels on axis 1, handed to the library as they are.
 
 Statistics travel as a float64 tensor of five rows: mean, mean_residual, variance, inverse_deviation, count. The functions
 whose names end in _meta make outputs of the same layout without values, for PyTorch's compilers.
@@ -17,7 +17,26 @@ _dtype_names = {
     torch.bfloat16: "bfloat16",
     torch.float16: "float16",
 }
+dtypes = tuple(_dtype_names)
+half_dtypes = (torch.bfloat16, torch.float16)
 _View = tuple[int, str, tuple[int, ...], tuple[int, ...]]
+
+
+def parameter_dtype(dtype: torch.dtype, parameters: tuple[Tensor | None, ...]) -> torch.dtype:
+    """The dtype that all parameters and buffers beside an input of `dtype` are to have: the input's or, beside 16 bits,
+    float32, if the first of them has it, as autocast leaves it."""
+    if dtype in half_dtypes:
+        first = next((value for value in parameters if value is not None), None)
+        if first is not None and first.dtype == torch.float32:
+            return torch.float32
+    return dtype
+
+
+def gradient_dtype(input: Tensor, weight: Tensor | None) -> torch.dtype:
+    """The dtype of the gradients of weight and bias; without a weight one that holds either of a bias."""
+    if weight is not None:
+        return weight.dtype
+    return torch.float32 if input.dtype in half_dtypes else input.dtype
 
 
 def _view(tensor: Tensor) -> _View:
@@ -94,11 +113,11 @@ def backward_meta(
     output_mask: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
     # Operators have to return tensors: what is not wanted is empty.
-    channels = input.shape[1]
+    channels, dtype = input.shape[1], gradient_dtype(input, weight)
     return (
         torch.empty_like(input) if output_mask[0] else input.new_empty(0),
-        input.new_empty(channels if output_mask[1] else 0),
-        input.new_empty(channels if output_mask[2] else 0),
+        input.new_empty(channels if output_mask[1] else 0, dtype=dtype),
+        input.new_empty(channels if output_mask[2] else 0, dtype=dtype),
     )
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from exactnorm import _core
-from exactnorm.torch import _enable, _operators
+from exactnorm.torch import _enable, _kernels, _operators
 from exactnorm.torch._kernels import is_recomputation
 
 _exact_call: Any = _core.torch_exact_call()
@@ -42,7 +42,7 @@ def step(module: nn.modules.batchnorm._BatchNorm, input: Tensor) -> Tensor | Non
     parameters, buffers = module._parameters, module._buffers
     training, tracks, momentum = module.training, module.track_running_stats, module.momentum
     if (
-        (dtype != torch.float32 and dtype != torch.float64)
+        dtype not in _kernels.dtypes
         or "weight" not in parameters
         or _operators.is_transformed()
         or _operators._active_modes() > 0
@@ -69,6 +69,8 @@ def step(module: nn.modules.batchnorm._BatchNorm, input: Tensor) -> Tensor | Non
     if input.is_neg() or input._is_zerotensor() or input.layout != torch.strided or (mean is None) != (variance is None):
         return None
     expected = (sizes[1],)
+    if dtype in _kernels.half_dtypes:
+        dtype = _kernels.parameter_dtype(dtype, (weight, bias, mean))
     for value in (weight, bias, mean, variance):
         if value is not None and (
             type(value) not in _plain

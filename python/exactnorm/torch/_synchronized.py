@@ -14,14 +14,13 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd import forward_ad
 
 from exactnorm import _core
+from exactnorm.torch import _kernels
 from exactnorm.torch._kernels import _new_statistics, _optional_view, _view, track
 from exactnorm.torch._modules import arguments_of
 from exactnorm.torch._operators import are_opaque, dispatches_itself, only_wanted, pull_back
 from exactnorm.torch.functional import normalize
 
 ProcessGroup = Any
-
-_dtypes = (torch.float32, torch.float64)
 
 
 class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
@@ -141,16 +140,22 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
             return "eps", f"is {self.eps!r}; expected a finite number of 0 or more"
         if self.momentum is not None and not _is_within(self.momentum, 1):
             return "momentum", f"is {self.momentum!r}; expected a number from 0 to 1, or None"
-        if input.dtype not in _dtypes:
-            return "input", f"is {_name(input.dtype)}; expected float32 or float64"
+        if input.dtype not in _kernels.dtypes:
+            return "input", f"is {_name(input.dtype)}; expected float32, float64, bfloat16 or float16"
         if expected is not None and input.dtype != expected:
-            return "input", f"is {_name(input.dtype)}; expected {_name(expected)}, as the module"
+            if expected != torch.float32:
+                return "input", f"is {_name(input.dtype)}; expected {_name(expected)}, as the module"
+            if input.dtype not in _kernels.half_dtypes:
+                return (
+                    "input",
+                    f"is {_name(input.dtype)}; expected float32, bfloat16 or float16, as the module is float32",
+                )
         return None
 
     def _exchange_over(self, group: ProcessGroup) -> _core.Exchange:
         """Made by all ranks at the first call, when they compare what they are about to send."""
         # Without a tensor that tells, the sums are of the range that holds both dtypes.
-        extended = self._own_dtype() != torch.float32
+        extended = self._own_dtype() in (None, torch.float64)
         key = (id(group), self.num_features, extended)
         known = self.__dict__.get("_exchange")
         if known is None or known[0] != key:
@@ -292,8 +297,9 @@ class _Synchronized(torch.autograd.Function):
                 ctx.exchange.fail("grad_output", "is within a transform, which SyncBatchNorm cannot follow")
         grad_output = _real(grad_output)
         grad_input = torch.empty_like(input)
-        grad_weight = input.new_empty(input.shape[1]) if for_weight else None
-        grad_bias = input.new_empty(input.shape[1]) if for_bias else None
+        dtype = _kernels.gradient_dtype(input, weight)
+        grad_weight = input.new_empty(input.shape[1], dtype=dtype) if for_weight else None
+        grad_bias = input.new_empty(input.shape[1], dtype=dtype) if for_bias else None
         ctx.exchange.backward(
             _view(grad_output),
             _view(input),

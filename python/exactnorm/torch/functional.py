@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from exactnorm.torch import _formulas, _operators
+from exactnorm.torch import _formulas, _kernels, _operators
 from exactnorm.torch._kernels import is_recomputation
 
 __all__ = ["batch_norm"]
@@ -116,14 +116,14 @@ def _is_known(
     input: Tensor, others: tuple[Tensor | None, ...], training: bool, momentum: float | None, eps: float
 ) -> bool:
     """Whether our operators are for such arguments."""
-    dtype = input.dtype
-    if not (input.is_cpu and (dtype == torch.float32 or dtype == torch.float64) and 2 <= input.dim() <= 8):
+    if not (input.is_cpu and input.dtype in _kernels.dtypes and 2 <= input.dim() <= 8):
         return False
     if input.layout != torch.strided or not 0 <= eps < math.inf or not (momentum is None or 0 <= momentum <= 1):
         return False
     if type(input) is not Tensor and _operators.dispatches_itself(type(input)):
         return False
     channels = input.shape[1]
+    dtype = _kernels.parameter_dtype(input.dtype, others)
     for other in others:
         if other is not None and not (
             other.is_cpu
