@@ -18,6 +18,7 @@
 #include "tensor/checks.h"
 #include "tensors.h"
 #include "torch_kernels.h"
+#include "torch_marked.h"
 #include "traverse/floating_point.h"
 
 namespace exactnorm::python {
@@ -156,6 +157,7 @@ NB_MODULE(_core, module) {
   bind_layer(module);
   bind_tensors(module);
   torch::bind_torch_kernels(module);
+  torch::bind_torch_marked(module);
   bind_synchronized(module);
   module.def("training", &training_of, nb::arg("x"), nb::arg("y"), nb::arg("gamma").none(), nb::arg("beta").none(),
              nb::arg("residual").none(), nb::arg("mask").none(), nb::arg("channel_axes"), nb::arg("epsilon"),

@@ -47,6 +47,7 @@ Functions find_functions() {
   find(library, "aoti_torch_empty_strided", found.empty_strided);
   find(library, "aoti_torch__reinterpret_tensor", found.part_of_storage);
   find(library, "torch_get_num_threads", found.threads);
+  find(library, "aoti_torch_grad_mode_is_enabled", found.is_grad_enabled);
   find(library, "torch_call_dispatcher", found.call);
   find(library, "aoti_torch_library_init_impl", found.new_library);
   find(library, "aoti_torch_delete_library_object", found.delete_library);

@@ -51,6 +51,7 @@ struct Functions {
   std::int32_t (*part_of_storage)(TensorObject*, std::int64_t rank, const std::int64_t* sizes,
                                   const std::int64_t* strides, std::int64_t offset, TensorObject** result);
   std::int32_t (*threads)(std::uint32_t*);
+  bool (*is_grad_enabled)();
   std::int32_t (*call)(const char* name, const char* overload, StackValue* stack, std::uint64_t version);
   std::int32_t (*new_library)(const char* of, const char* dispatch_key, const char* file, std::uint32_t line,
                               LibraryObject** result);

@@ -11,7 +11,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <optional>
-#include <string>
+#include <stdexcept>
 #include <utility>
 #include <vector>
 
@@ -19,6 +19,7 @@
 #include "tensor_arguments.h"
 #include "torch_abi.h"
 #include "torch_layout.h"
+#include "torch_marked.h"
 #include "torch_statistics.h"
 #include "traverse/floating_point.h"
 
@@ -30,10 +31,6 @@ namespace nb = nanobind;
 
 // Whether every call is computed here; the kernels stay installed where it is not, and pass all calls on.
 std::atomic<bool> is_enabled = false;
-// Whether this thread's next call is a converted module's, which is computed here in any case.
-thread_local bool is_marked = false;
-// Why the library refused it: a module's error is the library's, as it is in its other ways of computing.
-thread_local std::string refusal;
 std::atomic<std::uint64_t> computed_calls = 0;
 std::atomic<std::uint64_t> passed_calls = 0;
 
@@ -41,6 +38,13 @@ int threads() {
   std::uint32_t count = 1;
   check(functions().threads(&count), "the number of threads");
   return static_cast<int>(count);
+}
+
+Options options_of(double epsilon, const ModuleStep& step) {
+  Options options = tensor_options(epsilon, threads());
+  options.activation = step.activation;
+  options.slope = step.slope;
+  return options;
 }
 
 std::optional<TensorView> view_of(const Tensor& tensor) {
@@ -134,15 +138,15 @@ bool can_update(const ForwardArguments& given, const Input& input) {
 }
 
 // Whether the library takes it; results take their places on the stack then.
-bool compute(const ForwardArguments& given, bool keeps_layout, StackValue* stack) {
+bool compute(const ForwardArguments& given, const ModuleStep& step, StackValue* stack) {
   const Input input(given.x, {&given.weight, &given.bias, &given.running_mean, &given.running_variance});
   const bool has_running = given.running_mean.is_defined();
   if (!input.is_taken() || has_running != given.running_variance.is_defined()) return false;
   if (!(given.is_training ? !has_running || can_update(given, input) : has_running)) return false;
   const DefaultFloatingPoint default_floating_point;
-  const Options options = tensor_options(given.epsilon, threads());
+  const Options options = options_of(given.epsilon, step);
   const Affine affine = {view_of(given.weight), view_of(given.bias)};
-  const Tensor y = input.new_output(keeps_layout);
+  const Tensor y = input.new_output(step.keeps_layout);
   if (!given.is_training) {
     inference(input.view(), given_statistics(given.running_mean.view(), given.running_variance.view(), options),
               y.mutable_view(), affine, options);
@@ -155,7 +159,7 @@ bool compute(const ForwardArguments& given, bool keeps_layout, StackValue* stack
     update_running(statistics, given.running_mean.mutable_view(), given.running_variance.mutable_view(),
                    given.momentum);
   }
-  const SavedStatistics saved = save(statistics, input.parameters(), keeps_layout);
+  const SavedStatistics saved = save(statistics, input.parameters(), step, given.bias);
   stack[0] = to_stack(y);
   stack[1] = to_stack(saved.mean);
   stack[2] = to_stack(saved.inverse_deviation);
@@ -164,20 +168,25 @@ bool compute(const ForwardArguments& given, bool keeps_layout, StackValue* stack
 
 void forward(StackValue* stack, std::uint64_t /*arguments*/, std::uint64_t /*results*/) {
   const ForwardArguments given(stack);
-  const bool keeps_layout = std::exchange(is_marked, false);
-  if (keeps_layout || is_enabled.load(std::memory_order_relaxed)) {
+  MarkedCall* const marked = take_marked_call();
+  if (marked != nullptr || is_enabled.load(std::memory_order_relaxed)) {
     try {
-      if (compute(given, keeps_layout, stack)) {
+      if (compute(given, marked != nullptr ? marked->step : ModuleStep(), stack)) {
         ++computed_calls;
+        if (marked != nullptr) marked->is_computed = true;
         return;
       }
     } catch (const Error& error) {
-      if (keeps_layout) {
-        refusal = error.what();
+      if (marked != nullptr) {
+        marked->refusal = error.what();
         throw;
       }
       // What the library refuses, PyTorch may have an answer to.
     }
+  }
+  if (marked != nullptr) {
+    marked->is_declined = true;
+    throw std::runtime_error("these arguments are not for this kernel");
   }
   pass_on(given, stack);
 }
@@ -220,24 +229,21 @@ void pass_on(const BackwardArguments& given, StackValue* stack) {
   std::copy_n(call.data(), 3, stack);
 }
 
-// The statistics that a backward pass is of: those that the forward pass left, or, where they are lost (hooks of saved
-// tensors copy what they save) and calls are computed here, those of x again.
-std::optional<Saved> statistics_for(const BackwardArguments& given, const Input& input, const Options& options) {
-  const bool computes_all = is_enabled.load(std::memory_order_relaxed);
+// The statistics that a backward pass is of where the forward pass left none, or they are lost (hooks of saved tensors
+// copy what they save), and calls are computed here: the running ones, or those of x again.
+std::optional<Saved> statistics_again(const BackwardArguments& given, const Input& input, const Options& options) {
+  if (!is_enabled.load(std::memory_order_relaxed)) return std::nullopt;
   if (!given.is_training) {
-    const bool has_running = given.running_mean.is_defined() && given.running_variance.is_defined();
-    if (!computes_all || !has_running) return std::nullopt;
-    return Saved{given_statistics(given.running_mean.view(), given.running_variance.view(), options), false};
+    if (!given.running_mean.is_defined() || !given.running_variance.is_defined()) return std::nullopt;
+    return Saved{given_statistics(given.running_mean.view(), given.running_variance.view(), options), {}, {}};
   }
   if (!given.saved_mean.is_defined()) return std::nullopt;
-  if (std::optional<Saved> saved = load(given.saved_mean, given.epsilon)) return saved;
-  if (!computes_all) return std::nullopt;
   PartialSums sums(input.view().shape[1], PartialSums::Kind::moments, range_for(input.view().dtype));
   accumulate(sums, input.view(), options);
-  return Saved{normalizing_statistics(sums, options), false};
+  return Saved{normalizing_statistics(sums, options), {}, {}};
 }
 
-bool compute(const BackwardArguments& given, StackValue* stack) {
+bool compute(const BackwardArguments& given, std::optional<Saved> saved, StackValue* stack) {
   // The forward pass had parameters of one dtype, of which backward passes see some alone.
   const Tensor& of_parameters = given.is_training ? given.saved_mean : given.running_mean;
   const Input input(given.x, {&given.weight, &given.running_mean, &given.running_variance, &of_parameters});
@@ -245,20 +251,20 @@ bool compute(const BackwardArguments& given, StackValue* stack) {
   const TensorView dy = given.dy.view();
   if (!(dy.shape == input.view().shape)) return false;
   const DefaultFloatingPoint default_floating_point;
-  const Options options = tensor_options(given.epsilon, threads());
-  const std::optional<Saved> saved = statistics_for(given, input, options);
+  if (!saved) saved = statistics_again(given, input, options_of(given.epsilon, {}));
   if (!saved) return false;
+  const Options options = options_of(given.epsilon, saved->step);
   const auto parameter = [&](bool is_wanted) {
     return is_wanted ? empty({input.view().shape[1]}, {1}, input.parameters()) : Tensor();
   };
-  const std::array<Tensor, 3> results = {given.wanted[0] ? input.new_gradient(saved->keeps_layout, dy) : Tensor(),
+  const std::array<Tensor, 3> results = {given.wanted[0] ? input.new_gradient(saved->step.keeps_layout, dy) : Tensor(),
                                          parameter(given.wanted[1]), parameter(given.wanted[2])};
   Gradients gradients;
   if (given.wanted[0]) gradients.dx = results[0].mutable_view();
   if (given.wanted[1]) gradients.dgamma = results[1].mutable_view();
   if (given.wanted[2]) gradients.dbeta = results[2].mutable_view();
-  (given.is_training ? backward : backward_frozen)(dy, input.view(), saved->statistics, {view_of(given.weight)},
-                                                   gradients, options);
+  (given.is_training ? backward : backward_frozen)(dy, input.view(), saved->statistics,
+                                                   {view_of(given.weight), saved->bias}, gradients, options);
   for (std::size_t i = 0; i < results.size(); ++i) stack[i] = to_stack(results[i]);
   return true;
 }
@@ -266,13 +272,24 @@ bool compute(const BackwardArguments& given, StackValue* stack) {
 void backward_kernel(StackValue* stack, std::uint64_t /*arguments*/, std::uint64_t /*results*/) {
   const BackwardArguments given(stack);
   // Also of a call that was computed here before all others were not any more.
+  std::optional<Saved> saved;
+  if (given.is_training && given.saved_mean.is_defined()) saved = load(given.saved_mean, given.epsilon);
+  // Which PyTorch's kernel knows nothing of, nor its derivative of this operator.
+  const bool is_activated = saved && saved->step.activation != Activation::none;
+  if (is_activated && functions().is_grad_enabled()) {
+    throw std::runtime_error(
+        "a layer with an activation is asked for gradients that have gradients (create_graph=True): set its attribute "
+        "twice_differentiable before the forward pass, as exactnorm.torch.fuse(model, twice_differentiable=True) does");
+  }
   try {
-    if (compute(given, stack)) {
+    if (compute(given, std::move(saved), stack)) {
       ++computed_calls;
       return;
     }
   } catch (const Error&) {
+    if (is_activated) throw;
   }
+  if (is_activated) throw std::runtime_error("the gradient of a layer with an activation is not a plain tensor");
   pass_on(given, stack);
 }
 
@@ -290,34 +307,9 @@ void install() {
   static_cast<void>(is_installed);
 }
 
-// exact_call(counter's address or 0, function, arguments...): the function's result, and the counter counted up where
-// it has one. The mark does not outlive the call, whatever happens in it.
-PyObject* exact_call(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count) {
-  if (count < 2) {
-    PyErr_SetString(PyExc_TypeError, "expected a counter's address and a function");
-    return nullptr;
-  }
-  auto* const counter = static_cast<std::int64_t*>(PyLong_AsVoidPtr(arguments[0]));
-  if (counter == nullptr && PyErr_Occurred() != nullptr) return nullptr;
-  is_marked = true;
-  PyObject* const result =
-      PyObject_Vectorcall(arguments[1], arguments + 2, static_cast<std::size_t>(count - 2), nullptr);
-  is_marked = false;
-  if (result == nullptr && !refusal.empty()) PyErr_SetString(PyExc_ValueError, refusal.c_str());
-  refusal.clear();
-  if (result != nullptr && counter != nullptr) ++*counter;
-  return result;
-}
-
 }  // namespace
 
 void bind_torch_kernels(nb::module_& module) {
-  static PyMethodDef definition = {"torch_exact_call",
-                                   reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(exact_call)),
-                                   METH_FASTCALL, nullptr};
-  // Not by nanobind, whose own calls of such arguments cost more than the call itself.
-  module.def("torch_exact_call",
-             [] { return nb::steal<nb::object>(PyCFunction_NewEx(&definition, nullptr, nullptr)); });
   module.def("torch_install", &install);
   module.def(
       "torch_enable", [](bool enable) { return is_enabled.exchange(enable); }, nb::arg("enable"));

@@ -12,9 +12,9 @@ namespace exactnorm::python::torch {
 
 namespace {
 
-// In front: a number that says what follows, the count, a flag, and four rows.
-constexpr std::uint64_t magic = 0x6578'6e5f'7361'7631;  // "exn_sav1"
-constexpr std::size_t numbers_before_rows = 3;
+// In front: a number that says what follows, the count, the step, and four rows.
+constexpr std::uint64_t magic = 0x6578'6e5f'7361'7632;  // "exn_sav2"
+constexpr std::size_t numbers_before_rows = 5;
 constexpr std::size_t rows = 4;
 
 std::size_t bytes_in_front(std::size_t channels) { return (numbers_before_rows + rows * channels) * sizeof(double); }
@@ -32,15 +32,18 @@ Tensor part_of(const Tensor& whole, Index size, Index offset) {
 
 }  // namespace
 
-SavedStatistics save(const Statistics& statistics, DType dtype, bool keeps_layout) {
+SavedStatistics save(const Statistics& statistics, DType dtype, const ModuleStep& step, const Tensor& bias) {
   const Index channels = statistics.channels();
   const Index front = elements_in_front(channels, dtype);
-  const IndexList size = {front + 2 * channels};
+  const bool has_bias = step.activation != Activation::none && bias.is_defined();
+  const IndexList size = {front + (has_bias ? 3 : 2) * channels};
   const Tensor whole = empty(size, {1}, dtype);
   auto* at = static_cast<double*>(whole.mutable_view().data);
   *at++ = std::bit_cast<double>(magic);
   *at++ = std::bit_cast<double>(static_cast<std::int64_t>(statistics.count));
-  *at++ = keeps_layout ? 1 : 0;
+  *at++ = step.keeps_layout ? 1 : 0;
+  *at++ = static_cast<double>(step.activation);
+  *at++ = step.slope;
   for (const std::vector<double>* row :
        {&statistics.mean, &statistics.mean_residual, &statistics.variance, &statistics.inverse_deviation}) {
     at = std::copy(row->begin(), row->end(), at);
@@ -48,6 +51,9 @@ SavedStatistics save(const Statistics& statistics, DType dtype, bool keeps_layou
   SavedStatistics saved = {part_of(whole, channels, front), part_of(whole, channels, front + channels)};
   write_values(saved.mean.mutable_view(), statistics.mean.data());
   write_values(saved.inverse_deviation.mutable_view(), statistics.inverse_deviation.data());
+  if (has_bias) {
+    write_values(part_of(whole, channels, front + 2 * channels).mutable_view(), values_of(bias.view()).data());
+  }
   return saved;
 }
 
@@ -61,12 +67,18 @@ std::optional<Saved> load(const Tensor& saved_mean, double epsilon) {
   check(functions().storage_bytes(saved_mean.object(), &bytes), "the size of a tensor's memory");
   check(functions().storage_offset(saved_mean.object(), &offset), "a tensor's offset");
   const Index front = elements_in_front(channels, *dtype);
-  if (offset != front || bytes != (front + 2 * channels) * static_cast<Index>(size_of(*dtype))) return std::nullopt;
+  const auto size = static_cast<Index>(size_of(*dtype));
+  const bool has_bias = bytes == (front + 3 * channels) * size;
+  if (offset != front || !(has_bias || bytes == (front + 2 * channels) * size)) return std::nullopt;
   const auto* const begin =
       static_cast<const std::byte*>(view.data) - bytes_in_front(static_cast<std::size_t>(channels));
   const auto* at = reinterpret_cast<const double*>(begin);
   if (std::bit_cast<std::uint64_t>(at[0]) != magic) return std::nullopt;
-  Saved saved = {{}, at[2] != 0};
+  Saved saved = {{}, {at[2] != 0, static_cast<Activation>(at[3]), at[4]}, std::nullopt};
+  if (has_bias) {
+    saved.bias = view;
+    saved.bias->data = static_cast<const std::byte*>(view.data) + 2 * channels * size;
+  }
   Statistics& statistics = saved.statistics;
   statistics.count = std::bit_cast<std::int64_t>(at[1]);
   statistics.epsilon = epsilon;

@@ -2,28 +2,39 @@
 
 #include <optional>
 
+#include "exactnorm/options.h"
 #include "exactnorm/statistics.h"
 #include "torch_abi.h"
 
 // Between a forward and a backward pass PyTorch keeps save_mean and save_invstd, one value per channel in the
-// parameters' dtype. The statistics in float64 travel in front of them, in the same memory.
+// parameters' dtype. The statistics in float64 travel in front of them, in the same memory, and the bias behind them,
+// where an activation's derivative depends on it.
 
 namespace exactnorm::python::torch {
+
+/// What a converted module's call asks for that PyTorch's operator has no arguments for.
+struct ModuleStep {
+  bool keeps_layout = false;  // whether y and dx are laid out as x is
+  Activation activation = Activation::none;
+  double slope = 0;
+};
 
 struct SavedStatistics {
   Tensor mean;               // of `dtype`, as PyTorch's operator returns it
   Tensor inverse_deviation;  // the same
 };
 
-/// `keeps_layout` is for the backward pass: whether dx is laid out as x is.
-[[nodiscard]] SavedStatistics save(const Statistics& statistics, DType dtype, bool keeps_layout);
+/// `bias` is of `dtype`, or undefined.
+[[nodiscard]] SavedStatistics save(const Statistics& statistics, DType dtype, const ModuleStep& step,
+                                   const Tensor& bias);
 
 struct Saved {
   Statistics statistics;
-  bool keeps_layout;
+  ModuleStep step;
+  std::optional<TensorView> bias;  // in the memory of the tensor that was loaded from; none without an activation
 };
 
-/// What is in front of a tensor that `save` has made; none where it is another, a copy for example.
+/// What is around a tensor that `save` has made; none where it is another, a copy for example.
 [[nodiscard]] std::optional<Saved> load(const Tensor& saved_mean, double epsilon);
 
 }  // namespace exactnorm::python::torch

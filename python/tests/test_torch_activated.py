@@ -130,6 +130,34 @@ def test_derivatives_of_derivatives(training, activation):
     assert torch.autograd.gradgradcheck(function, inputs)
 
 
+@pytest.mark.parametrize("activation", ["relu", "silu", "leaky_relu"])
+def test_derivatives_of_derivatives_in_eager_mode(activation):
+    torch.manual_seed(3)
+    x = torch.randn(5, 4, 3, 2, dtype=torch.float64, requires_grad=True)
+
+    def penalty(module):
+        y = module(x)
+        first = torch.autograd.grad(y.pow(3).sum(), [x, *module.parameters()], create_graph=True)
+        return torch.autograd.grad(sum(one.pow(2).sum() for one in first), [x, *module.parameters()])
+
+    module = layer(2, activation, dtype=torch.float64)
+    call, theirs = separate(module)
+    module.twice_differentiable = True
+    call.parameters = theirs.parameters
+    for one, other in zip(penalty(module), penalty(call), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-10)
+    module.twice_differentiable = False
+    with pytest.raises(RuntimeError, match="twice_differentiable before the forward pass"):
+        penalty(module)
+    # An ordinary backward pass of the same kind goes on, twice as well.
+    module.zero_grad()
+    loss = module(x).sum()
+    loss.backward(retain_graph=True)
+    once = module.weight.grad.clone()
+    loss.backward()
+    assert torch.equal(module.weight.grad, 2 * once)
+
+
 def test_transforms_and_compilers_take_the_operations():
     module = layer(2, track_running_stats=False)
     x = torch.randn(6, 4, 3, 3)

@@ -398,14 +398,17 @@ def test_a_converted_module_makes_one_marked_call(layout):
 def test_a_mark_does_not_outlive_its_call():
     x = torch.randn(6, 3)
     exactnorm.torch.convert(torch.nn.BatchNorm1d(3))(x)
-    exact_call = _core.torch_exact_call()
-    with pytest.raises(RuntimeError, match="not implemented for 'Int'|PyTorch refused this call"):
-        exact_call(0, torch.native_batch_norm, x.int(), None, None, None, None, True, 0.1, 1e-5)
+    marked_call = _core.torch_marked_call()
+    rest = (None, None, None, None, True, 0.1, 1e-5)
+    assert marked_call(0, 0, 0.0, torch.native_batch_norm, x.int(), *rest) is None  # declined
     with pytest.raises(TypeError):
-        exact_call(0, torch.native_batch_norm, "x")
-    with pytest.raises(TypeError, match="expected a counter's address and a function"):
-        exact_call(0)
-    assert exact_call(0, len, [1, 2]) == 2
+        marked_call(0, 0, 0.0, torch.native_batch_norm, "x")
+    with pytest.raises(TypeError, match="expected a counter's address, an activation, its slope and a function"):
+        marked_call(0)
+    with pytest.raises(TypeError, match="expected a tuple of tensors"):
+        marked_call(0, 0, 0.0, len, [1, 2])
+    # Whatever computes a call with an activation but the kernel leaves the activation out.
+    assert marked_call(0, 1, 0.0, lambda: (x,)) is None
     calls()
     functional.batch_norm(x, None, None, training=True)
     assert calls() == (0, 1)

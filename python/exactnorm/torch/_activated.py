@@ -3,59 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from exactnorm import _core
-from exactnorm.torch import _kernels, _operators
+from exactnorm.torch import _kernels, _marked, _operators, _separate
 from exactnorm.torch._kernels import _new_statistics, is_recomputation, track
 from exactnorm.torch._kernels import _optional_view as _view
 from exactnorm.torch._modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, arguments_of
-from exactnorm.torch.functional import normalize
 
 _plain_tensors = _operators._plain_tensors
-
-# By the library's names.
-FUNCTIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
-    "none": lambda y, slope: y,
-    "relu": lambda y, slope: functional.relu(y),
-    "relu6": lambda y, slope: functional.relu6(y),
-    "leaky_relu": functional.leaky_relu,
-    "silu": lambda y, slope: functional.silu(y),
-    "hard_swish": lambda y, slope: functional.hardswish(y),
-}
-
-
-def _separately(
-    input: Tensor,
-    residual: Tensor | None,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    training: bool,
-    momentum: float | None,
-    eps: float,
-    batches: Tensor | None,
-    activation: str,
-    slope: float,
-) -> Tensor:
-    """The same by operations that compilers, transforms and other devices follow."""
-    if torch.compiler.is_compiling() and momentum is not None:
-        # PyTorch's own, which its compiler fuses with its neighbours.
-        if batches is not None:
-            batches.add_(1)
-        y = functional.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
-    else:
-        y = normalize(input, running_mean, running_var, weight, bias, training, momentum, eps, batches)
-    if residual is not None:
-        y = y + residual
-    return FUNCTIONS[activation](y, slope)
-
 
 class _Activated(torch.autograd.Function):
     @staticmethod
@@ -101,7 +60,14 @@ class _Activated(torch.autograd.Function):
             return (None,) * 4 + nothing
         input, residual, weight, bias, statistics = ctx.saved_tensors
         if torch.is_grad_enabled() or type(grad_output) is not Tensor or _operators.are_opaque((grad_output,)):
-            return (*_gradients_separately(ctx, grad_output, input, residual, weight, bias, statistics), *nothing)
+            running: tuple[Tensor | None, Tensor | None] = (None, None)
+            if not ctx.training:
+                running = (statistics[0].to(input.dtype), statistics[2].to(input.dtype))
+            sources = (input, residual, weight, bias)
+            found = _separate.gradients(
+                grad_output, sources, ctx.needs_input_grad[:4], running, ctx.training, ctx.eps, *ctx.activation
+            )
+            return *found, *nothing
         for_input, for_residual, for_weight, for_bias = ctx.needs_input_grad[:4]
         grad_output = grad_output.to(input.dtype)
         dx = torch.empty_like(input) if for_input else None
@@ -129,29 +95,6 @@ class _Activated(torch.autograd.Function):
 
 # Without the wrapper that looks for torch.func's transforms, of which _is_known says that there are none.
 _apply_activated: Any = super(torch.autograd.Function, _Activated).apply
-
-
-def _gradients_separately(
-    ctx: Any,
-    grad_output: Tensor,
-    input: Tensor,
-    residual: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    statistics: Tensor,
-) -> list[Tensor | None]:
-    """For derivatives of derivatives: those of the operations one after the other, which have all of them."""
-    running: tuple[Tensor | None, Tensor | None] = (None, None)
-    if not ctx.training:
-        running = (statistics[0].to(input.dtype), statistics[2].to(input.dtype))
-    sources = zip((input, residual, weight, bias), ctx.needs_input_grad, strict=False)
-    wanted = [source for source, needs in sources if needs and source is not None]
-    with torch.enable_grad():
-        y = _separately(input, residual, *running, weight, bias, ctx.training, 0.0, ctx.eps, None, *ctx.activation)
-        found = iter(
-            torch.autograd.grad(y, wanted, grad_output, create_graph=torch.is_grad_enabled(), allow_unused=True)
-        )
-    return [next(found) if needs else None for needs in ctx.needs_input_grad[:4]]
 
 
 def _is_known(
@@ -210,7 +153,7 @@ def activated_batch_norm(
 ) -> Tensor:
     """activation(batch_norm(input) + residual), with running statistics and a counter of batches as `normalize` has them."""
     if not _is_known(input, residual, (running_mean, running_var, weight, bias), training, eps):
-        return _separately(
+        return _separate.activated_batch_norm(
             input, residual, running_mean, running_var, weight, bias, training, momentum, eps, batches, activation, slope
         )
     output: Tensor = _apply_activated(
@@ -222,6 +165,8 @@ def activated_batch_norm(
 class _BatchNormAct(nn.modules.batchnorm._BatchNorm):
     activation: str
     slope: float
+    # Whether gradients without a residual may have gradients (create_graph=True), at some microseconds more for each call.
+    twice_differentiable: bool = False
 
     def __init__(
         self,
@@ -233,23 +178,30 @@ class _BatchNormAct(nn.modules.batchnorm._BatchNorm):
         *,
         activation: str = "relu",
         slope: float = 0.01,
+        twice_differentiable: bool = False,
         device: Any = None,
         dtype: Any = None,
     ) -> None:
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype)
-        if activation not in FUNCTIONS:
-            raise ValueError(f"activation: is {activation!r}; expected one of {', '.join(map(repr, FUNCTIONS))}")
+        if activation not in _separate.ACTIVATIONS:
+            raise ValueError(f"activation: is {activation!r}; expected one of {', '.join(map(repr, _separate.ACTIVATIONS))}")
         if not math.isfinite(slope):
             raise ValueError(f"slope: is {slope}; expected a finite number")
         self.activation = activation
         self.slope = float(slope)
+        self.twice_differentiable = twice_differentiable
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         """activation(batch_norm(input) + residual): by the batch, or in evaluation mode by running statistics."""
+        if torch.compiler.is_compiling():
+            if self.compiled == "exact":
+                y: Tensor = super().forward(input)
+                return _separate.activate(y if residual is None else y + residual, self.activation, self.slope)
+        elif residual is None and type(input) is Tensor and not self.twice_differentiable:
+            output = _marked.step(self, input, self.activation, self.slope)
+            if output is not None:
+                return output
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
-        if torch.compiler.is_compiling() and self.compiled == "exact":
-            y: Tensor = super().forward(input)
-            return FUNCTIONS[self.activation](y if residual is None else y + residual, self.slope)
         arguments = (*arguments_of(self), self.activation, self.slope)
         return activated_batch_norm(input, residual, *arguments)
 
@@ -264,11 +216,14 @@ class BatchNormAct1d(_BatchNormAct, BatchNorm1d):
 
     activation
         "relu", "relu6", "leaky_relu" (of negative slope `slope`), "silu", "hard_swish" or "none".
+    twice_differentiable
+        Whether `autograd.grad(create_graph=True)` is to work, with derivatives of every order; RuntimeError says so where it
+        does not. It costs some microseconds in each call. Calls with a residual, `torch.func` and compilers do without.
 
     The state_dict is that of `torch.nn.BatchNorm1d`; all other arguments are its, too. The backward pass keeps x, the residual
     and the batch's statistics: no output, and no mask. bfloat16 and float16 inputs with parameters of the same dtype, or
-    float32, are computed here as well. Derivatives of every order, `torch.compile`, `torch.func` and other devices take PyTorch's
-    operations, one after the other.
+    float32, are computed here as well. `torch.compile`, `torch.func` and other devices take PyTorch's operations, one after the
+    other.
 
     >>> import torch, exactnorm.torch
     >>> layer = exactnorm.torch.BatchNormAct1d(3, activation="relu")

@@ -47,7 +47,9 @@ _activation_modules: dict[type[nn.Module], str] = {
 _default_slope = 0.01
 
 
-def fuse(model: Model, example_inputs: tuple[Any, ...] | None = None) -> Model:
+def fuse(
+    model: Model, example_inputs: tuple[Any, ...] | None = None, *, twice_differentiable: bool = False
+) -> Model:
     """Makes the activation behind a batch normalization, and the addition of a residual between them, part of it, in place;
     returns the model.
 
@@ -62,6 +64,8 @@ def fuse(model: Model, example_inputs: tuple[Any, ...] | None = None) -> Model:
     example_inputs
         What the model may be called with. Then its outputs in evaluation mode are compared before and after; where they differ by
         more than rounding, the model is left as it was.
+    twice_differentiable
+        Whether gradients of gradients will be asked for: `BatchNormAct1d`'s attribute.
 
     What forward() reads of Python objects while it is traced (flags of the module other than `training`, types of inputs) is
     taken to stay as it is.
@@ -84,6 +88,9 @@ def fuse(model: Model, example_inputs: tuple[Any, ...] | None = None) -> Model:
             for part in changed:
                 _unfuse_module(part)
             raise ValueError(f"example_inputs: give other outputs when the model is fused: {error}") from error
+    for part in changed:
+        if isinstance(part, _activated._BatchNormAct):
+            part.twice_differentiable = twice_differentiable
     return model
 
 
@@ -288,6 +295,7 @@ def _unfuse_module(module: nn.Module) -> None:
     if original is not None:
         module.__class__ = original
         del module.activation, module.slope
+        module.__dict__.pop("twice_differentiable", None)
 
 
 _Code = tuple[str, dict[str, tuple[str, str]]]
