@@ -11,6 +11,9 @@ RUN_CLANG_TIDY ?= $(call first_of,run-clang-tidy-14 run-clang-tidy)
 release = build/release
 sources = find $(wildcard bench examples include python src tests) -name '*.cpp' -o -name '*.h'
 
+network_rows := build/bench/networks.json
+compiled_networks := --network MobileNetV2 --network ResNet-18
+
 .PHONY: help build demo python wheel test bench bench-networks bench-distributed format format-check tidy lint install clean
 .DEFAULT_GOAL := help
 
@@ -48,9 +51,14 @@ bench: ## install what the benchmarks need, measure all (15 minutes), and write 
 	cmake --build $(release) --parallel $(BUILD_JOBS)
 	.venv-bench/bin/python bench/report.py
 
-bench-networks: ## train whole networks in PyTorch, with Exactnorm and without (5 minutes); prints a table
+bench-networks: ## train whole networks in PyTorch, with Exactnorm and without (40 minutes); writes docs/networks.md
 	scripts/setup_bench
-	.venv-bench/bin/python bench/networks.py
+	.venv-bench/bin/python bench/networks.py --add-to $(network_rows)
+	.venv-bench/bin/python bench/networks.py --add-to $(network_rows) --dtype bfloat16
+	.venv-bench/bin/python bench/networks.py --add-to $(network_rows) --step evaluation --no-profile
+	.venv-bench/bin/python bench/networks.py --add-to $(network_rows) --compiled fast $(compiled_networks)
+	.venv-bench/bin/python bench/networks.py --add-to $(network_rows) --compiled exact $(compiled_networks)
+	.venv-bench/bin/python bench/networks_page.py $(network_rows)
 
 bench-distributed: python ## measure synchronization over MPI (3 minutes); prints the tables of docs/distributed.md
 	cmake --preset release -DEXACTNORM_BUILD_TESTS=ON -DEXACTNORM_BUILD_BENCHMARKS=ON -DEXACTNORM_MPI=ON

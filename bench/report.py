@@ -56,7 +56,6 @@ TABLES = {
     "table:onnxruntime": tables.onnxruntime,
     "table:moments": tables.moments,
     "table:layers": tables.layers,
-    "table:whole_networks": tables.whole_networks,
     "table:limits": tables.limits,
     "table:other_limits": tables.limits_of_other_layouts,
     "table:growth": tables.growth,
@@ -110,7 +109,6 @@ class Measurement:
             ],
             "moments": [sys.executable, str(ROOT / "bench/moments.py")],
             "layers": [sys.executable, str(ROOT / "bench/layers.py")],
-            "networks": [sys.executable, str(ROOT / "bench/networks.py")],
         }  # fmt: skip
 
     def run(self, run: Run) -> dict[str, Any]:

@@ -81,7 +81,6 @@ class Plan:
             *(self._baseline() if "baseline" in self.optional_peers else ()),
             self._moments(),
             self._layers(),
-            *([] if self.shapes else [self._whole_networks()]),
         ]
 
     def _onednn(self, images: list[str], dense: list[str]) -> Iterator[Run]:
@@ -155,10 +154,6 @@ class Plan:
     def _layers(self) -> Run:
         """With activation and residual, and in each dtype."""
         return Run("layers", "layers", [*_shapes(self.shapes or LAYER_SHAPES), *self._effort(self.threads)])
-
-    def _whole_networks(self) -> Run:
-        effort = ["--threads", str(self.threads), "--rounds", str(self.rounds), "--seconds", "4", "--json"]
-        return Run("whole_networks", "networks", effort)
 
     def _bench(
         self, subject: str, arguments: list[str], threads: int | None = None, environment: dict[str, str] | None = None

@@ -39,13 +39,13 @@ STYLE: dict[Any, Any] = {
 def draw_all(results: Results, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with pyplot.rc_context(STYLE):
-        _save(_limit(results), folder / "limit.svg")
-        _save(_peers(results), folder / "peers.svg")
-        _save(_growth(results), folder / "growth.svg")
-        _save(_networks(results), folder / "networks.svg")
+        save(_limit(results), folder / "limit.svg")
+        save(_peers(results), folder / "peers.svg")
+        save(_growth(results), folder / "growth.svg")
+        save(_networks(results), folder / "networks.svg")
 
 
-def _save(figure: Any, path: Path) -> None:
+def save(figure: Any, path: Path) -> None:
     figure.savefig(path, metadata={"Date": None, "Creator": None}, facecolor="white")
     pyplot.close(figure)
 

@@ -228,31 +228,6 @@ def layers(results: Results) -> str:
     )
 
 
-PARTS_OF_STEPS = ("normalization", "activations", "additions")
-
-
-def whole_networks(results: Results) -> str:
-    """A line for each network and format."""
-
-    def part(row: Row, player: str) -> float:
-        return sum(row["shares"][player][name] for name in PARTS_OF_STEPS)
-
-    def line(row: Row) -> list[str]:
-        theirs = part(row, "pytorch")
-        cells = [row["network"], row["format"], number(row["milliseconds"]["pytorch"])]
-        cells.append(f"{100 * theirs / row['shares']['pytorch']['all']:.0f}%")
-        for player in ("enabled", "converted", "fused", "both"):
-            share = f", {part(row, player) / theirs:.2f}" if player in row["shares"] else ""
-            cells.append(f"{ratio_text(row['ratio'][player])}{share}")
-        return [*cells, " / ".join(number(row["kept"][player] / 1e6) for player in ("pytorch", "fused"))]
-
-    heads = [
-        "network", "format", "PyTorch, ms", "share", "`enable()`", "converted", "fused", "converted and fused",
-        "MB kept, PyTorch / fused",
-    ]  # fmt: skip
-    return table(heads, map(line, results.rows("whole_networks")))
-
-
 def _limits(rows: list[Row]) -> str:
     return _by_shape(
         rows, _operation_and_layout, lambda row: ratio_text(row["ratio_to_limit"]), "ratio_to_limit", BY_CACHE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import statistics
 import time
@@ -52,7 +53,7 @@ def median_ratio(numerator: Times, denominator: Times) -> float:
     return statistics.median(above / below for above, below in pairs)
 
 
-def _turn(call: Call) -> float:
+def turn(call: Call) -> float:
     """Milliseconds a call. The first call is not timed: while it runs, workers of another competitor's
     thread pool, which spin for a while after their last task, go to sleep, and caches fill."""
     call()
@@ -115,11 +116,18 @@ def time_cold_in_turn(
 
 def time_in_turn(competitors: dict[str, Call], least_rounds: int, least_seconds: float) -> dict[str, Times]:
     """At least so many rounds, and at least so long; a round is one turn of each competitor."""
-    milliseconds: dict[str, list[float]] = {name: [] for name in competitors}
+    return time_turns(
+        {name: functools.partial(turn, call) for name, call in competitors.items()}, least_rounds, least_seconds
+    )
+
+
+def time_turns(turns: dict[str, Callable[[], float]], least_rounds: int, least_seconds: float) -> dict[str, Times]:
+    """As `time_in_turn`, of competitors that time their turns themselves, in other processes for example."""
+    milliseconds: dict[str, list[float]] = {name: [] for name in turns}
 
     def round_of_turns() -> None:
-        for name, call in competitors.items():
-            milliseconds[name].append(_turn(call))
+        for name, milliseconds_of_turn in turns.items():
+            milliseconds[name].append(milliseconds_of_turn())
 
     _repeat(round_of_turns, least_rounds, least_seconds)
     return _times(milliseconds)

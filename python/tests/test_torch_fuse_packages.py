@@ -32,7 +32,7 @@ NETWORKS = {
     "resnet50": (of_torchvision("resnet50"), 53, 49),
     "mobilenet_v2": (of_torchvision("mobilenet_v2"), 52, 35),
     "mobilenet_v3_small": (of_torchvision("mobilenet_v3_small"), 34, 23),
-    "densenet121": (of_torchvision("densenet121"), 121, 121),
+    "densenet121": (of_torchvision("densenet121"), 121, 120),
     "timm's resnet18": (of_timm("resnet18"), 20, 17),
     "timm's efficientnet_b0": (of_timm("efficientnet_b0"), 49, 49),
     "timm's densenet121": (of_timm("densenet121"), 121, 121),

@@ -4,8 +4,8 @@ The modules are subclasses of `torch.nn`'s, with the same constructors, paramete
 same bits for any number of threads and any memory format, and are right where the mean is large. The output, and the
 gradient, has the memory layout of the input, whatever that is.
 
-Float32 and float64 tensors on the CPU are computed here. Everything else (other devices, other dtypes, DTensors, torch.func's
-transforms, arguments that PyTorch refuses) goes to `torch.nn.functional.batch_norm`.
+Float32, float64, bfloat16 and float16 tensors on the CPU are computed here. Everything else (other devices, other dtypes, DTensors,
+torch.func's transforms, arguments that PyTorch refuses) goes to `torch.nn.functional.batch_norm`.
 
 >>> import torch, exactnorm.torch
 >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU())

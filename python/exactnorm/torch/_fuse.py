@@ -54,7 +54,7 @@ def fuse(
     returns the model.
 
     Understood are ReLU, ReLU6, LeakyReLU, SiLU and Hardswish, as modules, functions or methods, in whatever modules of the model
-    `torch.fx` can trace, each by itself, and within timm's BatchNormAct2d. The normalizations become `BatchNormAct1d`, `2d` or `3d`, the same objects as before;
+    `torch.fx` can trace, each by itself, with nn.Identity before them or not, and within timm's BatchNormAct2d. The normalizations become `BatchNormAct1d`, `2d` or `3d`, the same objects as before;
     the modules around them keep their class, and get a forward() that goes the same way without the activation. Parameters,
     buffers, names, hooks, optimizers and the state_dict are those of before; `unfuse` undoes it.
 
@@ -208,6 +208,17 @@ def _only_user(node: fx.Node) -> fx.Node | None:
     return next(iter(node.users)) if len(node.users) == 1 else None
 
 
+def _drop_identities(norm: fx.Node, module: nn.Module) -> None:
+    """Leaves out what stands between a normalization and an activation where nothing is to be dropped or done."""
+    following = _only_user(norm)
+    while following is not None and following.op == "call_module" and following.args == (norm,):
+        if not _is_plain(module.get_submodule(str(following.target))):
+            return
+        following.replace_all_uses_with(norm)
+        norm.graph.erase_node(following)
+        following = _only_user(norm)
+
+
 def _is_own_step(module: nn.Module, target: str) -> bool:
     """Whether no module in between has a forward() of its own, which might call the step as well; lists have none."""
     *between, _ = target.split(".")
@@ -229,6 +240,7 @@ def _sites(graph: fx.Graph, module: nn.Module, owners: Counter[int]) -> list[_Si
             continue
         if not _is_own_step(module, str(node.target)):
             continue
+        _drop_identities(node, module)
         last, addition = node, None
         following = _only_user(last)
         if (

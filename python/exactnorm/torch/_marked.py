@@ -40,7 +40,7 @@ def step(
     module: nn.modules.batchnorm._BatchNorm, input: Tensor, activation: str = "none", slope: float = 0.0
 ) -> Tensor | None:
     """What the module's forward() gives for a plain tensor; None for what has to go another way: whatever looks at operators
-    (modes, transforms, tracers, profilers, hooks of saved tensors), checkpointing, arguments that are not plain or that the
+    (modes, transforms, tracers, hooks of saved tensors), checkpointing, arguments that are not plain or that the
     kernel declines, and evaluations with a gradient, which is to be that of the statistics that were used, and not of those
     that a later training step makes of them."""
     parameters, buffers = module._parameters, module._buffers
@@ -51,7 +51,6 @@ def step(
         or _operators.is_transformed()
         or _operators._active_modes() > 0
         or _operators._tracer() is not None
-        or _operators._has_profiler()
         or _saved_tensors_hooks(True) is not None
         or is_recomputation()
     ):
