@@ -55,12 +55,11 @@ std::optional<TensorView> view_of(const Tensor& tensor) {
 // float32, which is one for all of them.
 class Input {
  public:
-  Input(const Tensor& x, std::initializer_list<const Tensor*> parameters) {
+  Input(const Tensor& x, std::initializer_list<const Tensor*> parameters, std::optional<DType> common = std::nullopt) {
     const std::optional<DType> dtype = x.dtype();
     if (!dtype || x.rank() < 2 || x.rank() > static_cast<std::int64_t>(maximum_rank)) return;
     view_ = x.view();
     if (element_count(view_.shape) == 0) return;
-    std::optional<DType> common;
     for (const Tensor* const parameter : parameters) {
       if (!parameter->is_defined()) continue;
       const std::optional<DType> found = parameter->dtype();
@@ -245,8 +244,8 @@ std::optional<Saved> statistics_again(const BackwardArguments& given, const Inpu
 
 bool compute(const BackwardArguments& given, std::optional<Saved> saved, StackValue* stack) {
   // The forward pass had parameters of one dtype, of which backward passes see some alone.
-  const Tensor& of_parameters = given.is_training ? given.saved_mean : given.running_mean;
-  const Input input(given.x, {&given.weight, &given.running_mean, &given.running_variance, &of_parameters});
+  const std::optional<DType> of_parameters = given.saved_mean.is_defined() ? given.saved_mean.dtype() : std::nullopt;
+  const Input input(given.x, {&given.weight, &given.running_mean, &given.running_variance}, of_parameters);
   if (!input.is_taken() || given.dy.dtype() != input.view().dtype || given.wanted.size() != 3) return false;
   const TensorView dy = given.dy.view();
   if (!(dy.shape == input.view().shape)) return false;
@@ -269,18 +268,29 @@ bool compute(const BackwardArguments& given, std::optional<Saved> saved, StackVa
   return true;
 }
 
+[[noreturn]] void refuse_derivatives() {
+  throw std::runtime_error(
+      "a layer with an activation is asked for gradients of its gradients, or for transforms of them: set its "
+      "attribute "
+      "twice_differentiable before the forward pass, as exactnorm.torch.fuse(model, twice_differentiable=True) does");
+}
+
 void backward_kernel(StackValue* stack, std::uint64_t /*arguments*/, std::uint64_t /*results*/) {
   const BackwardArguments given(stack);
   // Also of a call that was computed here before all others were not any more.
   std::optional<Saved> saved;
-  if (given.is_training && given.saved_mean.is_defined()) saved = load(given.saved_mean, given.epsilon);
-  // Which PyTorch's kernel knows nothing of, nor its derivative of this operator.
-  const bool is_activated = saved && saved->step.activation != Activation::none;
-  if (is_activated && functions().is_grad_enabled()) {
-    throw std::runtime_error(
-        "a layer with an activation is asked for gradients that have gradients (create_graph=True): set its attribute "
-        "twice_differentiable before the forward pass, as exactnorm.torch.fuse(model, twice_differentiable=True) does");
+  const bool has_channels =
+      given.x.dtype() && given.x.rank() >= 2 && given.x.rank() <= static_cast<std::int64_t>(maximum_rank);
+  if (given.is_training && given.saved_mean.is_defined() && has_channels) {
+    const Index channels = given.x.view().shape[1];
+    saved = load(given.saved_mean, channels, given.epsilon);
+    // A batching rule's copies of what an activation has changed.
+    if (!saved && given.saved_mean.dtype() && given.saved_mean.view().shape != IndexList{channels})
+      refuse_derivatives();
   }
+  // Of which PyTorch's kernel knows nothing, nor its derivative of this operator.
+  const bool is_activated = saved && saved->step.activation != Activation::none;
+  if (is_activated && functions().is_grad_enabled()) refuse_derivatives();
   try {
     if (compute(given, std::move(saved), stack)) {
       ++computed_calls;

@@ -35,8 +35,9 @@ Tensor part_of(const Tensor& whole, Index size, Index offset) {
 SavedStatistics save(const Statistics& statistics, DType dtype, const ModuleStep& step, const Tensor& bias) {
   const Index channels = statistics.channels();
   const Index front = elements_in_front(channels, dtype);
-  const bool has_bias = step.activation != Activation::none && bias.is_defined();
-  const IndexList size = {front + (has_bias ? 3 : 2) * channels};
+  const Index more = step.activation != Activation::none ? 1 : 0;
+  const bool has_bias = more == 1 && bias.is_defined();
+  const IndexList size = {front + (has_bias ? 3 : 2) * channels + more};
   const Tensor whole = empty(size, {1}, dtype);
   auto* at = static_cast<double*>(whole.mutable_view().data);
   *at++ = std::bit_cast<double>(magic);
@@ -48,28 +49,29 @@ SavedStatistics save(const Statistics& statistics, DType dtype, const ModuleStep
        {&statistics.mean, &statistics.mean_residual, &statistics.variance, &statistics.inverse_deviation}) {
     at = std::copy(row->begin(), row->end(), at);
   }
-  SavedStatistics saved = {part_of(whole, channels, front), part_of(whole, channels, front + channels)};
-  write_values(saved.mean.mutable_view(), statistics.mean.data());
-  write_values(saved.inverse_deviation.mutable_view(), statistics.inverse_deviation.data());
-  if (has_bias) {
-    write_values(part_of(whole, channels, front + 2 * channels).mutable_view(), values_of(bias.view()).data());
-  }
-  return saved;
+  const auto write = [&](Index row, const double* values) {
+    write_values(part_of(whole, channels, front + row * channels).mutable_view(), values);
+  };
+  write(0, statistics.mean.data());
+  write(1, statistics.inverse_deviation.data());
+  if (has_bias) write(2, values_of(bias.view()).data());
+  return {part_of(whole, channels + more, front), part_of(whole, channels + more, front + channels)};
 }
 
-std::optional<Saved> load(const Tensor& saved_mean, double epsilon) {
+std::optional<Saved> load(const Tensor& saved_mean, Index channels, double epsilon) {
   const std::optional<DType> dtype = saved_mean.dtype();
   if (!dtype || saved_mean.rank() != 1) return std::nullopt;
   const TensorView view = saved_mean.view();
-  const Index channels = view.shape[0];
+  const Index more = view.shape[0] - channels;
+  if (more != 0 && more != 1) return std::nullopt;
   std::int64_t bytes = 0;
   std::int64_t offset = 0;
   check(functions().storage_bytes(saved_mean.object(), &bytes), "the size of a tensor's memory");
   check(functions().storage_offset(saved_mean.object(), &offset), "a tensor's offset");
   const Index front = elements_in_front(channels, *dtype);
   const auto size = static_cast<Index>(size_of(*dtype));
-  const bool has_bias = bytes == (front + 3 * channels) * size;
-  if (offset != front || !(has_bias || bytes == (front + 2 * channels) * size)) return std::nullopt;
+  const bool has_bias = more == 1 && bytes == (front + 3 * channels + more) * size;
+  if (offset != front || !(has_bias || bytes == (front + 2 * channels + more) * size)) return std::nullopt;
   const auto* const begin =
       static_cast<const std::byte*>(view.data) - bytes_in_front(static_cast<std::size_t>(channels));
   const auto* at = reinterpret_cast<const double*>(begin);
@@ -77,6 +79,7 @@ std::optional<Saved> load(const Tensor& saved_mean, double epsilon) {
   Saved saved = {{}, {at[2] != 0, static_cast<Activation>(at[3]), at[4]}, std::nullopt};
   if (has_bias) {
     saved.bias = view;
+    saved.bias->shape[0] = channels;
     saved.bias->data = static_cast<const std::byte*>(view.data) + 2 * channels * size;
   }
   Statistics& statistics = saved.statistics;

@@ -24,7 +24,8 @@ struct SavedStatistics {
   Tensor inverse_deviation;  // the same
 };
 
-/// `bias` is of `dtype`, or undefined.
+/// `bias` is of `dtype`, or undefined. With an activation the tensors have one element more than channels: PyTorch's
+/// own formulas (batching rules, forward mode) know of no activation, and are to fail rather than to leave it out.
 [[nodiscard]] SavedStatistics save(const Statistics& statistics, DType dtype, const ModuleStep& step,
                                    const Tensor& bias);
 
@@ -35,6 +36,6 @@ struct Saved {
 };
 
 /// What is around a tensor that `save` has made; none where it is another, a copy for example.
-[[nodiscard]] std::optional<Saved> load(const Tensor& saved_mean, double epsilon);
+[[nodiscard]] std::optional<Saved> load(const Tensor& saved_mean, Index channels, double epsilon);
 
 }  // namespace exactnorm::python::torch

@@ -6,6 +6,7 @@ import pickle
 import exactnorm.torch
 import pytest
 import torch
+from torch.autograd import forward_ad
 from torch.nn import functional
 
 ACTIVATIONS = {
@@ -156,6 +157,42 @@ def test_derivatives_of_derivatives_in_eager_mode(activation):
     once = module.weight.grad.clone()
     loss.backward()
     assert torch.equal(module.weight.grad, 2 * once)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_transforms_of_a_backward_pass_are_right_or_an_error(channels):
+    """PyTorch's batching rules and forward mode have formulas of their own for the operator, which know of no activation."""
+    torch.manual_seed(5)
+    module = exactnorm.torch.BatchNormAct2d(channels, dtype=torch.float64)
+    x = torch.randn(3, channels, 5, 2, dtype=torch.float64, requires_grad=True)
+    vectors = torch.randn(3, *x.shape, dtype=torch.float64)
+    output = functional.relu(functional.batch_norm(x, None, None, module.weight, module.bias, training=True))
+    expected = [torch.autograd.grad(output, x, vector, retain_graph=True)[0] for vector in vectors]
+
+    def batched(y, function):
+        return function(lambda vector: torch.autograd.grad(y, x, vector, retain_graph=True)[0])
+
+    def dual(y):
+        with forward_ad.dual_level():
+            gradient = torch.autograd.grad(y, x, forward_ad.make_dual(*vectors[:2]), retain_graph=True)[0]
+            return tuple(forward_ad.unpack_dual(gradient))
+
+    def at_once(y):
+        return torch.autograd.grad(y, x, vectors, retain_graph=True, is_grads_batched=True)[0]
+
+    for is_twice in (False, True):
+        module.twice_differentiable = is_twice
+        y = module(x)
+        torch.testing.assert_close(at_once(y), torch.stack(expected))
+        for way, right in (
+            (lambda y: batched(y, torch.vmap)(vectors), torch.stack(expected)),
+            (dual, tuple(expected[:2])),
+        ):
+            if is_twice:
+                torch.testing.assert_close(way(y), right)
+            else:
+                with pytest.raises(RuntimeError):
+                    way(y)
 
 
 def test_transforms_and_compilers_take_the_operations():

@@ -217,8 +217,9 @@ class BatchNormAct1d(_BatchNormAct, BatchNorm1d):
     activation
         "relu", "relu6", "leaky_relu" (of negative slope `slope`), "silu", "hard_swish" or "none".
     twice_differentiable
-        Whether `autograd.grad(create_graph=True)` is to work, with derivatives of every order; RuntimeError says so where it
-        does not. It costs some microseconds in each call. Calls with a residual, `torch.func` and compilers do without.
+        Whether `autograd.grad(create_graph=True)` is to work, with derivatives of every order, and `vmap`, forward mode or
+        compiled autograd of the backward pass; there is a RuntimeError where they do not. It costs some microseconds in each
+        call. Calls with a residual, `torch.func` around the layer and compilers do without.
 
     The state_dict is that of `torch.nn.BatchNorm1d`; all other arguments are its, too. The backward pass keeps x, the residual
     and the batch's statistics: no output, and no mask. bfloat16 and float16 inputs with parameters of the same dtype, or
