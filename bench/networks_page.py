@@ -23,8 +23,10 @@ from report_tables import table
 ROOT = Path(__file__).resolve().parents[1]
 Row = dict[str, Any]
 WAYS = ("enabled", "converted", "fused", "both")
-COLORS = {"both": "#0072B2", "fused": "#56B4E9", "converted": "#009E73", "enabled": "#E69F00"}
-NAMES = dict(zip(WAYS, ("`enable()`", "converted", "fused", "converted and fused"), strict=True))
+COLORS = {"again": "#999999", "both": "#0072B2", "fused": "#56B4E9", "converted": "#009E73", "enabled": "#E69F00"}
+NAMES = dict(zip(WAYS, ("`enable()`", "converted", "fused", "converted and fused"), strict=True)) | {
+    "again": "PyTorch again (noise)"
+}
 PARTS = {
     "normalization": "#0072B2",
     "activations": "#56B4E9",
@@ -132,7 +134,7 @@ def machine(header: dict[str, Any]) -> str:
 def draw_steps(rows: list[Row]) -> Any:
     """A group of bars for each network and format."""
     figure, axes = pyplot.subplots(figsize=(8, 0.42 * len(rows) + 0.9), layout="constrained")
-    ways = ["both", "fused", "converted", "enabled"]
+    ways = ["both", "fused", "converted", "enabled", "again"]
     height = 0.8 / len(ways)
     for index, way in enumerate(ways):
         places = [place + (index - (len(ways) - 1) / 2) * height for place in range(len(rows))]
@@ -143,7 +145,7 @@ def draw_steps(rows: list[Row]) -> Any:
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("training step, times as fast as PyTorch")
-    axes.legend(loc="lower right")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=len(ways))
     return figure
 
 
