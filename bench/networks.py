@@ -16,6 +16,7 @@ the process, less what it had before there was a model.
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
 import sys
@@ -29,11 +30,20 @@ import torch
 from network_models import NETWORKS
 from network_worker import WAYS, Worker
 from python_peers import list_of, processor
+from report_tables import table
 from turns import median_ratio, time_turns
 
 import exactnorm
 
-HEADS = ["PyTorch again", "enabled", "converted", "fused", "converted and fused"]
+# Ways into a model beside PyTorch, and what readers know them by.
+NAMES = {
+    "again": "PyTorch again",
+    "enabled": "enabled",
+    "converted": "converted",
+    "fused": "fused",
+    "both": "converted and fused",
+}
+HEADS = ["network", "format", "dtype", "step", "PyTorch, ms", "share", *NAMES.values(), "MB kept", "MB peak"]
 # Of the loss, which sums up what rounding made of many layers.
 TOLERANCE = {"float32": 2e-2, "bfloat16": 2e-1}
 # What a fused layer does in one pass.
@@ -53,8 +63,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=7, help="at least (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=5, help="at least, for each row (default: %(default)s)")
     parser.add_argument("--no-profile", action="store_true", help="leave the shares out")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--add-to", type=Path, metavar="FILE", help="a file of --json, whose rows of the same kind these replace")
+    parser.add_argument("--add-to", type=Path, metavar="FILE", help="JSON, whose rows of the same kind these replace")
     return parser.parse_args()
 
 
@@ -142,7 +151,7 @@ def cells_of(row: dict[str, Any]) -> list[str]:
 
     return [
         row["network"], row["format"], row["dtype"], row["step"], f"{row['milliseconds']['pytorch']:.3g}",
-        f"{share_of_step(row):.0%}" if "parts" in row else "", *map(of_way, WAYS[1:]),
+        f"{share_of_step(row):.0%}" if "parts" in row else "", *map(of_way, NAMES),
         megabytes(row, "kept"), megabytes(row, "peak"),
     ]  # fmt: skip
 
@@ -154,6 +163,7 @@ def kind_of(row: dict[str, Any]) -> tuple[Any, ...]:
 def main() -> int:
     arguments = parse_arguments()
     header = {
+        "date": datetime.date.today().isoformat(),
         "torch": torch.__version__,
         "exactnorm": exactnorm.__version__,
         "target": exactnorm.active_target(),
@@ -169,14 +179,8 @@ def main() -> int:
         kept = [row for row in before if kind_of(row) not in kinds]
         arguments.add_to.parent.mkdir(parents=True, exist_ok=True)
         arguments.add_to.write_text(json.dumps({"header": header, "rows": kept + rows}, indent=1) + "\n")
-    if arguments.json:
-        print(json.dumps({"header": header, "rows": rows}, indent=1))
-    else:
-        print(", ".join(f"{name} {value}" for name, value in header.items()))
-        heads = ["network", "format", "dtype", "step", "PyTorch, ms", "share", *HEADS, "MB kept", "MB peak"]
-        print("\n| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
-        for row in rows:
-            print("| " + " | ".join(cells_of(row)) + " |")
+    print(", ".join(f"{name} {value}" for name, value in header.items()))
+    print("\n" + table(HEADS, map(cells_of, rows)))
     return 1 if problems else 0
 
 

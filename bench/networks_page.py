@@ -7,7 +7,6 @@ Usage: .venv-bench/bin/python bench/networks_page.py build/bench/networks.json
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import re
 from collections.abc import Callable, Iterable
@@ -15,18 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib import pyplot
-from networks import FUSED_PARTS, HEADS, cells_of, share_of_time
-from report_plots import STYLE, save
+from networks import HEADS, NAMES, cells_of, share_of_time
+from report_plots import STYLE, legend_below, save
 from report_results import instruction_set, number, ratio_text
 from report_tables import table
 
 ROOT = Path(__file__).resolve().parents[1]
 Row = dict[str, Any]
-WAYS = ("enabled", "converted", "fused", "both")
-COLORS = {"again": "#999999", "both": "#0072B2", "fused": "#56B4E9", "converted": "#009E73", "enabled": "#E69F00"}
-NAMES = dict(zip(WAYS, ("`enable()`", "converted", "fused", "converted and fused"), strict=True)) | {
-    "again": "PyTorch again (noise)"
-}
+# In the order of the bars.
+COLORS = {"both": "#0072B2", "fused": "#56B4E9", "converted": "#009E73", "enabled": "#E69F00", "again": "#999999"}
 PARTS = {
     "normalization": "#0072B2",
     "activations": "#56B4E9",
@@ -54,15 +50,13 @@ def label(row: Row) -> str:
 
 def network_table(rows: list[Row]) -> str:
     """The lines of bench/networks.py without what is the same in all of them."""
-    heads = ["network", "format", "PyTorch, ms", "share", *HEADS, "MB kept", "MB peak"]
-
-    def line(row: Row) -> list[str]:
-        name, memory_format, _, _, *rest = cells_of(row)
-        return [name, memory_format, *rest]
-
-    lines = list(map(line, rows))
-    used = [index for index in range(len(heads)) if any(cells[index] for cells in lines)]
-    return table([heads[index] for index in used], [[cells[index] for index in used] for cells in lines])
+    lines = list(map(cells_of, rows))
+    used = [
+        index
+        for index, head in enumerate(HEADS)
+        if head not in ("dtype", "step") and any(cells[index] for cells in lines)
+    ]
+    return table([HEADS[index] for index in used], ([cells[index] for index in used] for cells in lines))
 
 
 def compiled_table(rows: list[Row]) -> str:
@@ -121,7 +115,7 @@ def goals(rows: list[Row]) -> str:
 
 def machine(header: dict[str, Any]) -> str:
     facts = {
-        "measured on": datetime.date.today().isoformat(),
+        "measured on": header["date"],
         "processor": header["processor"],
         "threads": header["threads"],
         "instruction set": f"{instruction_set(header['target'])} (Highway's {header['target']})",
@@ -131,40 +125,43 @@ def machine(header: dict[str, Any]) -> str:
     return "\n".join(f"- {name}: {value}" for name, value in facts.items())
 
 
-def draw_steps(rows: list[Row]) -> Any:
-    """A group of bars for each network and format."""
-    figure, axes = pyplot.subplots(figsize=(8, 0.42 * len(rows) + 0.9), layout="constrained")
-    ways = ["both", "fused", "converted", "enabled", "again"]
-    height = 0.8 / len(ways)
-    for index, way in enumerate(ways):
-        places = [place + (index - (len(ways) - 1) / 2) * height for place in range(len(rows))]
-        axes.barh(places, [row["ratio"][way] - 1 for row in rows], height, left=1, color=COLORS[way],
-                  label=NAMES[way].replace("`", ""))  # fmt: skip
-    axes.axvline(1, color="#444444", linewidth=0.8)
+def _network_axes(rows: list[Row], inches: float, text: str) -> tuple[Any, Any]:
+    """Of horizontal bars, so high for each network and format."""
+    figure, axes = pyplot.subplots(figsize=(8, inches * len(rows) + 0.9), layout="constrained")
     axes.set_yticks(range(len(rows)), list(map(label, rows)))
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel("training step, times as fast as PyTorch")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=len(ways))
+    axes.set_xlabel(text)
+    return figure, axes
+
+
+def draw_steps(rows: list[Row]) -> Any:
+    """A group of bars for each network and format."""
+    figure, axes = _network_axes(rows, 0.42, "training step, times as fast as PyTorch")
+    height = 0.8 / len(COLORS)
+    for index, (way, color) in enumerate(COLORS.items()):
+        places = [place + (index - (len(COLORS) - 1) / 2) * height for place in range(len(rows))]
+        name = f"{NAMES[way]} (noise)" if way == "again" else NAMES[way]
+        axes.barh(places, [row["ratio"][way] - 1 for row in rows], height, left=1, color=color, label=name)
+    axes.axvline(1, color="#444444", linewidth=0.8)
+    legend_below(figure, [axes], columns=len(COLORS))
     return figure
 
 
 def draw_parts(rows: list[Row]) -> Any:
     """Two bars for each network and format: PyTorch above, converted and fused below, both by PyTorch's whole step."""
-    figure, axes = pyplot.subplots(figsize=(8, 0.55 * len(rows) + 0.9), layout="constrained")
+    figure, axes = _network_axes(
+        rows, 0.55, "time of a training step by PyTorch's; above PyTorch, below converted and fused"
+    )
     for place, row in enumerate(rows):
         whole = row["parts"]["pytorch"]["all"]
         for way, shift in (("pytorch", -0.19), ("both", 0.19)):
             left = 0.0
             for part, color in PARTS.items():
                 width = row["parts"][way][part] / whole
-                axes.barh(place + shift, width, 0.34, left=left, color=color, label=part if place == 0 and shift < 0 else None)
+                axes.barh(place + shift, width, 0.34, left=left, color=color, label=part)
                 left += width
-    axes.set_yticks(range(len(rows)), list(map(label, rows)))
-    axes.invert_yaxis()
-    axes.grid(axis="y", visible=False)
-    axes.set_xlabel("time of a training step by PyTorch's; above PyTorch, below converted and fused")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=len(PARTS))
+    legend_below(figure, [axes], columns=len(PARTS))
     return figure
 
 

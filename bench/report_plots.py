@@ -73,7 +73,7 @@ def _logarithmic_ticks(axis: Any, values: list[float], unit: str) -> None:
     _plain_ticks(axis, lambda value: f"{value:g}{unit}")
 
 
-def _legend_below(figure: Any, panels: Any, columns: int) -> None:
+def legend_below(figure: Any, panels: Any, columns: int) -> None:
     """Each label once, though it may be missing in some of the panels."""
     by_label: dict[str, Any] = {}
     for axes in panels:
@@ -102,7 +102,7 @@ def _limit(results: Results) -> Any:
     panels[0].set_yscale("log")
     _logarithmic_ticks(panels[0].yaxis, ratios(results.rows("sizes", threads=threads), "ratio_to_limit"), "x")
     panels[0].set_ylabel("time / time of the limit")
-    _legend_below(figure, panels, columns=3)
+    legend_below(figure, panels, columns=3)
     return figure
 
 
@@ -160,7 +160,7 @@ def _peers(results: Results) -> Any:
         title = "backward (PyTorch: with forward)" if operation == "backward" else operation
         axes.set_title(f"{layout}: {title}", fontsize=9)
     _ratio_axes(grid, all_rows, shapes)
-    _legend_below(figure, grid.flat, columns=len(PEER_MARKS))
+    legend_below(figure, grid.flat, columns=len(PEER_MARKS))
     figure.suptitle(
         f"float32, {results.all_threads} threads; right of 1x Exactnorm is faster; "
         "hollow: Exactnorm allocates its outputs, as PyTorch does",
@@ -195,7 +195,7 @@ def _networks(results: Results) -> Any:
                 axes.plot(ratios(mine), heights, marker, color=colour, fillstyle=fill, markersize=4.5, label=label)
         axes.set_title(f"{layout}: {operation}", fontsize=9)
     _ratio_axes(grid, all_rows, shapes)
-    _legend_below(figure, grid.flat, columns=len(states))
+    legend_below(figure, grid.flat, columns=len(states))
     return figure
 
 
@@ -215,5 +215,5 @@ def _growth(results: Results) -> Any:
     panels[0].set_yscale("log")
     _logarithmic_ticks(panels[0].yaxis, [nanoseconds_per_element(row) for row in results.rows("sizes")], "")
     panels[0].set_ylabel("nanoseconds per element")
-    _legend_below(figure, panels, columns=3)
+    legend_below(figure, panels, columns=3)
     return figure

@@ -51,25 +51,34 @@ std::optional<TensorView> view_of(const Tensor& tensor) {
   return tensor.is_defined() ? std::optional(tensor.view()) : std::nullopt;
 }
 
+// Of a tensor that may be x; none where the library does not know its dtype or rank.
+std::optional<TensorView> view_of_input(const Tensor& x) {
+  if (!x.dtype() || x.rank() < 2 || x.rank() > static_cast<std::int64_t>(maximum_rank)) return std::nullopt;
+  return x.view();
+}
+
 // What both kernels ask of their tensors; the rest goes to PyTorch. Parameters have x's dtype or, beside 16 bits,
 // float32, which is one for all of them.
 class Input {
  public:
   Input(const Tensor& x, std::initializer_list<const Tensor*> parameters, std::optional<DType> common = std::nullopt) {
-    const std::optional<DType> dtype = x.dtype();
-    if (!dtype || x.rank() < 2 || x.rank() > static_cast<std::int64_t>(maximum_rank)) return;
-    view_ = x.view();
-    if (element_count(view_.shape) == 0) return;
+    const std::optional<TensorView> view = view_of_input(x);
+    if (!view || element_count(view->shape) == 0) return;
+    view_ = *view;
+    const DType dtype = view_.dtype;
+    const auto fits = [&](std::optional<DType> found) {
+      return found == dtype || (found == DType::float32 && size_of(dtype) == 2);
+    };
+    if (common && !fits(common)) return;
     for (const Tensor* const parameter : parameters) {
       if (!parameter->is_defined()) continue;
       const std::optional<DType> found = parameter->dtype();
-      const bool is_single_beside_half = found == DType::float32 && size_of(*dtype) == 2;
-      if ((found != dtype && !is_single_beside_half) || (common && found != common)) return;
+      if (!fits(found) || (common && found != common)) return;
       if (parameter->rank() != 1 || parameter->view().shape[0] != view_.shape[1]) return;
       are_parameters_contiguous_ &= view_.shape[1] == 1 || parameter->view().strides[0] == 1;
       common = found;
     }
-    parameters_ = common.value_or(*dtype);
+    parameters_ = common.value_or(dtype);
     is_taken_ = true;
   }
 
@@ -244,7 +253,8 @@ std::optional<Saved> statistics_again(const BackwardArguments& given, const Inpu
 
 bool compute(const BackwardArguments& given, std::optional<Saved> saved, StackValue* stack) {
   // The forward pass had parameters of one dtype, of which backward passes see some alone.
-  const std::optional<DType> of_parameters = given.saved_mean.is_defined() ? given.saved_mean.dtype() : std::nullopt;
+  const bool has_saved = given.is_training && given.saved_mean.is_defined();
+  const std::optional<DType> of_parameters = has_saved ? given.saved_mean.dtype() : std::nullopt;
   const Input input(given.x, {&given.weight, &given.running_mean, &given.running_variance}, of_parameters);
   if (!input.is_taken() || given.dy.dtype() != input.view().dtype || given.wanted.size() != 3) return false;
   const TensorView dy = given.dy.view();
@@ -279,10 +289,9 @@ void backward_kernel(StackValue* stack, std::uint64_t /*arguments*/, std::uint64
   const BackwardArguments given(stack);
   // Also of a call that was computed here before all others were not any more.
   std::optional<Saved> saved;
-  const bool has_channels =
-      given.x.dtype() && given.x.rank() >= 2 && given.x.rank() <= static_cast<std::int64_t>(maximum_rank);
-  if (given.is_training && given.saved_mean.is_defined() && has_channels) {
-    const Index channels = given.x.view().shape[1];
+  const std::optional<TensorView> x = view_of_input(given.x);
+  if (given.is_training && given.saved_mean.is_defined() && x) {
+    const Index channels = x->shape[1];
     saved = load(given.saved_mean, channels, given.epsilon);
     // A batching rule's copies of what an activation has changed.
     if (!saved && given.saved_mean.dtype() && given.saved_mean.view().shape != IndexList{channels})

@@ -19,8 +19,6 @@ PyObject* first_of(PyObject* results) {
   return first;
 }
 
-PyObject* none() { return Py_NewRef(Py_None); }
-
 // marked_call(counter's address or 0, activation's number, slope, function, arguments...): the first result of the
 // function, with the counter counted up, where it has one; None where the kernel declined the arguments, with nothing
 // done. The mark does not outlive the call, whatever happens in it.
@@ -42,7 +40,7 @@ PyObject* call_marked(PyObject* /*module*/, PyObject* const* arguments, Py_ssize
   if (results == nullptr) {
     if (call.is_declined) {
       PyErr_Clear();
-      return none();
+      Py_RETURN_NONE;
     }
     if (!call.refusal.empty()) PyErr_SetString(PyExc_ValueError, call.refusal.c_str());
     return nullptr;
@@ -50,7 +48,7 @@ PyObject* call_marked(PyObject* /*module*/, PyObject* const* arguments, Py_ssize
   if (!call.is_computed && call.step.activation != Activation::none) {
     // Another kernel's results, without the activation.
     Py_DECREF(results);
-    return none();
+    Py_RETURN_NONE;
   }
   if (counter != nullptr) ++*counter;
   return first_of(results);

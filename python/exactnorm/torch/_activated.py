@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from exactnorm import _core
 from exactnorm.torch import _kernels, _marked, _operators, _separate
-from exactnorm.torch._kernels import _new_statistics, is_recomputation, track
+from exactnorm.torch._kernels import _new_statistics, track
 from exactnorm.torch._kernels import _optional_view as _view
 from exactnorm.torch._modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, arguments_of
 
 _plain_tensors = _operators._plain_tensors
+
 
 class _Activated(torch.autograd.Function):
     @staticmethod
@@ -40,8 +41,7 @@ class _Activated(torch.autograd.Function):
             _core.tensor_training(
                 _view(input), _view(output), *affine, _view(statistics), eps, threads, _view(residual), activation
             )
-            if not is_recomputation():
-                track(statistics, running_mean, running_var, batches, momentum)
+            track(statistics, running_mean, running_var, batches, momentum)
         else:
             of_running = (_view(running_mean), _view(running_var))
             _core.tensor_given_statistics(*of_running, _view(statistics), eps)
@@ -137,31 +137,6 @@ def _is_known(
     return not training or input.numel() > input.shape[1]
 
 
-def activated_batch_norm(
-    input: Tensor,
-    residual: Tensor | None,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    training: bool,
-    momentum: float | None,
-    eps: float,
-    batches: Tensor | None,
-    activation: str,
-    slope: float,
-) -> Tensor:
-    """activation(batch_norm(input) + residual), with running statistics and a counter of batches as `normalize` has them."""
-    if not _is_known(input, residual, (running_mean, running_var, weight, bias), training, eps):
-        return _separate.activated_batch_norm(
-            input, residual, running_mean, running_var, weight, bias, training, momentum, eps, batches, activation, slope
-        )
-    output: Tensor = _apply_activated(
-        input, residual, weight, bias, running_mean, running_var, training, momentum, eps, batches, (activation, slope)
-    )
-    return output
-
-
 class _BatchNormAct(nn.modules.batchnorm._BatchNorm):
     activation: str
     slope: float
@@ -202,8 +177,16 @@ class _BatchNormAct(nn.modules.batchnorm._BatchNorm):
             if output is not None:
                 return output
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
-        arguments = (*arguments_of(self), self.activation, self.slope)
-        return activated_batch_norm(input, residual, *arguments)
+        arguments = arguments_of(self)
+        running_mean, running_var, weight, bias, *rest = arguments
+        training, _, eps, _ = rest
+        if not _is_known(input, residual, (running_mean, running_var, weight, bias), training, eps):
+            return _separate.activated_batch_norm(input, residual, arguments, self.activation, self.slope)
+        activation = (self.activation, self.slope)
+        activated: Tensor = _apply_activated(
+            input, residual, weight, bias, running_mean, running_var, *rest, activation
+        )
+        return activated
 
     def extra_repr(self) -> str:
         slope = f", slope={self.slope}" if self.activation == "leaky_relu" else ""

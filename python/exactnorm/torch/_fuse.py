@@ -54,9 +54,10 @@ def fuse(
     returns the model.
 
     Understood are ReLU, ReLU6, LeakyReLU, SiLU and Hardswish, as modules, functions or methods, in whatever modules of the model
-    `torch.fx` can trace, each by itself, with nn.Identity before them or not, and within timm's BatchNormAct2d. The normalizations become `BatchNormAct1d`, `2d` or `3d`, the same objects as before;
-    the modules around them keep their class, and get a forward() that goes the same way without the activation. Parameters,
-    buffers, names, hooks, optimizers and the state_dict are those of before; `unfuse` undoes it.
+    `torch.fx` can trace, each by itself, with nn.Identity before them or not, and within timm's BatchNormAct2d. The normalizations
+    become `BatchNormAct1d`, `2d` or `3d`, the same objects as before; the modules around them keep their class, and get a forward()
+    that goes the same way without the activation. Parameters, buffers, names, hooks, optimizers and the state_dict are those of
+    before; `unfuse` undoes it.
 
     Left as it is: a normalization or an activation that has hooks, a normalization that is called more than once or is part
     of several modules, one whose output has other uses as well, and modules that torch.fx cannot trace.
@@ -182,7 +183,7 @@ def _activation_of(node: fx.Node, module: nn.Module) -> tuple[str, float] | None
     return name, _default_slope if slope is None else float(slope)
 
 
-def _is_plain(module: nn.Module) -> bool:
+def _is_identity(module: nn.Module) -> bool:
     return type(module) is nn.Identity and not _has_hooks(module)
 
 
@@ -191,14 +192,14 @@ def _fuse_timms(module: nn.Module) -> bool:
     kind = type(module)
     if (kind.__module__, kind.__name__) != ("timm.layers.norm_act", "BatchNormAct2d") or _has_hooks(module):
         return False
-    found = ("none", _default_slope) if _is_plain(module.act) else _activation_module(module.act)  # type: ignore[arg-type]
-    if found is None or not _is_plain(module.drop):  # type: ignore[arg-type]
+    found = ("none", _default_slope) if _is_identity(module.act) else _activation_module(module.act)  # type: ignore[arg-type]
+    if found is None or not _is_identity(module.drop):  # type: ignore[arg-type]
         return False
-    _exchange(module, _activated.BatchNormAct2d, *found)
+    _become(module, _activated.BatchNormAct2d, *found)
     return True
 
 
-def _exchange(norm: nn.Module, fused: type[nn.Module], name: str, slope: float) -> None:
+def _become(norm: nn.Module, fused: type[nn.Module], name: str, slope: float) -> None:
     norm.__dict__["_unfused_class"] = type(norm)
     norm.__class__ = fused
     norm.activation, norm.slope = name, slope  # type: ignore[assignment]
@@ -212,7 +213,7 @@ def _drop_identities(norm: fx.Node, module: nn.Module) -> None:
     """Leaves out what stands between a normalization and an activation where nothing is to be dropped or done."""
     following = _only_user(norm)
     while following is not None and following.op == "call_module" and following.args == (norm,):
-        if not _is_plain(module.get_submodule(str(following.target))):
+        if not _is_identity(module.get_submodule(str(following.target))):
             return
         following.replace_all_uses_with(norm)
         norm.graph.erase_node(following)
@@ -295,7 +296,7 @@ def _fuse_module(module: nn.Module, owners: Counter[int]) -> list[nn.Module]:
     for target, _, name, slope in both:
         norm = module.get_submodule(str(target))
         changed.append(norm)
-        _exchange(norm, _fused_classes[type(norm)], name, slope)
+        _become(norm, _fused_classes[type(norm)], name, slope)
     module.__dict__["forward"] = forward
     return changed
 

@@ -4,6 +4,7 @@ devices follow, and which have derivatives of every order."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,27 +28,17 @@ def activate(y: Tensor, activation: str, slope: float) -> Tensor:
 
 
 def activated_batch_norm(
-    input: Tensor,
-    residual: Tensor | None,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    training: bool,
-    momentum: float | None,
-    eps: float,
-    batches: Tensor | None,
-    activation: str,
-    slope: float,
+    input: Tensor, residual: Tensor | None, arguments: tuple[Any, ...], activation: str, slope: float
 ) -> Tensor:
-    """activation(batch_norm(input) + residual), with running statistics and a counter of batches as `normalize` has them."""
-    if torch.compiler.is_compiling() and momentum is not None:
+    """activation(batch_norm(input) + residual), with the arguments that `normalize` takes after the input."""
+    *of_pytorch, batches = arguments
+    if torch.compiler.is_compiling() and of_pytorch[-2] is not None:  # the momentum
         # PyTorch's own, which its compiler fuses with its neighbours.
         if batches is not None:
             batches.add_(1)
-        y = functional.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+        y = functional.batch_norm(input, *of_pytorch)
     else:
-        y = normalize(input, running_mean, running_var, weight, bias, training, momentum, eps, batches)
+        y = normalize(input, *arguments)
     return activate(y if residual is None else y + residual, activation, slope)
 
 
@@ -63,12 +54,11 @@ def gradients(
 ) -> list[Tensor | None]:
     """Of input, residual, weight and bias, those that are needed; with derivatives of their own where the caller's have them."""
     wanted = [source for source, is_needed in zip(sources, needs, strict=True) if is_needed and source is not None]
-    input, residual, weight, bias = sources
+    input, residual, *parameters = sources
     assert input is not None
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
-        y = activated_batch_norm(
-            input, residual, *running, weight, bias, training, 0.0, eps, None, activation, slope
-        )
+        arguments = (*running, *parameters, training, 0.0, eps, None)
+        y = activated_batch_norm(input, residual, arguments, activation, slope)
         found = iter(torch.autograd.grad(y, wanted, grad_output, create_graph=create_graph, allow_unused=True))
     return [next(found) if is_needed else None for is_needed in needs]

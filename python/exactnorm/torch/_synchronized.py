@@ -100,11 +100,13 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
             track(statistics, self.running_mean, self.running_var, self.num_batches_tracked, self.momentum)
         return output
 
+    def _first_tensor(self) -> Tensor | None:
+        tensors = (self.weight, self.bias, self.running_mean)
+        return next((tensor for tensor in tensors if tensor is not None), None)
+
     def _own_dtype(self) -> torch.dtype | None:
-        for tensor in (self.weight, self.bias, self.running_mean):
-            if tensor is not None:
-                return tensor.dtype
-        return None
+        tensor = self._first_tensor()
+        return None if tensor is None else tensor.dtype
 
     def _problem_with(self, input: Tensor) -> tuple[str, str] | None:
         """What the library cannot find out by itself: the name of an argument, and what is wrong with it."""
@@ -142,14 +144,11 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
             return "momentum", f"is {self.momentum!r}; expected a number from 0 to 1, or None"
         if input.dtype not in _kernels.dtypes:
             return "input", f"is {_name(input.dtype)}; expected float32, float64, bfloat16 or float16"
-        if expected is not None and input.dtype != expected:
-            if expected != torch.float32:
-                return "input", f"is {_name(input.dtype)}; expected {_name(expected)}, as the module"
-            if input.dtype not in _kernels.half_dtypes:
-                return (
-                    "input",
-                    f"is {_name(input.dtype)}; expected float32, bfloat16 or float16, as the module is float32",
-                )
+        if expected is not None and expected != _kernels.parameter_dtype(input.dtype, (self._first_tensor(),)):
+            fitting = f"{_name(expected)}, as the module"
+            if expected == torch.float32:
+                fitting = "float32, bfloat16 or float16, as the module is float32"
+            return "input", f"is {_name(input.dtype)}; expected {fitting}"
         return None
 
     def _exchange_over(self, group: ProcessGroup) -> _core.Exchange:
