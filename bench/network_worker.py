@@ -1,8 +1,8 @@
-"""A process for each competitor of bench/networks.py: PyTorch's kernels, once replaced, stay so for the process, and the
-highest point of a process's memory is that of one competitor."""
+"""A process for each row of bench/networks.py, with all its competitors, and one for each whose memory is measured."""
 
 from __future__ import annotations
 
+import copy
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from torch.autograd.profiler import profile
 from turns import turn
 
-# PyTorch twice: processes of one program differ, by where their memory lies.
+# PyTorch twice: the second one's ratio to the first is the noise.
 PLAIN = ("pytorch", "again")
 WAYS = (*PLAIN, "enabled", "converted", "fused", "both")
+# enable() reaches nothing that is compiled, and compilers fuse by themselves.
+COMPILED_WAYS = (*PLAIN, "converted", "both")
 # What a step consists of, by the profiler's names of operations, without aten::; the first part that has the name.
 PARTS = {
     "normalization": ("batch_norm", "_Activated", "_Training", "_Inference", "exactnorm"),
@@ -31,16 +33,18 @@ PROFILED_SECONDS = 0.5
 ADDITIONS = ("aten::add", "aten::add_")
 
 
-class Competitor:
-    """A network, prepared in one of the ways, and its step."""
+class Network:
+    """A model and its step, one way after the other.
 
-    def __init__(
-        self, way: str, network: str, memory_format: str, dtype: str, step: str, compiled: str | None, threads: int
-    ) -> None:
+    The model stays the same object, with the same memory: where that lies makes equal models differ by several per cent in
+    the time of convolutions. Only compiled ones are copies. PyTorch's own kernels are put back before it has its turn.
+    """
+
+    def __init__(self, network: str, memory_format: str, dtype: str, step: str, compiled: str | None, threads: int) -> None:
         torch.set_num_threads(threads)
-        if way not in PLAIN:
-            import exactnorm.torch
-        self.before = _status("VmRSS")
+        import exactnorm.torch
+
+        self.memory_before = _status("VmRSS")
         torch.manual_seed(2015)
         model, x = NETWORKS[network].make(), torch.randn(NETWORKS[network].shape)
         for module in model.modules():
@@ -48,16 +52,35 @@ class Competitor:
                 module.p = 0  # each competitor would draw other numbers
         if memory_format == "nhwc":
             model, x = model.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
-        self.dtype, self.is_training, self.x = dtype, step == "training", x
-        self.enabled: Callable[[], AbstractContextManager[None]] = nullcontext
-        if way in ("converted", "both"):
-            exactnorm.torch.convert(model, compiled="exact" if compiled == "exact" else "fast")
-        if way in ("fused", "both"):
-            exactnorm.torch.fuse(model)
-        if way == "enabled":
-            self.enabled = exactnorm.torch.enable
+        self.dtype, self.is_training, self.compiled, self.x = dtype, step == "training", compiled, x
         self.model = model.train(self.is_training)
-        self.call = torch.compile(model) if compiled else model
+        self.original = copy.deepcopy(self.model) if compiled else None
+        self.copies: dict[str, tuple[nn.Module, Any]] = {}
+        self.call: Any = self.model
+        self.enabled: Callable[[], AbstractContextManager[None]] = nullcontext
+        self.ours = exactnorm.torch
+
+    def become(self, way: str) -> None:
+        """From now on, steps are those of this way."""
+        if self.original is not None:
+            name = PLAIN[0] if way in PLAIN else way
+            if name not in self.copies:
+                model = copy.deepcopy(self.original)
+                self._prepare(model, name)
+                self.copies[name] = model, torch.compile(model)
+            self.model, self.call = self.copies[name]
+        else:
+            self.ours.revert(self.ours.unfuse(self.model))
+            self._prepare(self.model, way)
+        self.enabled = self.ours.enable if way == "enabled" else nullcontext
+        if way in PLAIN:
+            self.ours._enable.uninstall()
+
+    def _prepare(self, model: nn.Module, way: str) -> None:
+        if way in ("converted", "both"):
+            self.ours.convert(model, compiled="exact" if self.compiled == "exact" else "fast")
+        if way in ("fused", "both"):
+            self.ours.fuse(model)
 
     def _loss(self) -> Tensor:
         context: AbstractContextManager[Any] = (
@@ -76,12 +99,18 @@ class Competitor:
             loss.backward()
             return float(loss.detach())
 
-    def turn(self) -> float:
+    def first_loss(self, way: str) -> float:
+        self.become(way)
+        return self.step()
+
+    def turn(self, way: str) -> float:
         """Milliseconds a step."""
+        self.become(way)
         return turn(self.step)
 
-    def parts(self) -> dict[str, float]:
+    def parts(self, way: str) -> dict[str, float]:
         """Milliseconds of a step in each of PARTS, in additions, and in all."""
+        self.become(way)
         start = time.perf_counter()
         self.step()
         steps = max(1, round(PROFILED_SECONDS / (time.perf_counter() - start)))
@@ -99,8 +128,9 @@ class Competitor:
                 found[part] += milliseconds
         return found
 
-    def kept_bytes(self) -> int:
+    def kept_bytes(self, way: str) -> int:
         """Of all tensors that the forward pass keeps for the backward pass."""
+        self.become(way)
         storages: dict[int, int] = {}
 
         def keep(tensor: Tensor) -> Tensor:
@@ -114,9 +144,13 @@ class Competitor:
         del loss
         return sum(size for address, size in storages.items() if address not in owned)
 
-    def peak_bytes(self) -> int:
-        """The highest resident memory of the process so far, less what it had before there was a model."""
-        return _status("VmHWM") - self.before
+    def peak_bytes(self, way: str) -> int:
+        """The highest resident memory of the process after two steps, less what it had before there was a model: of a process
+        that has taken steps of no other way."""
+        self.become(way)
+        for _ in range(2):
+            self.step()
+        return _status("VmHWM") - self.memory_before
 
 
 @contextmanager
@@ -138,13 +172,14 @@ def _status(name: str) -> int:
 
 
 def _work(connection: Connection, arguments: tuple[Any, ...]) -> None:
-    competitor = Competitor(*arguments)
-    while (name := connection.recv()) is not None:
-        connection.send(getattr(competitor, name)())
+    network = Network(*arguments)
+    while (call := connection.recv()) is not None:
+        name, way = call
+        connection.send(getattr(network, name)(way))
 
 
 class Worker:
-    """A competitor in a process of its own; its methods are called by name."""
+    """A network in a process of its own; its methods are called by name."""
 
     def __init__(self, *arguments: Any) -> None:
         # From a server, which has PyTorch loaded, and no thread of its own yet.
@@ -155,13 +190,13 @@ class Worker:
         self._process.start()
         other.close()
 
-    def call(self, name: str) -> Any:
-        self._connection.send(name)
+    def call(self, name: str, way: str) -> Any:
+        self._connection.send((name, way))
         try:
             return self._connection.recv()
         except EOFError:
             self._process.join()
-            raise RuntimeError(f"a competitor ended with status {self._process.exitcode}") from None
+            raise RuntimeError(f"the network's process ended with status {self._process.exitcode}") from None
 
     def __enter__(self) -> Worker:
         return self

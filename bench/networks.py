@@ -4,13 +4,14 @@
 Usage: .venv-bench/bin/python bench/networks.py --network MobileNetV2 --format nchw,nhwc
 
 A training step is forward, the mean of the output's squares as the loss, and backward. The competitors are one model: in
-PyTorch as it is; with exactnorm.torch.enable(); converted; fused; converted and fused. Each runs in a process of its own. Their
-losses are compared with the first one's; a row with another loss is not printed, and the exit code is 1. Then they take
-turns; a ratio is the median over rounds of PyTorch's time by theirs. PyTorch takes part twice: the second one's ratio is noise.
+PyTorch as it is; with exactnorm.torch.enable(); converted; fused; converted and fused. They are one object in one process, which
+becomes one after the other, as equal models differ by where their memory lies. Their losses are compared with the first one's; a
+row with another loss is not printed, and the exit code is 1. Then they take turns; a ratio is the median over rounds of PyTorch's
+time by theirs. PyTorch takes part twice: the second one's ratio is noise.
 
-The share is the time of normalization, activations and additions in a step by PyTorch's profiler, in a run of its own.
-"Kept" is the memory of all tensors that the forward pass keeps for the backward pass; "peak" the highest resident memory of
-the process, less what it had before there was a model.
+The share is the time of normalization, activations and additions in a step by PyTorch's profiler, in steps of their own.
+"Kept" is the memory of all tensors that the forward pass keeps for the backward pass; "peak" the highest resident memory of a
+process that takes two steps in this way alone, less what it had before there was a model.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ import datetime
 import json
 import os
 import sys
-from contextlib import ExitStack
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 from network_models import NETWORKS
-from network_worker import WAYS, Worker
+from network_worker import COMPILED_WAYS, WAYS, Worker
 from python_peers import list_of, processor
 from report_tables import table
 from turns import median_ratio, time_turns
@@ -44,6 +44,7 @@ NAMES = {
     "both": "converted and fused",
 }
 HEADS = ["network", "format", "dtype", "step", "PyTorch, ms", "share", *NAMES.values(), "MB kept", "MB peak"]
+REPORTED_MEMORY = ("pytorch", "both")
 # Of the loss, which sums up what rounding made of many layers.
 TOLERANCE = {"float32": 2e-2, "bfloat16": 2e-1}
 # What a fused layer does in one pass.
@@ -60,7 +61,7 @@ def parse_arguments() -> argparse.Namespace:
         "--compiled", choices=["fast", "exact"], help="through torch.compile; how converted modules are compiled"
     )
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--rounds", type=int, default=7, help="at least (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=11, help="at least (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=5, help="at least, for each row (default: %(default)s)")
     parser.add_argument("--no-profile", action="store_true", help="leave the shares out")
     parser.add_argument("--add-to", type=Path, metavar="FILE", help="JSON, whose rows of the same kind these replace")
@@ -77,16 +78,15 @@ class WrongLoss(Exception):
 def measure(key: Key, arguments: argparse.Namespace) -> dict[str, Any]:
     name, memory_format, dtype, step = key
     network, is_eager = NETWORKS[name], arguments.compiled is None
-    with ExitStack() as stack:
-        workers = {
-            way: stack.enter_context(Worker(way, *key, arguments.compiled, arguments.threads)) for way in WAYS
-        }
-        losses = {way: worker.call("step") for way, worker in workers.items()}
+    ways = WAYS if is_eager else COMPILED_WAYS
+    of_network = (*key, arguments.compiled, arguments.threads)
+    with Worker(*of_network) as worker:
+        losses = {way: worker.call("first_loss", way) for way in ways}
         for way, loss in losses.items():
             expected = losses["pytorch"]
             if not abs(loss - expected) <= TOLERANCE[dtype] * abs(expected):
                 raise WrongLoss(f"{', '.join(key)}: the loss is {loss} {way}; expected {expected}")
-        turns = {way: partial(worker.call, "turn") for way, worker in workers.items()}
+        turns = {way: partial(worker.call, "turn", way) for way in ways}
         times = time_turns(turns, arguments.rounds, arguments.seconds)
         row: dict[str, Any] = {
             "network": name,
@@ -101,11 +101,15 @@ def measure(key: Key, arguments: argparse.Namespace) -> dict[str, Any]:
             "milliseconds": {way: of.median for way, of in times.items()},
             "ratio": {way: median_ratio(times["pytorch"], of) for way, of in times.items()},
         }
-        row["peak"] = {way: worker.call("peak_bytes") for way, worker in workers.items()}
         if step == "training" and is_eager:
-            row["kept"] = {way: worker.call("kept_bytes") for way, worker in workers.items()}
+            row["kept"] = {way: worker.call("kept_bytes", way) for way in REPORTED_MEMORY}
         if not arguments.no_profile and is_eager:
-            row["parts"] = {way: worker.call("parts") for way, worker in workers.items()}
+            row["parts"] = {way: worker.call("parts", way) for way in WAYS}
+    if step == "training" and is_eager:
+        row["peak"] = {}
+        for way in REPORTED_MEMORY:
+            with Worker(*of_network) as worker:
+                row["peak"][way] = worker.call("peak_bytes", way)
     return row
 
 
@@ -137,7 +141,7 @@ def share_of_step(row: dict[str, Any]) -> float:
 def megabytes(row: dict[str, Any], what: str) -> str:
     if what not in row:
         return ""
-    return " / ".join(f"{row[what][way] / 1e6:.3g}" for way in ("pytorch", "both"))
+    return " / ".join(f"{row[what][way] / 1e6:.3g}" for way in REPORTED_MEMORY)
 
 
 def cells_of(row: dict[str, Any]) -> list[str]:

@@ -86,7 +86,7 @@ def goals(rows: list[Row]) -> str:
 
     slowest = min(
         ((f"{label(row)}, {row['dtype']}, {row['compiled'] or 'eager'}, {NAMES[way]}", row["ratio"][way])
-         for row in select(rows, step="training") if row["compiled"] != "exact" for way in ("enabled", "converted")),
+         for row in select(rows, step="training") if row["compiled"] != "exact" for way in ("enabled", "converted") if way in row["ratio"]),
         key=lambda pair: pair[1],
     )  # fmt: skip
     peaks = [

@@ -10,6 +10,8 @@
 #include <atomic>
 #include <cstdint>
 #include <initializer_list>
+#include <memory>
+#include <mutex>
 #include <optional>
 #include <stdexcept>
 #include <utility>
@@ -312,24 +314,42 @@ void backward_kernel(StackValue* stack, std::uint64_t /*arguments*/, std::uint64
   pass_on(given, stack);
 }
 
-// For good: PyTorch's table of kernels may be read by other threads while they compute.
+struct DeleteLibrary {
+  void operator()(LibraryObject* library) const noexcept { static_cast<void>(functions().delete_library(library)); }
+};
+
+std::mutex installation_mutex;
+// Kernels stay replaced as long as it exists: in a process that does not put them back, for good.
+std::unique_ptr<LibraryObject, DeleteLibrary>& installation() {
+  static auto* const only = new std::unique_ptr<LibraryObject, DeleteLibrary>();
+  return *only;
+}
+
+// Replaces the kernels, if they are not replaced already. PyTorch's table of kernels may be read by other threads while
+// they compute: this is for a moment when none does.
 void install() {
-  static const bool is_installed = [] {
-    LibraryObject* library = nullptr;
-    check(functions().new_library("aten", "CPU", __FILE__, __LINE__, &library), "to replace kernels");
-    check(functions().replace(library, "native_batch_norm", forward, interface_version),
-          "to replace native_batch_norm");
-    check(functions().replace(library, "native_batch_norm_backward", backward_kernel, interface_version),
-          "to replace native_batch_norm_backward");
-    return true;
-  }();
-  static_cast<void>(is_installed);
+  const std::scoped_lock lock(installation_mutex);
+  if (installation() != nullptr) return;
+  LibraryObject* object = nullptr;
+  check(functions().new_library("aten", "CPU", __FILE__, __LINE__, &object), "to replace kernels");
+  std::unique_ptr<LibraryObject, DeleteLibrary> library(object);
+  check(functions().replace(object, "native_batch_norm", forward, interface_version), "to replace native_batch_norm");
+  check(functions().replace(object, "native_batch_norm_backward", backward_kernel, interface_version),
+        "to replace native_batch_norm_backward");
+  installation() = std::move(library);
+}
+
+// PyTorch's own kernels again, under the same condition.
+void uninstall() {
+  const std::scoped_lock lock(installation_mutex);
+  installation().reset();
 }
 
 }  // namespace
 
 void bind_torch_kernels(nb::module_& module) {
   module.def("torch_install", &install);
+  module.def("torch_uninstall", &uninstall);
   module.def(
       "torch_enable", [](bool enable) { return is_enabled.exchange(enable); }, nb::arg("enable"));
   module.def("torch_is_enabled", [] { return is_enabled.load(); });

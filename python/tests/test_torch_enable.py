@@ -416,19 +416,44 @@ def test_a_mark_does_not_outlive_its_call():
 
 def test_without_replaced_kernels_modules_do_the_same(monkeypatch):
     """As before PyTorch 2.10."""
-    from exactnorm.torch import _marked
+    from exactnorm.torch import _enable, _marked
 
     torch.manual_seed(9)
     x = torch.randn(6, 3)
     results = []
-    for available in (True, False):
-        monkeypatch.setattr(_marked, "_is_available", available)
+    for refused in (False, True):
+        _enable.uninstall()
+        monkeypatch.setattr(_marked, "_is_refused", refused)
         module = exactnorm.torch.BatchNorm1d(3)
         leaf = x.clone().requires_grad_()
         module(leaf).backward(x)
         results.append([leaf.grad, module.weight.grad, *module.buffers()])
     for one, other in zip(*results, strict=True):
         assert torch.equal(one, other)
+
+
+def test_kernels_that_are_put_back_are_pytorchs():
+    from exactnorm.torch import _enable
+
+    torch.manual_seed(11)
+    x = 1e4 + torch.randn(64, 3)  # where the results differ
+    exactnorm.torch.enable()
+    computed = functional.batch_norm(x, None, None, training=True)
+    exactnorm.torch.disable()
+    passed_on = functional.batch_norm(x, None, None, training=True)
+    calls()
+    for _ in range(2):
+        _enable.uninstall()
+        y = functional.batch_norm(x.requires_grad_(), None, None, training=True)
+        y.sum().backward()
+        assert torch.equal(y, passed_on) and not torch.equal(y, computed)
+        assert calls() == (0, 0)
+        module = exactnorm.torch.BatchNorm1d(3)  # installs them again
+        assert torch.equal(module(x), computed)
+        assert calls() == (1, 0)
+        with exactnorm.torch.enable():
+            assert torch.equal(functional.batch_norm(x, None, None, training=True), computed)
+        assert calls() == (1, 0)
 
 
 def test_evaluation_without_gradients_is_a_marked_call():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import warnings
 from types import TracebackType
 from typing import Any
@@ -36,11 +35,31 @@ def _replace_nothing() -> None:
         library._destroy()
 
 
-@functools.cache
+_is_installed = False
+
+
 def install() -> None:
-    """Replaces PyTorch's kernels by those that pass all calls on unless they are asked to compute, once in a process."""
-    _replace_nothing()
-    _core.torch_install()
+    """Replaces PyTorch's kernels by those that pass all calls on unless they are asked to compute."""
+    global _is_installed
+    if not _is_installed:
+        _replace_nothing()
+        _core.torch_install()
+        _is_installed = True
+
+
+def is_installed() -> bool:
+    return _is_installed
+
+
+def uninstall() -> None:
+    """Puts PyTorch's own kernels back: for measurements of both in one process.
+
+    No other thread computes meanwhile, and no graph that was made before has its backward pass still to come. A later
+    `enable`, or step of a converted module, replaces them again.
+    """
+    global _is_installed
+    _core.torch_uninstall()
+    _is_installed = False
 
 
 def enable() -> _Enabled:

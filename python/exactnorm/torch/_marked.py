@@ -21,19 +21,18 @@ _saved_tensors_hooks = torch._C._autograd._top_saved_tensors_default_hooks
 _plain = _operators._plain_tensors
 # By the kernel's numbers of them.
 _activations = {name: number for number, name in enumerate(_separate.ACTIVATIONS)}
-_is_available: bool | None = None
+_is_refused = False
 
 
 def is_available() -> bool:
-    """Whether this PyTorch's kernels can be replaced; replaces them at the first call."""
-    global _is_available
-    if _is_available is None:
+    """Whether this PyTorch's kernels can be replaced; replaces them if they are not."""
+    global _is_refused
+    if not _enable.is_installed() and not _is_refused:
         try:
             _enable.install()
-            _is_available = True
         except RuntimeError:
-            _is_available = False
-    return _is_available
+            _is_refused = True
+    return not _is_refused
 
 
 def step(
