@@ -62,17 +62,20 @@ def test_compiled_transforms(transform, dtype, training):
 def test_compiled_forward_mode_with_running_statistics_is_pytorchs_error(transform):
     x, v = torch.randn(2, 5, 3)
     function = FORWARD_TRANSFORMS[transform]
+    kinds = set()
     for layer in (nn.BatchNorm1d(3), exactnorm.torch.BatchNorm1d(3)):
         compiled = torch.compile(
             lambda x, v, layer=layer: function(lambda x: layer(x), x, v), backend="aot_eager", fullgraph=True
         )
-        with pytest.raises(torch._dynamo.exc.TorchRuntimeError):
+        with pytest.raises(torch._dynamo.exc.TorchDynamoException) as raised:
             compiled(x, v)
+        kinds.add(raised.type)
         # PyTorch leaves the transform open.
         while torch._C._functorch.peek_interpreter_stack() is not None:
             torch._C._functorch.pop_dynamic_layer_stack()
         while forward_ad._current_level >= 0:
             forward_ad.exit_dual_level()
+    assert len(kinds) == 1
 
 
 @pytest.mark.parametrize("training", [True, False])

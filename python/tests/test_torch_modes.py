@@ -53,6 +53,10 @@ def assert_close(ours, theirs):
 @pytest.mark.parametrize("compiled", [False, True])
 def test_dtensors_go_to_pytorch(mesh, training, placement, compiled):
     x = torch.randn(6, 3)
+    try:
+        distribute_module(torch.nn.BatchNorm1d(3), mesh)(distribute_tensor(x, mesh, [placement]))
+    except NotImplementedError:
+        pytest.skip("this PyTorch cannot normalize a DTensor itself")
     results = []
     for layer in both(training):
         call = layer = distribute_module(layer, mesh)

@@ -56,8 +56,10 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         *,
         bias: bool = True,
     ) -> None:
+        # PyTorch 2.10 has affine alone.
+        without = {} if bias else {"bias": False}
         super().__init__(
-            num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype, bias=bias
+            num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype, **without
         )
         self.process_group = process_group
 
