@@ -15,6 +15,7 @@ may share all objects; an array that one thread changes while another's call rea
 
 from exactnorm._core import Segments, Statistics, active_target, default_threads
 from exactnorm._core import version as _version
+from exactnorm._fold import FoldedLayer, Normalization, fold
 from exactnorm._functions import (
     Gradients,
     GradientsWithResidual,
@@ -32,9 +33,11 @@ __version__ = _version()
 
 __all__ = [
     "BatchNorm",
+    "FoldedLayer",
     "Gradients",
     "GradientsWithResidual",
     "Moments",
+    "Normalization",
     "RenormalizationLimits",
     "RenormalizationSchedule",
     "RunningStatistics",
@@ -46,6 +49,7 @@ __all__ = [
     "batch_norm_backward",
     "batch_norm_inference",
     "default_threads",
+    "fold",
     "given_statistics",
     "statistics",
 ]

@@ -26,6 +26,8 @@ from exactnorm.torch import functional
 from exactnorm.torch._activated import BatchNormAct1d, BatchNormAct2d, BatchNormAct3d
 from exactnorm.torch._convert import convert, revert
 from exactnorm.torch._enable import disable, enable, is_enabled
+from exactnorm.torch._fold import fold
+from exactnorm.torch._fold_report import FoldedNorm, FoldReport, RefusedNorm
 from exactnorm.torch._fuse import fuse, unfuse
 from exactnorm.torch._modules import (
     BatchNorm1d,
@@ -35,6 +37,8 @@ from exactnorm.torch._modules import (
     LazyBatchNorm2d,
     LazyBatchNorm3d,
 )
+from exactnorm.torch._recalibrate import recalibrate, update_bn
+from exactnorm.torch._recalibration import RecalibratedNorm, Recalibration
 from exactnorm.torch._synchronized import SyncBatchNorm, convert_sync_batchnorm
 
 __all__ = [
@@ -44,17 +48,25 @@ __all__ = [
     "BatchNormAct1d",
     "BatchNormAct2d",
     "BatchNormAct3d",
+    "FoldReport",
+    "FoldedNorm",
     "LazyBatchNorm1d",
     "LazyBatchNorm2d",
     "LazyBatchNorm3d",
+    "RecalibratedNorm",
+    "Recalibration",
+    "RefusedNorm",
     "SyncBatchNorm",
     "convert",
     "convert_sync_batchnorm",
     "disable",
     "enable",
+    "fold",
     "functional",
     "fuse",
     "is_enabled",
+    "recalibrate",
     "revert",
     "unfuse",
+    "update_bn",
 ]

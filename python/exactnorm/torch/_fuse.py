@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from exactnorm.torch import _activated, _modules
+from exactnorm.torch._graphs import has_hooks, is_identity, is_own_step, only_user, outputs_of, trace
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -78,13 +79,13 @@ def fuse(
     >>> exactnorm.torch.fuse(model)[1]
     BatchNormAct2d(8, eps=1e-05, momentum=0.1, affine=True, bias=True, track_running_stats=True, activation='relu')
     """
-    before = None if example_inputs is None else _outputs(model, example_inputs)
+    before = None if example_inputs is None else outputs_of(model, example_inputs)
     changed = [module for module in model.modules() if _fuse_timms(module)]
     owners = Counter(id(child) for module in model.modules() for child in module.children())
     changed += [part for module in list(model.modules()) for part in _fuse_module(module, owners)]
     if example_inputs is not None:
         try:
-            torch.testing.assert_close(_outputs(model, example_inputs), before, rtol=1e-3, atol=1e-4, equal_nan=True)
+            torch.testing.assert_close(outputs_of(model, example_inputs), before, rtol=1e-3, atol=1e-4, equal_nan=True)
         except Exception as error:
             for part in changed:
                 _unfuse_module(part)
@@ -100,47 +101,6 @@ def unfuse(model: Model) -> Model:
     for module in model.modules():
         _unfuse_module(module)
     return model
-
-
-def _outputs(model: nn.Module, inputs: tuple[Any, ...]) -> Any:
-    modes = {module: module.training for module in model.modules()}
-    try:
-        with torch.no_grad():
-            return model.eval()(*inputs)
-    finally:
-        for module, training in modes.items():
-            module.training = training
-
-
-class _Children(fx.Tracer):
-    """Traces one module's own forward(), of which all other modules are steps."""
-
-    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return True
-
-
-def _trace(module: nn.Module, training: bool) -> fx.Graph | None:
-    """The steps of a module's forward() in a mode; None where they cannot be told."""
-    attributes, mode = set(module.__dict__), module.training
-    module.training = training
-    try:
-        graph = _Children().trace(module)
-        has_constants = set(module.__dict__) != attributes
-        return None if has_constants else graph
-    except Exception:  # noqa: BLE001 - forward() is anybody's code, and may fail in any way on what stands in for tensors
-        return None
-    finally:
-        module.training = mode
-        # Constants of which the tracer has made attributes.
-        for name in set(module.__dict__) - attributes:
-            del module.__dict__[name]
-
-
-def _has_hooks(module: nn.Module) -> bool:
-    return any(
-        getattr(module, name)
-        for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +123,7 @@ def _activation_module(step: nn.Module) -> tuple[str, float] | None:
     name = _activation_modules.get(type(step))
     if type(step) is nn.Hardtanh and (step.min_val, step.max_val) == (0, 6):
         name = "relu6"
-    if name is None or _has_hooks(step):
+    if name is None or has_hooks(step):
         return None
     return name, step.negative_slope if isinstance(step, nn.LeakyReLU) else _default_slope
 
@@ -183,17 +143,13 @@ def _activation_of(node: fx.Node, module: nn.Module) -> tuple[str, float] | None
     return name, _default_slope if slope is None else float(slope)
 
 
-def _is_identity(module: nn.Module) -> bool:
-    return type(module) is nn.Identity and not _has_hooks(module)
-
-
 def _fuse_timms(module: nn.Module) -> bool:
     """timm's BatchNormAct2d holds its activation itself, behind a layer that may drop blocks; whether it is ours now."""
     kind = type(module)
-    if (kind.__module__, kind.__name__) != ("timm.layers.norm_act", "BatchNormAct2d") or _has_hooks(module):
+    if (kind.__module__, kind.__name__) != ("timm.layers.norm_act", "BatchNormAct2d") or has_hooks(module):
         return False
-    found = ("none", _default_slope) if _is_identity(module.act) else _activation_module(module.act)  # type: ignore[arg-type]
-    if found is None or not _is_identity(module.drop):  # type: ignore[arg-type]
+    found = ("none", _default_slope) if is_identity(module.act) else _activation_module(module.act)  # type: ignore[arg-type]
+    if found is None or not is_identity(module.drop):  # type: ignore[arg-type]
         return False
     _become(module, _activated.BatchNormAct2d, *found)
     return True
@@ -205,29 +161,15 @@ def _become(norm: nn.Module, fused: type[nn.Module], name: str, slope: float) ->
     norm.activation, norm.slope = name, slope  # type: ignore[assignment]
 
 
-def _only_user(node: fx.Node) -> fx.Node | None:
-    return next(iter(node.users)) if len(node.users) == 1 else None
-
-
 def _drop_identities(norm: fx.Node, module: nn.Module) -> None:
     """Leaves out what stands between a normalization and an activation where nothing is to be dropped or done."""
-    following = _only_user(norm)
+    following = only_user(norm)
     while following is not None and following.op == "call_module" and following.args == (norm,):
-        if not _is_identity(module.get_submodule(str(following.target))):
+        if not is_identity(module.get_submodule(str(following.target))):
             return
         following.replace_all_uses_with(norm)
         norm.graph.erase_node(following)
-        following = _only_user(norm)
-
-
-def _is_own_step(module: nn.Module, target: str) -> bool:
-    """Whether no module in between has a forward() of its own, which might call the step as well; lists have none."""
-    *between, _ = target.split(".")
-    for name in between:
-        module = module.get_submodule(name)
-        if type(module).forward is not nn.Module.forward:
-            return False
-    return True
+        following = only_user(norm)
 
 
 def _sites(graph: fx.Graph, module: nn.Module, owners: Counter[int]) -> list[_Site]:
@@ -237,13 +179,13 @@ def _sites(graph: fx.Graph, module: nn.Module, owners: Counter[int]) -> list[_Si
         if node.op != "call_module" or calls[node.target] > 1 or len(node.args) != 1 or node.kwargs:
             continue
         norm = module.get_submodule(str(node.target))
-        if type(norm) not in _fused_classes or _has_hooks(norm) or owners[id(norm)] > 1:
+        if type(norm) not in _fused_classes or has_hooks(norm) or owners[id(norm)] > 1:
             continue
-        if not _is_own_step(module, str(node.target)):
+        if not is_own_step(module, str(node.target)):
             continue
         _drop_identities(node, module)
         last, addition = node, None
-        following = _only_user(last)
+        following = only_user(last)
         if (
             following is not None
             and following.op == "call_function"
@@ -254,7 +196,7 @@ def _sites(graph: fx.Graph, module: nn.Module, owners: Counter[int]) -> list[_Si
             others = [argument for argument in following.args if argument is not last]
             if len(others) == 1 and isinstance(others[0], fx.Node):
                 last = addition = following
-                following = _only_user(last)
+                following = only_user(last)
         if following is None or not following.args or following.args[0] is not last:
             continue
         found = _activation_of(following, module)
@@ -282,7 +224,7 @@ def _fuse_module(module: nn.Module, owners: Counter[int]) -> list[nn.Module]:
         return []
     if not any(type(child) in _fused_classes for child in module.modules()):
         return []
-    graphs = [graph for training in (True, False) if (graph := _trace(module, training)) is not None]
+    graphs = [graph for training in (True, False) if (graph := trace(module, training)) is not None]
     if len(graphs) < 2:
         return []
     found = [_sites(graph, module, owners) for graph in graphs]

@@ -1,0 +1,324 @@
+"""Models in evaluation mode whose batch normalization becomes part of the layers around it."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import exactnorm
+from exactnorm import FoldedLayer, Normalization
+from exactnorm.torch._convert import revert
+from exactnorm.torch._fold_report import FoldedNorm, FoldReport, RefusedNorm
+from exactnorm.torch._fold_sites import ACTIVATED, LAYERS, Part, Site, Steps, is_class_of, is_norm
+from exactnorm.torch._fuse import unfuse
+from exactnorm.torch._graphs import outputs_of
+
+Model = TypeVar("Model", bound=nn.Module)
+
+# Between outputs of models, in float32: what rounding in many layers makes of a right fold, and less than a wrong one makes.
+_tolerance = {"float64": 1e-9, "float32": 1e-3, "float16": 5e-2, "bfloat16": 0.2}
+
+
+def fold(model: Model, example_inputs: tuple[Any, ...] | None = None) -> tuple[Model, FoldReport]:
+    """A copy of a model in evaluation mode without the batch normalizations that can be part of a layer, and a report.
+
+    Understood are convolutions, transposed convolutions (any groups) and linear layers, with the normalization behind them, or
+    before them where nothing is padded with zeros; several normalizations in a row; torch.nn's classes, this package's,
+    torchvision's FrozenBatchNorm2d and timm's BatchNormAct2d. All others stay as they are, each with its reason in the report. The
+    given model is not changed.
+
+    example_inputs
+        What the model may be called with. Then each folded layer is compared with the layers that it is made of on the values
+        that reach it, and the outputs of both models with each other. Without, the comparison is on random values.
+
+    Each layer's coefficients are `exactnorm.fold`'s: exact, rounded once. A layer whose outputs differ by more than the bound of
+    that rounding is not folded.
+
+    Raises ValueError where the model's outputs differ by more than rounding explains.
+
+    >>> import torch, exactnorm.torch
+    >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU()).eval()
+    >>> folded, report = exactnorm.torch.fold(model)
+    >>> folded
+    Sequential(
+      (0): Conv2d(3, 8, kernel_size=(3, 3), stride=(1, 1))
+      (1): Identity()
+      (2): ReLU()
+    )
+    >>> [(norm.name, norm.layer) for norm in report.folded]
+    [('1', '0')]
+    """
+    folded = revert(unfuse(copy.deepcopy(model)))
+    seen = None if example_inputs is None else _values_in(folded, example_inputs)
+    steps = Steps(folded)
+    report = FoldReport()
+    report.refused += [RefusedNorm(name, reason) for name, reason in steps.refused.items()]
+    expected = None if example_inputs is None else outputs_of(folded, example_inputs)
+    for sites in _that_share_norms(list(steps.sites.values())):
+        _fold_sites(folded, sites, seen, report)
+    if example_inputs is not None:
+        report.difference = _compare(outputs_of(folded, example_inputs), expected)
+    report.sort([name for name, _ in folded.named_modules()])
+    return folded, report
+
+
+def _values_in(model: nn.Module, inputs: tuple[Any, ...]) -> dict[str, Tensor]:
+    """What reaches each layer and normalization; None where a module gets something else, or is called more than once."""
+    seen: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Any:
+        def hook(module: nn.Module, arguments: tuple[Any, ...]) -> None:
+            seen[name] = arguments[0].detach().clone()
+
+        return hook
+
+    handles = [
+        module.register_forward_pre_hook(keep(name))
+        for name, module in model.named_modules()
+        if type(module) in LAYERS or is_norm(module)
+    ]
+    try:
+        outputs_of(model, inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen
+
+
+def _normalization(norm: nn.Module) -> Normalization:
+    def values(name: str) -> np.ndarray[Any, Any] | None:
+        value = getattr(norm, name)
+        return None if value is None else value.detach().cpu().double().numpy()
+
+    mean, variance = values("running_mean"), values("running_var")
+    assert mean is not None and variance is not None
+    return Normalization(mean, variance, values("weight"), values("bias"), float(norm.eps))  # type: ignore[arg-type]
+
+
+def _chain(norms: list[Normalization]) -> Normalization | None:
+    chained = None
+    for norm in norms:
+        chained = norm if chained is None else chained.then(norm)
+    return chained
+
+
+def _that_share_norms(sites: list[Site]) -> list[list[Site]]:
+    """Groups of sites, all or none of which are folded: a normalization of a concatenation is part of several layers."""
+    groups: list[list[Site]] = []
+    for site in sites:
+        near = [group for group in groups if any(set(site.norms) & set(other.norms) for other in group)]
+        groups = [group for group in groups if group not in near]
+        groups.append([site, *(other for group in near for other in group)])
+    return groups
+
+
+@dataclass(frozen=True)
+class _Replacement:
+    site: Site
+    layer: nn.Module
+    bound: float
+    difference: float
+
+
+def _fold_sites(model: nn.Module, sites: list[Site], seen: dict[str, Tensor] | None, report: FoldReport) -> None:
+    names = list(dict.fromkeys(name for site in sites for name in site.norms))
+    norms = {name: model.get_submodule(name) for name in names}
+    try:
+        exact = {name: _normalization(norm) for name, norm in norms.items()}
+        made = [_replacement(model, site, exact, seen) for site in sites]
+    except ValueError as error:
+        report.refused += [RefusedNorm(name, str(error)) for name in names]
+        return
+    for name in names:
+        of_norm = [new for new in made if name in new.site.norms]
+        report.folded.append(
+            FoldedNorm(
+                name,
+                ", ".join(new.site.layer for new in of_norm),
+                "before" if name in of_norm[0].site.before else "after",
+                float(np.abs(exact[name].scale).max()),
+                max(new.bound for new in of_norm),
+                max(new.difference for new in of_norm),
+            )
+        )
+        site = of_norm[0].site
+        is_shown = seen is not None or (site.flattened and name in site.before)
+        _replace(model, name, _instead_of(norms[name], LAYERS[type(of_norm[0].layer)][1], is_shown))
+    for new in made:
+        _replace(model, new.site.layer, new.layer)
+
+
+def _replacement(
+    model: nn.Module, site: Site, exact: dict[str, Normalization], seen: dict[str, Tensor] | None
+) -> _Replacement:
+    layer = model.get_submodule(site.layer)
+    kind, axes = LAYERS[type(layer)]
+    problem = _rank_problem(site, axes, seen)
+    if problem:
+        raise ValueError(problem)
+    before = _chain([exact[name] for name in site.before])
+    after = _chain([
+        exact[part.norm][part.start : part.stop] if part.shifts else exact[part.norm][part.start : part.stop].without_shift()
+        for part in site.after
+    ])  # fmt: skip
+    if before is not None and site.flattened:
+        before = before.repeated(int(layer.in_features) // before.channels)  # type: ignore[arg-type]
+    folded = exactnorm.fold(
+        _array_of(layer.weight),  # type: ignore[arg-type]
+        None if layer.bias is None else _array_of(layer.bias),  # type: ignore[arg-type]
+        before=before,
+        after=after,
+        layer=kind,
+        groups=int(getattr(layer, "groups", 1)),
+    )
+    new = _layer_with(layer, folded)
+    x = _values_for(model, site, kind, axes) if seen is None else seen[site.norms[0] if site.before else site.layer]
+    return _Replacement(site, new, *_differences(model, site, layer, new, folded, x))
+
+
+def _rank_problem(site: Site, axes: int, seen: dict[str, Tensor] | None) -> str | None:
+    """A linear layer is over the last axis, normalization over the second one: these have to be the same."""
+    if seen is None:
+        return None
+    if site.layer not in seen:
+        return f"{site.layer} is not called with the example inputs"
+    rank = seen[site.layer].dim()
+    return None if rank == axes + 2 else f"{site.layer} gets values of {rank} axes; expected {axes + 2}"
+
+
+def _array_of(tensor: Tensor) -> Any:
+    tensor = tensor.detach().cpu().contiguous()
+    return tensor if tensor.dtype == torch.bfloat16 else tensor.numpy()
+
+
+def _tensor_like(array: np.ndarray[Any, Any], tensor: Tensor) -> nn.Parameter:
+    values = torch.from_numpy(array.astype(np.float64)).to(tensor.device, tensor.dtype)
+    return nn.Parameter(values, requires_grad=tensor.requires_grad)
+
+
+def _layer_with(layer: nn.Module, folded: FoldedLayer) -> nn.Module:
+    new = copy.deepcopy(layer)
+    weight: Tensor = layer.weight  # type: ignore[assignment]
+    new.weight = _tensor_like(folded.weight, weight)
+    if weight.dim() == 4 and weight.is_contiguous(memory_format=torch.channels_last):
+        new.weight.data = new.weight.data.contiguous(memory_format=torch.channels_last)
+    new.bias = _tensor_like(folded.bias, weight)
+    return new
+
+
+def _values_for(model: nn.Module, site: Site, kind: str, axes: int) -> Tensor:
+    """Random ones, of which a convolution makes more than one value on each axis."""
+    layer = model.get_submodule(site.layer)
+    generator = torch.Generator().manual_seed(1)
+    if kind == "linear" and site.flattened:
+        norm = model.get_submodule(site.before[0])
+        channels = int(norm.running_mean.numel())  # type: ignore[operator]
+        return torch.randn(16, channels, int(layer.in_features) // channels, generator=generator)  # type: ignore[arg-type]
+    if kind == "linear":
+        return torch.randn(16, int(layer.in_features), generator=generator)  # type: ignore[arg-type]
+    sizes = [
+        (kernel - 1) * dilation + 3
+        for kernel, dilation in zip(layer.kernel_size, layer.dilation, strict=True)  # type: ignore[arg-type]
+    ]
+    return torch.randn(2, int(layer.in_channels), *sizes, generator=generator)  # type: ignore[arg-type]
+
+
+def _differences(
+    model: nn.Module, site: Site, layer: nn.Module, new: nn.Module, folded: FoldedLayer, x: Tensor
+) -> tuple[float, float]:
+    """The bound of the folded layer's coefficients, and what is measured in float64: the largest of all channels.
+
+    Raises ValueError where that is beyond the bound.
+    """
+    x = x.cpu().double()
+    with torch.no_grad():
+        expected = x
+        for name in site.before:
+            expected = _normalized(model.get_submodule(name), expected)
+        flat = x.flatten(1) if site.flattened else x
+        expected = copy.deepcopy(layer).cpu().double()(expected.flatten(1) if site.flattened else expected)
+        for part in site.after:
+            expected = _normalized(model.get_submodule(part.norm), expected, part)
+        found = copy.deepcopy(new).cpu().double()(flat)
+    rest = [axis for axis in range(x.dim() if not site.flattened else 2) if axis != 1]
+    limits = flat.abs().amax(rest).numpy()
+    bound = folded.coefficient_bound(limits)
+    # float64 has a rounding error of its own.
+    allowed = bound + 2.0**-40 * folded._problem.magnitude(limits)
+    difference = (found - expected).abs().amax(rest).numpy()
+    if not (difference <= allowed).all():
+        worst = int(np.argmax(difference - allowed))
+        raise ValueError(f"its output differs by {difference[worst]:.3g} in channel {worst}; expected at most {allowed[worst]:.3g}")
+    return float(bound.max()), float(difference.max())
+
+
+def _normalized(norm: nn.Module, x: Tensor, part: Part | None = None) -> Tensor:
+    """By PyTorch's function, or some of its channels."""
+    channels = slice(None) if part is None else slice(part.start, part.stop)
+    given: tuple[Any, ...] = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+    mean, variance, weight, bias = (None if value is None else value.cpu().double()[channels] for value in given)
+    if part is not None and not part.shifts:
+        mean, bias = torch.zeros_like(variance), None  # type: ignore[arg-type]
+    return functional.batch_norm(x, mean, variance, weight, bias, eps=float(norm.eps))  # type: ignore[arg-type]
+
+
+class _PassedOn(nn.Module):
+    """In place of a normalization that is part of a layer, if no example has shown how many axes its values have: a linear layer
+    is over the last axis, and a normalization over the second."""
+
+    def __init__(self, axes: int) -> None:
+        super().__init__()
+        self.axes = axes
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.dim() != self.axes:
+            raise RuntimeError(f"input: has {input.dim()} axes; expected {self.axes}, as its normalization was folded")
+        return input
+
+    def extra_repr(self) -> str:
+        return f"axes={self.axes}"
+
+
+def _instead_of(norm: nn.Module, axes: int, is_shown: bool) -> nn.Module:
+    if is_class_of(norm, ACTIVATED):
+        return nn.Sequential(norm.drop, norm.act)  # type: ignore[arg-type]
+    # Only of one-dimensional layers' values there are two ranks that PyTorch takes.
+    return nn.Identity() if is_shown or axes > 1 else _PassedOn(axes + 2)
+
+
+def _replace(model: nn.Module, name: str, new: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    new.training = model.get_submodule(name).training
+    model.get_submodule(parent)._modules[child] = new
+
+
+def _compare(found: Any, expected: Any) -> float:
+    """The largest difference of outputs by the largest output."""
+    differences = []
+    for one, other in zip(_tensors_in(found), _tensors_in(expected), strict=True):
+        if not one.is_floating_point() or one.numel() == 0:
+            continue
+        scale = float(other.double().abs().max()) or 1.0
+        difference = float((one.double() - other.double()).abs().max()) / scale
+        limit = _tolerance.get(str(one.dtype).removeprefix("torch."), _tolerance["float32"])
+        if not difference <= limit:
+            raise ValueError(
+                f"example_inputs: give outputs that differ by {difference:.2g} of the largest when the model is folded; "
+                f"expected at most {limit:.0e}"
+            )
+        differences.append(difference)
+    return max(differences, default=0.0)
+
+
+def _tensors_in(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        value = list(value.values())
+    return [tensor for part in value for tensor in _tensors_in(part)] if isinstance(value, list | tuple) else []

@@ -1,0 +1,79 @@
+"""What torch.fx tells of a model's steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+
+def outputs_of(model: nn.Module, inputs: tuple[Any, ...]) -> Any:
+    modes = {module: module.training for module in model.modules()}
+    try:
+        with torch.no_grad():
+            return model.eval()(*inputs)
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+class _Children(fx.Tracer):
+    """Traces one module's own forward(), of which all other modules are steps."""
+
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        return True
+
+
+class Layers(fx.Tracer):
+    """Traces a whole model, of which torch.nn's modules are steps, and others by choice."""
+
+    def __init__(self, is_step: Callable[[nn.Module], bool]) -> None:
+        super().__init__()
+        self._is_step = is_step
+
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        return self._is_step(module) or super().is_leaf_module(module, name)
+
+
+def trace(module: nn.Module, training: bool, tracer: fx.Tracer | None = None) -> fx.Graph | None:
+    """The steps of a module's forward() in a mode, all other modules being steps or by a tracer; None where they cannot be told."""
+    attributes, mode = set(module.__dict__), module.training
+    module.training = training
+    try:
+        graph = (tracer or _Children()).trace(module)
+        has_constants = set(module.__dict__) != attributes
+        return None if has_constants else graph
+    except Exception:  # noqa: BLE001 - forward() is anybody's code, and may fail in any way on what stands in for tensors
+        return None
+    finally:
+        module.training = mode
+        # Constants of which the tracer has made attributes.
+        for name in set(module.__dict__) - attributes:
+            del module.__dict__[name]
+
+
+def has_hooks(module: nn.Module) -> bool:
+    return any(
+        getattr(module, name)
+        for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    )
+
+
+def is_identity(module: nn.Module) -> bool:
+    return type(module) is nn.Identity and not has_hooks(module)
+
+
+def only_user(node: fx.Node) -> fx.Node | None:
+    return next(iter(node.users)) if len(node.users) == 1 else None
+
+
+def is_own_step(module: nn.Module, target: str) -> bool:
+    """Whether no module in between has a forward() of its own, which might call the step as well; lists have none."""
+    *between, _ = target.split(".")
+    for name in between:
+        module = module.get_submodule(name)
+        if type(module).forward is not nn.Module.forward:
+            return False
+    return True

@@ -1,0 +1,266 @@
+"""Running statistics of a model, computed anew: exact means and variances over all samples of a loader."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.distributed import ProcessGroup
+
+from exactnorm import Moments
+from exactnorm.torch._recalibration import RecalibratedNorm, Recalibration, set_statistics
+
+Forward = Callable[[nn.Module, Any], Any]
+
+
+class _Reached(BaseException):
+    """Ends a forward pass whose rest nobody needs; not an Exception, which a model may catch."""
+
+
+def recalibrate(
+    model: nn.Module,
+    loader: Iterable[Any],
+    *,
+    sequential: bool = False,
+    batches: int | None = None,
+    forward: Forward | None = None,
+    device: torch.device | str | None = None,
+    process_group: ProcessGroup | None = None,
+    progress: bool = False,
+) -> Recalibration:
+    """Sets the running statistics of a model's batch normalizations to mean and variance over all samples of a loader, in place.
+
+    Mean and variance of a layer are those of all values that reach it, whatever the batches: exact, rounded once, the variance with
+    n - 1, as PyTorch's running one. A batch counts by its size. Layers that are never called keep what they have. Everything but
+    the normalizations is in evaluation mode meanwhile: dropout is off. All modes are put back.
+
+    loader
+        Gives tensors; tuples or lists, whose first element is the input; or mappings, for keyword arguments. Any number of batches, of
+        any sizes. With `sequential` it is gone through once for each layer, which a generator cannot be.
+    sequential
+        False: one pass, in which each layer normalizes by its batch, as in training. The values that reach a layer depend on the
+        batches before it, then: only the first layers' statistics are the same for each split of the data.
+        True: layer after layer, as the network is called, each with the statistics that were found for the layers before it, as in
+        evaluation. No split, order or number of ranks changes the result, as far as the modules between give a sample the same
+        output in each batch.
+    batches
+        How many of the loader's are used at most.
+    forward
+        Calls the model with a batch; `lambda model, batch: model(batch["image"])`, for example.
+    device
+        To which inputs are moved.
+    process_group
+        Whose ranks each have a part of the data, torch.distributed.group.WORLD for all of them; every rank has the same results.
+    progress
+        Whether tqdm shows a bar.
+
+    Raises ValueError where the loader gives nothing, and where values are not finite or a channel has a single one. Whatever fails, the
+    model is left as it was.
+
+    >>> import torch, exactnorm.torch
+    >>> model = torch.nn.Sequential(torch.nn.BatchNorm1d(2))
+    >>> parts = [torch.tensor([[0.0, 1.0], [2.0, 1.0]]), torch.tensor([[10.0, 4.0]])]
+    >>> result = exactnorm.torch.recalibrate(model, parts)
+    >>> model[0].running_mean, model[0].running_var
+    (tensor([4., 2.]), tensor([28.,  3.]))
+    >>> result.norms["0"].count
+    3
+    """
+    norms = {name: norm for name, norm in model.named_modules() if _has_statistics(norm)}
+    if not norms:
+        raise ValueError("model: has no batch normalization with running statistics; expected at least one")
+    passes = _Passes(model, norms, loader, batches, forward or _call, device, process_group, progress)
+    old = {name: (norm.running_mean.clone(), norm.running_var.clone()) for name, norm in norms.items()}
+    with _unchanged_after_errors(norms), _modes_kept(model):
+        model.eval()
+        if sequential:
+            moments = _sequentially(norms, passes, old)
+        else:
+            moments = _in_one_pass(norms, passes, old)
+            for name, sums in moments.items():
+                set_statistics(norms[name], name, sums)
+        for name in moments:
+            counter = norms[name].num_batches_tracked
+            if counter is not None:
+                counter.fill_(passes.batches_of_last)
+    found = {
+        name: RecalibratedNorm(name, sums, old[name][0], old[name][1], float(norms[name].eps))
+        for name, sums in moments.items()
+    }
+    return Recalibration(found, [name for name in norms if name not in moments])
+
+
+def update_bn(loader: Iterable[Any], model: nn.Module, device: torch.device | str | None = None) -> None:
+    """`torch.optim.swa_utils.update_bn`, whose arguments it takes, by `recalibrate`: pooled over samples, and with dropout off."""
+    if any(_has_statistics(module) for module in model.modules()):
+        recalibrate(model, loader, device=device)
+
+
+def _has_statistics(module: nn.Module) -> bool:
+    return isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None
+
+
+def _call(model: nn.Module, batch: Any) -> Any:
+    if isinstance(batch, Mapping):
+        return model(**batch)
+    return model(batch[0] if isinstance(batch, list | tuple) else batch)
+
+
+def _to(value: Any, device: torch.device | str | None) -> Any:
+    if device is None:
+        return value
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, Mapping):
+        return {name: _to(part, device) for name, part in value.items()}
+    return type(value)(_to(part, device) for part in value) if isinstance(value, list | tuple) else value
+
+
+@contextmanager
+def _unchanged_after_errors(norms: dict[str, Any]) -> Iterator[None]:
+    kept = {name: {key: value.clone() for key, value in norm.named_buffers(recurse=False)} for name, norm in norms.items()}
+    try:
+        yield
+    except BaseException:
+        with torch.no_grad():
+            for name, buffers in kept.items():
+                for key, value in buffers.items():
+                    getattr(norms[name], key).copy_(value)
+        raise
+
+
+@contextmanager
+def _modes_kept(model: nn.Module) -> Iterator[None]:
+    modes = {module: module.training for module in model.modules()}
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+class _Passes:
+    """Passes over the loader's batches, and what they collect."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        norms: dict[str, Any],
+        loader: Iterable[Any],
+        batches: int | None,
+        forward: Forward,
+        device: torch.device | str | None,
+        group: ProcessGroup | None,
+        progress: bool,
+    ) -> None:
+        if batches is not None and batches < 1:
+            raise ValueError(f"batches: is {batches}; expected at least 1")
+        self._model, self._norms, self._loader, self._most = model, norms, loader, batches
+        self._forward, self._device, self._group, self._progress = forward, device, group, progress
+        self.batches_of_last = 0
+
+    def collect(self, names: Iterable[str], ends_there: bool = False, most: int | None = None) -> tuple[dict[str, Moments], list[str]]:
+        """The moments of what reaches some layers, of all ranks; and the names as they were called. `ends_there`: the forward pass
+        ends at the layer, which is the only one."""
+        names = list(names)
+        moments: dict[str, Moments] = {}
+        calls: list[str] = []
+
+        def keep(name: str) -> Any:
+            def hook(module: nn.Module, arguments: tuple[Any, ...]) -> None:
+                calls.append(name)
+                values = arguments[0].detach().cpu()
+                values = values.float() if values.dtype == torch.bfloat16 else values  # which NumPy does not have
+                if name not in moments:
+                    moments[name] = Moments(values.shape[1])
+                if values.numel() > 0:
+                    moments[name].add(values, threads=torch.get_num_threads())
+                if ends_there:
+                    raise _Reached
+
+            return hook
+
+        handles = [self._norms[name].register_forward_pre_hook(keep(name)) for name in names]
+        problem: Exception | None = None
+        try:
+            self._run(self._most if most is None else most)
+        except Exception as error:  # noqa: BLE001 - other ranks have to hear of any
+            problem = error
+        finally:
+            for handle in handles:
+                handle.remove()
+        if self._group is not None:
+            moments, calls = self._of_all_ranks(moments, calls, problem)
+        if problem is not None:
+            raise problem
+        return moments, calls
+
+    def _run(self, most: int | None) -> None:
+        batches: Iterable[Any] = self._loader
+        if self._progress:
+            try:
+                from tqdm.auto import tqdm  # type: ignore[import-untyped]
+            except ImportError:
+                raise ImportError("progress: is True, which needs tqdm: pip install tqdm") from None
+            batches = tqdm(batches, desc="recalibrate")
+        count = 0
+        with torch.no_grad():
+            for batch in batches:
+                try:
+                    self._forward(self._model, _to(batch, self._device))
+                except _Reached:
+                    pass
+                count += 1
+                if count == most:
+                    break
+        self.batches_of_last = count
+        if count == 0 and self._group is None:
+            raise ValueError("loader: gives no batch; expected at least one, in each pass where there are several")
+
+    def _of_all_ranks(
+        self, moments: dict[str, Moments], calls: list[str], problem: Exception | None
+    ) -> tuple[dict[str, Moments], list[str]]:
+        size = distributed.get_world_size(self._group)
+        parts: list[Any] = [None] * size
+        text = None if problem is None else f"{type(problem).__name__}: {problem}"
+        distributed.all_gather_object(parts, (text, moments, calls, self.batches_of_last), group=self._group)
+        for rank, (text, *_) in enumerate(parts):
+            if text is not None and problem is None:
+                raise RuntimeError(f"recalibrate: rank {rank} of {size} failed: {text}")
+        merged: dict[str, Moments] = {}
+        for _, of_rank, _, _ in parts:
+            for name, sums in of_rank.items():
+                merged[name] = merged[name] + sums if name in merged else sums
+        self.batches_of_last = sum(count for *_, count in parts)
+        if self.batches_of_last == 0:
+            raise ValueError("loader: gives no batch on any rank; expected at least one, in each pass where there are several")
+        return merged, max((names for _, _, names, _ in parts), key=len)
+
+
+def _in_one_pass(norms: dict[str, Any], passes: _Passes, old: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Moments]:
+    for norm in norms.values():
+        norm.training = True
+    moments, _ = passes.collect(norms)
+    for name, norm in norms.items():
+        # What the passes made of them.
+        norm.running_mean.copy_(old[name][0])
+        norm.running_var.copy_(old[name][1])
+    return moments
+
+
+def _sequentially(norms: dict[str, Any], passes: _Passes, old: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Moments]:
+    _, calls = passes.collect(norms, most=1)
+    moments: dict[str, Moments] = {}
+    for name in dict.fromkeys(calls):
+        if calls.count(name) > 1:
+            raise ValueError(
+                f"sequential: is True, with {name} called {calls.count(name)} times in a forward pass; expected once, as its "
+                "statistics depend on themselves"
+            )
+        found, _ = passes.collect([name], ends_there=True)
+        moments.update(found)
+        set_statistics(norms[name], name, found[name])
+    return moments

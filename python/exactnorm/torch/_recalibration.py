@@ -1,0 +1,123 @@
+"""What `recalibrate` has found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from exactnorm import Moments
+from exactnorm._surds import Float64
+
+
+@dataclass
+class RecalibratedNorm:
+    """One normalization: its exact sums, and the running statistics of before."""
+
+    name: str
+    moments: Moments
+    old_mean: Tensor
+    old_variance: Tensor
+    epsilon: float
+
+    @property
+    def count(self) -> int:
+        """Values per channel."""
+        return self.moments.count
+
+    @property
+    def mean(self) -> Float64:
+        return np.asarray(self.moments.statistics().mean)
+
+    @property
+    def variance(self) -> Float64:
+        """With n - 1."""
+        return np.asarray(self.moments.statistics().variance) * (self.count / (self.count - 1))
+
+    @property
+    def drift(self) -> Float64:
+        """How far each channel's mean is from the old one, in old deviations, sqrt(variance + epsilon)."""
+        deviation = np.sqrt(_float64(self.old_variance) + self.epsilon)
+        return np.asarray((self.mean - _float64(self.old_mean)) / deviation)
+
+    @property
+    def deviation_ratio(self) -> Float64:
+        """Each channel's deviation by its old one, both with epsilon."""
+        return np.asarray(np.sqrt((self.variance + self.epsilon) / (_float64(self.old_variance) + self.epsilon)))
+
+
+def _float64(values: Tensor) -> Float64:
+    return np.asarray(values.detach().cpu().double().numpy())
+
+
+@dataclass
+class Recalibration:
+    """All of a model's normalizations by name; `print` shows a table. A value: it may be pickled, and results of other data, of
+    another machine for example, may be merged into it.
+
+    norms
+        In the order in which they are called.
+    untouched
+        Those that no forward pass has called.
+    """
+
+    norms: dict[str, RecalibratedNorm]
+    untouched: list[str] = field(default_factory=list)
+
+    def merge(self, other: Recalibration) -> Recalibration:
+        """Adds the values that another result is of, of the same model; returns itself. `apply` makes use of it.
+
+        Deeper layers' sums are of one distribution where both had the same statistics before them: in one pass each machine's
+        batches had their own.
+        """
+        for name, norm in other.norms.items():
+            if name in self.norms:
+                channels = self.norms[name].moments.channels
+                if norm.moments.channels != channels:
+                    raise ValueError(f"other: has {norm.moments.channels} channels in {name}; expected {channels}")
+        for name, norm in other.norms.items():
+            if name in self.norms:
+                self.norms[name].moments.merge(norm.moments)
+            else:
+                self.norms[name] = norm
+        self.untouched = [name for name in self.untouched if name not in self.norms]
+        return self
+
+    def apply(self, model: nn.Module) -> None:
+        """Sets a model's running statistics to these."""
+        modules = dict(model.named_modules())
+        for name in self.norms:
+            if name not in modules:
+                raise ValueError(f"model: has no module {name}; expected the one that was recalibrated")
+        for name, norm in self.norms.items():
+            set_statistics(modules[name], name, norm.moments)
+
+    def __str__(self) -> str:
+        rows = [("normalization", "values", "drift at most", "deviation by the old one")]
+        for norm in self.norms.values():
+            ratio = norm.deviation_ratio
+            rows.append(
+                (norm.name, str(norm.count), f"{np.abs(norm.drift).max():.3g}", f"{ratio.min():.3g} to {ratio.max():.3g}")
+            )
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        if self.untouched:
+            lines += ["", f"never called: {', '.join(self.untouched)}"]
+        return "\n".join(lines)
+
+
+def set_statistics(norm: nn.Module, name: str, moments: Moments) -> None:
+    """Raises ValueError, and changes nothing, where there are none."""
+    if moments.count < 2:
+        raise ValueError(f"loader: gives {name or 'the model'} {moments.count} value for each channel; expected at least 2")
+    for channel in range(moments.channels):
+        bad = moments.nonfinite_count(channel)
+        if bad:
+            raise ValueError(f"loader: makes {bad} of {moments.count} values not finite in channel {channel} of {name or 'the model'}")
+    statistics = moments.statistics()
+    mean, variance = torch.tensor(statistics.mean), torch.tensor(statistics.variance)
+    with torch.no_grad():
+        norm.running_mean.copy_(mean)  # type: ignore[operator]
+        norm.running_var.copy_(variance * (moments.count / (moments.count - 1)))  # type: ignore[operator]
