@@ -13,6 +13,7 @@ sources = find $(wildcard bench examples include python src tests) -name '*.cpp'
 
 network_rows := build/bench/networks.json
 compiled_networks := --network MobileNetV2 --network ResNet-18
+fewer_rounds := --rounds 7
 
 .PHONY: help build demo python wheel test bench bench-networks bench-distributed format format-check tidy lint install clean
 .DEFAULT_GOAL := help
@@ -51,13 +52,13 @@ bench: ## install what the benchmarks need, measure all (15 minutes), and write 
 	cmake --build $(release) --parallel $(BUILD_JOBS)
 	.venv-bench/bin/python bench/report.py
 
-bench-networks: ## train whole networks in PyTorch, with Exactnorm and without (40 minutes); writes docs/networks.md
+bench-networks: ## train whole networks in PyTorch, with Exactnorm and without (50 minutes); writes docs/networks.md
 	scripts/setup_bench
 	.venv-bench/bin/python bench/networks.py --add-to $(network_rows)
-	.venv-bench/bin/python bench/networks.py --add-to $(network_rows) --dtype bfloat16
-	.venv-bench/bin/python bench/networks.py --add-to $(network_rows) --step evaluation --no-profile
-	.venv-bench/bin/python bench/networks.py --add-to $(network_rows) --compiled fast $(compiled_networks)
-	.venv-bench/bin/python bench/networks.py --add-to $(network_rows) --compiled exact $(compiled_networks)
+	.venv-bench/bin/python bench/networks.py --add-to $(network_rows) --dtype bfloat16 $(fewer_rounds)
+	.venv-bench/bin/python bench/networks.py --add-to $(network_rows) --step evaluation --no-profile $(fewer_rounds)
+	.venv-bench/bin/python bench/networks.py --add-to $(network_rows) --compiled fast $(compiled_networks) $(fewer_rounds)
+	.venv-bench/bin/python bench/networks.py --add-to $(network_rows) --compiled exact $(compiled_networks) $(fewer_rounds)
 	.venv-bench/bin/python bench/networks_page.py $(network_rows)
 
 bench-distributed: python ## measure synchronization over MPI (3 minutes); prints the tables of docs/distributed.md

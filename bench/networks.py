@@ -9,7 +9,8 @@ becomes one after the other, as equal models differ by where their memory lies. 
 row with another loss is not printed, and the exit code is 1. Then they take turns; a ratio is the median over rounds of PyTorch's
 time by theirs. PyTorch takes part twice: the second one's ratio is noise.
 
-The share is the time of normalization, activations and additions in a step by PyTorch's profiler, in steps of their own.
+The share is the time of normalization, activations and additions in a step by PyTorch's profiler, in steps of their own: the median of
+rounds in which the competitors take turns.
 "Kept" is the memory of all tensors that the forward pass keeps for the backward pass; "peak" the highest resident memory of a
 process that takes two steps in this way alone, less what it had before there was a model.
 """
@@ -20,6 +21,7 @@ import argparse
 import datetime
 import json
 import os
+import statistics
 import sys
 from functools import partial
 from itertools import product
@@ -44,6 +46,7 @@ NAMES = {
     "both": "converted and fused",
 }
 HEADS = ["network", "format", "dtype", "step", "PyTorch, ms", "share", *NAMES.values(), "MB kept", "MB peak"]
+PROFILED_ROUNDS = 5
 REPORTED_MEMORY = ("pytorch", "both")
 # Of the loss, which sums up what rounding made of many layers.
 TOLERANCE = {"float32": 2e-2, "bfloat16": 2e-1}
@@ -66,6 +69,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--no-profile", action="store_true", help="leave the shares out")
     parser.add_argument("--add-to", type=Path, metavar="FILE", help="JSON, whose rows of the same kind these replace")
     return parser.parse_args()
+
+
+def medians(rows: list[dict[str, float]]) -> dict[str, float]:
+    return {name: statistics.median(row[name] for row in rows) for name in rows[0]}
 
 
 Key = tuple[str, str, str, str]  # network, format, dtype, step
@@ -104,7 +111,8 @@ def measure(key: Key, arguments: argparse.Namespace) -> dict[str, Any]:
         if step == "training" and is_eager:
             row["kept"] = {way: worker.call("kept_bytes", way) for way in REPORTED_MEMORY}
         if not arguments.no_profile and is_eager:
-            row["parts"] = {way: worker.call("parts", way) for way in WAYS}
+            rounds = [{way: worker.call("parts", way) for way in WAYS} for _ in range(PROFILED_ROUNDS)]
+            row["parts"] = {way: medians([of_round[way] for of_round in rounds]) for way in WAYS}
     if step == "training" and is_eager:
         row["peak"] = {}
         for way in REPORTED_MEMORY:
@@ -120,6 +128,7 @@ def rows_of(arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], list[s
     names = arguments.network or list(NETWORKS)
     for key in product(names, arguments.format, arguments.dtype, arguments.step):
         if NETWORKS[key[0]].has_formats or key[1] == arguments.format[0]:
+            print(*key, sep=", ", file=sys.stderr, flush=True)
             try:
                 rows.append(measure(key, arguments))
             except WrongLoss as error:

@@ -247,7 +247,7 @@ def test_reasons(way, reasons):
 def test_modules_that_are_not_plain():
     def reason_of(change):
         model = trained(nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.Conv2d(3, 3, 3, padding=1)))
-        model = change(model) or model
+        change(model)
         folded, report = exactnorm.torch.fold(model)
         assert not report.folded
         return report.refused[0].reason.split(";")[0]
@@ -255,25 +255,20 @@ def test_modules_that_are_not_plain():
     class Derived(nn.BatchNorm2d):
         pass
 
-    def tied(one, other):
-        other.weight = nn.Parameter(one.weight.detach())
-        other.kernel_size, other.padding, other.padding_mode = (1, 1), (1, 1), "zeros"
-        return other.weight
-
     def replaced(model, norm):
         model[1] = norm.eval()
 
-    assert reason_of(lambda m: m.train() and None) == "it is in training mode (call eval() first)"
+    assert reason_of(lambda m: m.train()) == "it is in training mode (call eval() first)"
     assert reason_of(lambda m: replaced(m, nn.BatchNorm2d(3, track_running_stats=False))) == "it has no running statistics"
     assert reason_of(lambda m: replaced(m, Derived(3))) == "its class Derived is not known"
-    assert reason_of(lambda m: m[1].register_forward_hook(print) and None) == "it has hooks"
-    assert reason_of(lambda m: m[0].register_forward_hook(print) and None) == "0 has hooks"
-    assert reason_of(lambda m: parametrizations.weight_norm(m[0]) and None) == "its input comes from ParametrizedConv2d"
-    assert reason_of(lambda m: setattr(m[0], "weight", tied(m[0], m[2]))) == "0 shares its parameters with another module"
-    assert reason_of(lambda m: m[1].running_var.fill_(-1) and None) == (
+    assert reason_of(lambda m: m[1].register_forward_hook(print)) == "it has hooks"
+    assert reason_of(lambda m: m[0].register_forward_hook(print)) == "0 has hooks"
+    assert reason_of(lambda m: parametrizations.weight_norm(m[0])) == "its input comes from ParametrizedConv2d"
+    assert reason_of(lambda m: setattr(m[2], "weight", m[0].weight)) == "0 shares its parameters with another module"
+    assert reason_of(lambda m: m[1].running_var.fill_(-1)) == (
         "variance: is -1.0 in channel 0, with epsilon 1e-05; expected a positive sum"
     )
-    assert reason_of(lambda m: m[1].weight.data.fill_(3e38) and m[1].running_var.fill_(1e-3) and None) == (
+    assert reason_of(lambda m: (m[1].weight.data.fill_(3e38), m[1].running_var.fill_(1e-3))) == (
         "weight: would be beyond float32's range at (0, 0, 0, 0)"
     )
 
