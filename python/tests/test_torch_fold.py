@@ -264,7 +264,9 @@ def test_modules_that_are_not_plain():
     assert reason_of(lambda m: m[1].register_forward_hook(print)) == "it has hooks"
     assert reason_of(lambda m: m[0].register_forward_hook(print)) == "0 has hooks"
     assert reason_of(lambda m: parametrizations.weight_norm(m[0])) == "its input comes from ParametrizedConv2d"
-    assert reason_of(lambda m: setattr(m[2], "weight", m[0].weight)) == "0 shares its parameters with another module"
+    assert reason_of(lambda m: setattr(m[2], "weight", m[0].weight)) == (
+        "0 shares its parameters with another module; 2 shares its parameters with another module"
+    )
     assert reason_of(lambda m: m[1].running_var.fill_(-1)) == (
         "variance: is -1.0 in channel 0, with epsilon 1e-05; expected a positive sum"
     )
