@@ -271,7 +271,7 @@ def test_modules_that_are_not_plain():
         "variance: is -1.0 in channel 0, with epsilon 1e-05; expected a positive sum"
     )
     assert reason_of(lambda m: (m[1].weight.data.fill_(3e38), m[1].running_var.fill_(1e-3))) == (
-        "weight: would be beyond float32's range at (0, 0, 0, 0)"
+        "weight: would be beyond float32's range at (0, 0, 0, 0); expected parameters that keep it within"
     )
 
 
