@@ -12,8 +12,8 @@ release = build/release
 sources = find $(wildcard bench examples include python src tests) -name '*.cpp' -o -name '*.h'
 
 network_rows := build/bench/networks.json
-compiled_networks := --network MobileNetV2 --network ResNet-18
-fewer_rounds := --rounds 7
+fewer_networks := --network MobileNetV2 --network ResNet-50 --network DenseNet-121 --network "MLP, 64" --rounds 7
+compiled_networks := --network MobileNetV2 --network ResNet-18 --format nchw --rounds 7
 
 .PHONY: help build demo python wheel test bench bench-networks bench-distributed format format-check tidy lint install clean
 .DEFAULT_GOAL := help
@@ -55,10 +55,10 @@ bench: ## install what the benchmarks need, measure all (15 minutes), and write 
 bench-networks: ## train whole networks in PyTorch, with Exactnorm and without (50 minutes); writes docs/networks.md
 	scripts/setup_bench
 	.venv-bench/bin/python bench/networks.py --add-to $(network_rows)
-	.venv-bench/bin/python bench/networks.py --add-to $(network_rows) --dtype bfloat16 $(fewer_rounds)
-	.venv-bench/bin/python bench/networks.py --add-to $(network_rows) --step evaluation --no-profile $(fewer_rounds)
-	.venv-bench/bin/python bench/networks.py --add-to $(network_rows) --compiled fast $(compiled_networks) $(fewer_rounds)
-	.venv-bench/bin/python bench/networks.py --add-to $(network_rows) --compiled exact $(compiled_networks) $(fewer_rounds)
+	.venv-bench/bin/python bench/networks.py --add-to $(network_rows) --dtype bfloat16 $(fewer_networks)
+	.venv-bench/bin/python bench/networks.py --add-to $(network_rows) --step evaluation --no-profile $(fewer_networks)
+	.venv-bench/bin/python bench/networks.py --add-to $(network_rows) --compiled fast $(compiled_networks)
+	.venv-bench/bin/python bench/networks.py --add-to $(network_rows) --compiled exact $(compiled_networks)
 	.venv-bench/bin/python bench/networks_page.py $(network_rows)
 
 bench-distributed: python ## measure synchronization over MPI (3 minutes); prints the tables of docs/distributed.md

@@ -15,7 +15,6 @@ import torch
 from network_models import NETWORKS
 from torch import Tensor, nn
 from torch.autograd.profiler import profile
-from turns import turn
 
 # PyTorch twice: the second one's ratio to the first is the noise.
 PLAIN = ("pytorch", "again")
@@ -29,7 +28,10 @@ PARTS = {
     "convolutions": ("convolution", "conv", "mm"),
     "other": ("",),
 }
-PROFILED_SECONDS = 0.2
+PROFILED_SECONDS = 0.05
+# Python's code of a model that has just become another is slow for the first hundred calls.
+SETTLING_SECONDS = 0.05
+TIMED_SECONDS = 0.03
 ADDITIONS = ("aten::add", "aten::add_")
 
 
@@ -106,15 +108,21 @@ class Network:
     def turn(self, way: str) -> float:
         """Milliseconds a step."""
         self.become(way)
-        return turn(self.step)
+        self._steps(SETTLING_SECONDS)
+        return self._steps(TIMED_SECONDS)
+
+    def _steps(self, seconds: float) -> float:
+        """At least one, for so long; milliseconds of one of them."""
+        count, start = 0, time.perf_counter()
+        while count == 0 or time.perf_counter() - start < seconds:
+            self.step()
+            count += 1
+        return (time.perf_counter() - start) * 1e3 / count
 
     def parts(self, way: str) -> dict[str, float]:
         """Milliseconds of a step in each of PARTS, in additions, and in all."""
         self.become(way)
-        self.step()
-        start = time.perf_counter()
-        self.step()
-        steps = max(1, round(PROFILED_SECONDS / (time.perf_counter() - start)))
+        steps = max(1, round(PROFILED_SECONDS * 1e3 / self._steps(SETTLING_SECONDS)))
         with _silent_stderr(), profile(use_kineto=False) as profiler:
             for _ in range(steps):
                 self.step()

@@ -23,6 +23,7 @@ import json
 import os
 import statistics
 import sys
+import time
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -33,7 +34,7 @@ from network_models import NETWORKS
 from network_worker import COMPILED_WAYS, WAYS, Worker
 from python_peers import list_of, processor
 from report_tables import table
-from turns import median_ratio, time_turns
+from turns import median_ratio, shuffled, time_turns
 
 import exactnorm
 
@@ -46,7 +47,8 @@ NAMES = {
     "both": "converted and fused",
 }
 HEADS = ["network", "format", "dtype", "step", "PyTorch, ms", "share", *NAMES.values(), "MB kept", "MB peak"]
-PROFILED_ROUNDS = 5
+# At least.
+PROFILED_ROUNDS, PROFILED_SECONDS = 5, 10
 REPORTED_MEMORY = ("pytorch", "both")
 # Of the loss, which sums up what rounding made of many layers.
 TOLERANCE = {"float32": 2e-2, "bfloat16": 2e-1}
@@ -65,7 +67,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=11, help="at least (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=5, help="at least, for each row (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=15, help="at least, for each row (default: %(default)s)")
     parser.add_argument("--no-profile", action="store_true", help="leave the shares out")
     parser.add_argument("--add-to", type=Path, metavar="FILE", help="JSON, whose rows of the same kind these replace")
     return parser.parse_args()
@@ -111,7 +113,9 @@ def measure(key: Key, arguments: argparse.Namespace) -> dict[str, Any]:
         if step == "training" and is_eager:
             row["kept"] = {way: worker.call("kept_bytes", way) for way in REPORTED_MEMORY}
         if not arguments.no_profile and is_eager:
-            rounds = [{way: worker.call("parts", way) for way in WAYS} for _ in range(PROFILED_ROUNDS)]
+            rounds, end = [], time.perf_counter() + PROFILED_SECONDS
+            while len(rounds) < PROFILED_ROUNDS or time.perf_counter() < end:
+                rounds.append({way: worker.call("parts", way) for way in shuffled(WAYS)})
             row["parts"] = {way: medians([of_round[way] for of_round in rounds]) for way in WAYS}
     if step == "training" and is_eager:
         row["peak"] = {}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 import gc
+import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 Call = Callable[[], object]
+
+_random = random.Random(0)
 
 # Shorter than this, the clock itself and the return from a timer would be a part of the result.
 LEAST_NANOSECONDS = 100_000
@@ -114,6 +117,12 @@ def time_cold_in_turn(
     return _times(together), _times(readings)
 
 
+def shuffled(names: Iterable[str]) -> list[str]:
+    order = list(names)
+    _random.shuffle(order)
+    return order
+
+
 def time_in_turn(competitors: dict[str, Call], least_rounds: int, least_seconds: float) -> dict[str, Times]:
     """At least so many rounds, and at least so long; a round is one turn of each competitor."""
     return time_turns(
@@ -122,12 +131,15 @@ def time_in_turn(competitors: dict[str, Call], least_rounds: int, least_seconds:
 
 
 def time_turns(turns: dict[str, Callable[[], float]], least_rounds: int, least_seconds: float) -> dict[str, Times]:
-    """As `time_in_turn`, of competitors that time their turns themselves, in other processes for example."""
+    """As `time_in_turn`, of competitors that time their turns themselves, in other processes for example.
+
+    Each round has an order of its own: what a competitor leaves behind, in caches and in the heap, is not always the same
+    one's."""
     milliseconds: dict[str, list[float]] = {name: [] for name in turns}
 
     def round_of_turns() -> None:
-        for name, milliseconds_of_turn in turns.items():
-            milliseconds[name].append(milliseconds_of_turn())
+        for name in shuffled(turns):
+            milliseconds[name].append(turns[name]())
 
     _repeat(round_of_turns, least_rounds, least_seconds)
     return _times(milliseconds)
