@@ -20,12 +20,17 @@ TRUE_OF_ALL_NANOBIND = (
 )
 MODULES = [
     "exactnorm",
+    "exactnorm._fold",
     "exactnorm._functions",
     "exactnorm._layer",
     "exactnorm._moments",
     "exactnorm._running",
+    "exactnorm.onnx",
     "exactnorm.torch",
     "exactnorm.torch._convert",
+    "exactnorm.torch._fold",
+    "exactnorm.torch._fuse",
+    "exactnorm.torch._recalibrate",
     "exactnorm.torch.functional",
 ]
 

@@ -27,7 +27,7 @@ from exactnorm.torch._activated import BatchNormAct1d, BatchNormAct2d, BatchNorm
 from exactnorm.torch._convert import convert, revert
 from exactnorm.torch._enable import disable, enable, is_enabled
 from exactnorm.torch._fold import fold
-from exactnorm.torch._fold_report import FoldedNorm, FoldReport, RefusedNorm
+from exactnorm._fold_report import FoldedNorm, FoldReport, RefusedNorm
 from exactnorm.torch._fuse import fuse, unfuse
 from exactnorm.torch._modules import (
     BatchNorm1d,

@@ -1,0 +1,162 @@
+"""Folded layers and models beside the ones that they are made of."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from exactnorm import FoldedLayer
+from exactnorm.onnx._graph import Array, Graph, attribute
+from exactnorm.onnx._layers import LayerStep
+
+if TYPE_CHECKING:
+    from exactnorm.onnx._fold import _Chain
+
+# Between outputs of models: what rounding in many layers makes of a right fold, and less than a wrong one makes.
+_tolerance = {"float64": 1e-9, "float32": 1e-3, "float16": 5e-2, "bfloat16": 0.2}
+# For axes of inputs whose size a model leaves open.
+_open_size = 2
+
+
+def differences(graph: Graph, chain: _Chain, folded: FoldedLayer) -> tuple[float, float]:
+    """The bound of the folded layer's coefficients, and what is measured in float64 on random values: the largest of all channels.
+
+    Raises ValueError where that is beyond the bound.
+    """
+    random = np.random.default_rng(1)
+    layer = chain.layer
+    if chain.flattening is not None and chain.before:
+        channels = chain.before[0][1].channels
+        x = random.normal(size=(8, channels, layer.inputs // channels))
+    elif layer.kind == "linear":
+        x = random.normal(size=(8, layer.inputs))
+    else:
+        x = random.normal(size=(2, layer.inputs, *(size + 1 for size in layer.weight.shape[2:])))
+    steps = [step for step, _ in chain.before]
+    steps += [chain.flattening] if chain.flattening is not None else []
+    expected = x
+    for step in [*steps, layer.node, *(step for step, _ in chain.after)]:
+        expected = _step(graph, step, expected, layer)
+    flat = x.reshape(len(x), -1) if chain.flattening is not None else x
+    found = _layer(layer, flat, folded.weight.astype(np.float64), folded.bias.astype(np.float64))
+    rest = tuple(axis for axis in range(flat.ndim) if axis != 1)
+    limits = np.abs(flat).max(rest)
+    bound = folded.coefficient_bound(limits)
+    # float64 has a rounding error of its own.
+    allowed = bound + 2.0**-40 * folded._problem.magnitude(limits)
+    difference = np.abs(found - expected).max(tuple(axis for axis in range(found.ndim) if axis != 1))
+    if not (difference <= allowed).all():
+        worst = int(np.argmax(difference - allowed))
+        raise ValueError(f"its output differs by {difference[worst]:.3g} in channel {worst}; expected at most {allowed[worst]:.3g}")
+    return float(bound.max()), float(difference.max())
+
+
+def _step(graph: Graph, node: onnx.NodeProto, x: Array, layer: LayerStep) -> Array:
+    """A step on its own, in float64, by its definition; layers without padding, strides and dilation, of which folds do not depend."""
+    constants = [graph.constant(name) for name in node.input if name]
+    given = [constant.astype(np.float64) for constant in constants if constant is not None]
+    if node.op_type == "BatchNormalization":
+        scale, bias, mean, variance = (value.reshape(-1, *(1,) * (x.ndim - 2)) for value in given)
+        normalized: Array = (x - mean) / np.sqrt(variance + float(attribute(node, "epsilon", np.float32(1e-5)))) * scale + bias
+        return normalized
+    if node.op_type == "Flatten":
+        return x.reshape(len(x), -1)
+    if node is layer.node:
+        bias = np.zeros(layer.outputs) if layer.bias is None else layer.bias.astype(np.float64)
+        return _layer(layer, x, layer.weight.astype(np.float64), bias)
+    (constant,) = given
+    return _operations[node.op_type](x, constant)
+
+
+_operations: dict[str, Callable[[Array, Array], Array]] = {"Mul": np.multiply, "Add": np.add, "Sub": np.subtract}
+
+
+def _layer(layer: LayerStep, x: Array, weight: Array, bias: Array) -> Array:
+    if layer.kind == "linear":
+        product: Array = x @ weight.T + bias
+        return product
+    kernel, groups = weight.shape[2:], layer.groups
+    grouped = x.reshape(len(x), groups, -1, *x.shape[2:])
+    # (groups, inputs or outputs, outputs or inputs, ...)
+    parts = weight.reshape(groups, -1, *weight.shape[1:])
+    is_transposed = layer.kind == "conv_transpose"
+    sizes = [size + (k - 1 if is_transposed else 1 - k) for size, k in zip(x.shape[2:], kernel, strict=True)]
+    y = np.zeros((len(x), groups, layer.outputs // groups, *sizes))
+    for tap in np.ndindex(*kernel):
+        of_tap = parts[(..., *tap)]
+        if is_transposed:
+            place = _slices(tap, x.shape[2:])
+            y[place] += np.einsum("ngi...,gio->ngo...", grouped, of_tap)
+        else:
+            y += np.einsum("ngi...,goi->ngo...", grouped[_slices(tap, sizes)], of_tap)
+    return y.reshape(len(x), layer.outputs, *sizes) + bias.reshape(-1, *(1,) * len(sizes))
+
+
+def _slices(starts: tuple[int, ...], sizes: Sequence[int]) -> Any:
+    """Of the last axes."""
+    return (..., *(slice(start, start + size) for start, size in zip(starts, sizes, strict=True)))
+
+
+def compare_models(model: onnx.ModelProto, folded: onnx.ModelProto, inputs: Mapping[str, Array] | None) -> float | None:
+    """The largest difference of outputs by the largest output, by ONNX Runtime; None where it is not installed, or no random input
+    fits. Raises ValueError where that is more than rounding explains."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        return None
+    import onnxruntime  # type: ignore[import-untyped]
+
+    onnxruntime.set_default_logger_severity(3)
+    given = dict(inputs) if inputs is not None else _random_inputs(model)
+    if given is None:
+        return None
+    options = onnxruntime.SessionOptions()
+    # Or it folds, too.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    found = []
+    for one in (model, folded):
+        try:
+            session = onnxruntime.InferenceSession(one.SerializeToString(), options, providers=["CPUExecutionProvider"])
+            found.append(session.run(None, given))
+        except Exception as error:
+            if inputs is None:
+                return None
+            raise ValueError(f"inputs: cannot be run by ONNX Runtime: {error}") from error
+    return max((_difference(new, old) for old, new in zip(*found, strict=True)), default=0.0)
+
+
+def _difference(new: Any, old: Any) -> float:
+    if not isinstance(old, np.ndarray) or old.dtype.name not in _tolerance:
+        return 0.0
+    # Elsewhere, the given model has no values to compare with.
+    is_finite = np.isfinite(old.astype(np.float64))
+    if not is_finite.any():
+        return 0.0
+    new, old = new[is_finite], old[is_finite]
+    scale = float(np.abs(old.astype(np.float64)).max()) or 1.0
+    difference = float(np.abs(new.astype(np.float64) - old.astype(np.float64)).max()) / scale
+    limit = _tolerance[old.dtype.name]
+    if not difference <= limit:
+        raise ValueError(
+            f"model: gives outputs that differ by {difference:.2g} of the largest when it is folded; expected at most {limit:.0e}"
+        )
+    return difference
+
+
+def _random_inputs(model: onnx.ModelProto) -> dict[str, Array] | None:
+    """Of a model whose inputs are all float tensors of a known rank."""
+    random = np.random.default_rng(2)
+    constants = {tensor.name for tensor in model.graph.initializer}
+    made: dict[str, Array] = {}
+    for value in model.graph.input:
+        if value.name in constants:
+            continue
+        kind = value.type.tensor_type
+        if kind.elem_type not in (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16) or not kind.HasField("shape"):
+            return None
+        shape = [size.dim_value or _open_size for size in kind.shape.dim]
+        made[value.name] = random.normal(size=shape).astype(helper.tensor_dtype_to_np_dtype(kind.elem_type))
+    return made
