@@ -62,12 +62,12 @@ def recalibrate(
 
     >>> import torch, exactnorm.torch
     >>> model = torch.nn.Sequential(torch.nn.BatchNorm1d(2))
-    >>> parts = [torch.tensor([[0.0, 1.0], [2.0, 1.0]]), torch.tensor([[10.0, 4.0]])]
+    >>> parts = [torch.tensor([[0.0, 1.0], [2.0, 1.0]]), torch.tensor([[10.0, 4.0], [4.0, 6.0]])]
     >>> result = exactnorm.torch.recalibrate(model, parts)
     >>> model[0].running_mean, model[0].running_var
-    (tensor([4., 2.]), tensor([28.,  3.]))
+    (tensor([4., 3.]), tensor([18.6667,  6.0000]))
     >>> result.norms["0"].count
-    3
+    4
     """
     norms = {name: norm for name, norm in model.named_modules() if _has_statistics(norm)}
     if not norms:
