@@ -15,7 +15,7 @@ may share all objects; an array that one thread changes while another's call rea
 
 from exactnorm._core import Segments, Statistics, active_target, default_threads
 from exactnorm._core import version as _version
-from exactnorm._fold import FoldedLayer, Normalization, fold
+from exactnorm._fold import FoldedLayer, fold
 from exactnorm._functions import (
     Gradients,
     GradientsWithResidual,
@@ -26,6 +26,7 @@ from exactnorm._functions import (
 from exactnorm._layer import BatchNorm
 from exactnorm._moments import Moments, WeightedMoments
 from exactnorm._renormalization import RenormalizationLimits, RenormalizationSchedule
+from exactnorm._normalization import Normalization
 from exactnorm._running import RunningStatistics
 from exactnorm._statistics import given_statistics, statistics
 

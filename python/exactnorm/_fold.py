@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal
@@ -10,7 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from exactnorm._arrays import ArrayLike, Parameter, as_array, as_parameter, channel_values, is_floating, number
+from exactnorm._arrays import ArrayLike, as_array, channel_values, is_floating
+from exactnorm._normalization import Normalization, finite, rounded_numbers
 from exactnorm._surds import FORMATS, Float64, Format, Surds, rational, round_once, two_product
 
 Layer = Literal["conv", "conv_transpose", "linear"]
@@ -19,139 +19,11 @@ _layers = ("conv", "conv_transpose", "linear")
 _quick_error = 2.0**-50
 _double_quick_error = 2.0**-98
 _quick_least = 2.0**-1070
-# Beyond these, what a product's rounding has lost may be no float64.
+# Beyond these, a float64 may have fewer digits than others, or what a product's rounding has lost may be none.
 _least_double, _largest_double = 2.0**-900, 2.0**900
 # Roundings in an evaluation of normalization itself: of a reciprocal root, two products, a sum and what is made before.
 _roundings_of_normalization = 8
 _float64_format = FORMATS["float64"]
-
-
-class Normalization:
-    """gamma * (x - mean) / sqrt(variance + epsilon) + beta, channel by channel, as exact numbers.
-
-    mean, variance
-        One number per channel.
-    gamma, beta
-        The same, or one number for all; 1 and 0 by default.
-
-    Raises ValueError where a parameter is not finite, or where variance + epsilon is not positive.
-
-    >>> first = Normalization([0.0, 1.0], [4.0, 1.0], epsilon=0)
-    >>> first.scale.tolist(), first.shift.tolist()
-    ([0.5, 1.0], [0.0, -1.0])
-    >>> first.then(Normalization([0.0, 0.0], [1.0, 0.25], epsilon=0)).scale.tolist()
-    [0.5, 2.0]
-    """
-
-    def __init__(
-        self,
-        mean: Parameter,
-        variance: Parameter,
-        gamma: Parameter | None = None,
-        beta: Parameter | None = None,
-        epsilon: float = 1e-5,
-    ) -> None:
-        channels = as_parameter("mean", mean).size
-        self._scales: list[Surds] = []
-        self._shifts: list[Surds] = []
-        plus = Fraction(float(_finite("epsilon", np.array(number("epsilon", epsilon)))))
-        columns = [
-            _finite(name, channel_values(name, value, channels)).tolist()
-            for name, value in (
-                ("mean", mean), ("variance", variance), ("gamma", 1.0 if gamma is None else gamma),
-                ("beta", 0.0 if beta is None else beta),
-            )
-        ]  # fmt: skip
-        for channel, (of_mean, of_variance, of_gamma, of_beta) in enumerate(zip(*columns, strict=True)):
-            square = Fraction(of_variance) + plus
-            if square <= 0:
-                raise ValueError(
-                    f"variance: is {of_variance} in channel {channel}, with epsilon {float(plus)}; expected a positive sum"
-                )
-            scale = Surds(((Fraction(of_gamma), square),))
-            self._scales.append(scale)
-            self._shifts.append(rational(of_beta) + scale.times(-Fraction(of_mean)))
-
-    @staticmethod
-    def _of(scales: list[Surds], shifts: list[Surds]) -> Normalization:
-        made = Normalization.__new__(Normalization)
-        made._scales, made._shifts = scales, shifts
-        return made
-
-    @property
-    def channels(self) -> int:
-        return len(self._scales)
-
-    @property
-    def scale(self) -> Float64:
-        """gamma / sqrt(variance + epsilon), rounded once."""
-        return _rounded(self._scales)
-
-    @property
-    def shift(self) -> Float64:
-        """beta - mean * scale, rounded once."""
-        return _rounded(self._shifts)
-
-    def _scale_in_two(self) -> tuple[Float64, Float64]:
-        """The scale as a float64, and what is left of it."""
-        scale = self.scale
-        pairs = zip(self._scales, scale.tolist(), strict=True)
-        return scale, np.array([(exact + rational(-rounded)).rounded(_float64_format) for exact, rounded in pairs])
-
-    @property
-    def preimage_of_zero(self) -> Float64:
-        """The x of each channel that is normalized to 0, rounded once.
-
-        Raises ValueError where a scale is 0 and the shift is not: there is none.
-        """
-        return _rounded([self._zero_of(channel) for channel in range(self.channels)])
-
-    def _zero_of(self, channel: int) -> Surds:
-        (scale, square), *_ = self._scales[channel].terms
-        if scale == 0:
-            if self._shifts[channel].rounded(_float64_format) != 0:
-                raise ValueError(f"gamma: is 0 in channel {channel}; expected another number, as no x is normalized to 0")
-            return rational(0)
-        # 1 / (q / sqrt(s)) is (s / q) / sqrt(s).
-        return self._shifts[channel] * Surds(((-square / scale, square),))
-
-    def then(self, following: Normalization) -> Normalization:
-        """This one, and another one of its output."""
-        if following.channels != self.channels:
-            raise ValueError(f"following: has {following.channels} channels; expected {self.channels}")
-        pairs = zip(self._scales, self._shifts, following._scales, following._shifts, strict=True)
-        scales, shifts = [], []
-        for scale, shift, following_scale, following_shift in pairs:
-            scales.append(scale * following_scale)
-            shifts.append(shift * following_scale + following_shift)
-        return self._of(scales, shifts)
-
-    def repeated(self, times: int) -> Normalization:
-        """Each channel so many times in a row: behind a flattening of (N, C, ...), `times` being the elements of a channel."""
-        if times < 1:
-            raise ValueError(f"times: is {times}; expected at least 1")
-        return self._of(
-            [scale for scale in self._scales for _ in range(times)], [shift for shift in self._shifts for _ in range(times)]
-        )
-
-    def __getitem__(self, channels: slice) -> Normalization:
-        """Of some channels, as of a part of a concatenation."""
-        return self._of(self._scales[channels], self._shifts[channels])
-
-    def without_shift(self) -> Normalization:
-        """The scale alone: of all terms of a sum but one."""
-        return self._of(self._scales, [rational(0)] * self.channels)
-
-    @staticmethod
-    def joined(parts: Sequence[Normalization]) -> Normalization:
-        """Of a concatenation."""
-        return Normalization._of([s for part in parts for s in part._scales], [s for part in parts for s in part._shifts])
-
-    def _sizes_of_shifts(self) -> Float64:
-        """Of the terms that shifts are sums of: what rounding errors are relative to."""
-        return np.array([
-            sum(abs(Surds((term,)).rounded(_float64_format)) for term in shift.terms) for shift in self._shifts
-        ])  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -237,7 +109,7 @@ class _Problem:
         array = _floating("weight", weight)
         self.dtype = array.dtype
         self.format: Format = FORMATS[array.dtype.name]
-        self.weight = _finite("weight", array.astype(np.float64))
+        self.weight = finite("weight", array.astype(np.float64))
         least = 2
         if array.ndim < least or (layer == "linear" and array.ndim != least):
             expected = "(outputs, inputs)" if layer == "linear" else "at least two axes"
@@ -267,7 +139,7 @@ class _Problem:
         if given.shape != (self.output_count,):
             raise ValueError(f"bias: has shape {given.shape}; expected ({self.output_count},)")
         self.bias_dtype = given.dtype
-        self.bias = _finite("bias", given.astype(np.float64))
+        self.bias = finite("bias", given.astype(np.float64))
 
     def folded(self) -> FoldedLayer:
         weight = self._checked("weight", self._weight(), self.dtype)
@@ -276,7 +148,7 @@ class _Problem:
         if self.pads:
             assert self.before is not None
             zeros = [self.before._zero_of(channel) for channel in range(self.input_count)]
-            pad_values = self._checked("pad_values", _rounded(zeros, self.format), self.dtype)
+            pad_values = self._checked("pad_values", rounded_numbers(zeros, self.format), self.dtype)
         return FoldedLayer(weight, bias, pad_values, self)
 
     @staticmethod
@@ -287,9 +159,9 @@ class _Problem:
         # float64s of this format: nothing is rounded here, though ml_dtypes goes by float32.
         return values.astype(np.float32).astype(dtype) if dtype.name != "float64" else values
 
-    def _of_places(self, values: Float64, places: NDArray[Any]) -> Float64:
+    def _of_places(self, values: NDArray[Any], places: NDArray[Any]) -> NDArray[Any]:
         """Of channels, at each place of the weight."""
-        spread: Float64 = values[places].reshape(*places.shape, *(1,) * (self.weight.ndim - 2))
+        spread: NDArray[Any] = values[places].reshape(*places.shape, *(1,) * (self.weight.ndim - 2))
         return spread
 
     def _weight(self) -> Float64:
@@ -299,21 +171,22 @@ class _Problem:
             if norm is not None
         ]
         quick, rest = self.weight, np.zeros_like(self.weight)
+        fits, is_zero = np.ones(quick.shape, np.bool_), self.weight == 0
         with np.errstate(over="ignore", invalid="ignore"):
-            if self.format is _float64_format:
-                fits = np.ones(quick.shape, np.bool_)
-                for norm, places in sides:
+            for norm, places in sides:
+                if self.format is _float64_format:
                     high, low = (self._of_places(part, places) for part in norm._scale_in_two())
                     product, lost = two_product(quick, high)
                     lost = lost + (quick * low + rest * high)
                     quick, rest = product + lost, lost - ((product + lost) - product)
-                    fits &= _is_in_middle(quick) & _is_in_middle(high)
-                error = np.where(fits, np.abs(quick) * _double_quick_error, np.inf)
-            else:
-                for norm, places in sides:
-                    quick = quick * self._of_places(norm.scale, places)
-                error = np.abs(quick) * _quick_error + _quick_least
-        error[self.weight == 0] = 0
+                else:
+                    high = self._of_places(norm.scale, places)
+                    quick = quick * high
+                fits &= _is_in_middle(quick) & _is_in_middle(high)
+                is_zero |= self._of_places(norm._has_no_scale(), places)
+            relative = _double_quick_error if self.format is _float64_format else _quick_error
+            error = np.where(fits, np.abs(quick) * relative, np.inf)
+        quick, rest, error = (np.where(is_zero, 0.0, values) for values in (quick, rest, error))
 
         def exact(index: tuple[int, ...]) -> Surds:
             place = index[:2]
@@ -328,17 +201,21 @@ class _Problem:
 
     def _bias(self) -> Float64:
         quick, size = self.bias.copy(), np.abs(self.bias)
-        if self.before is not None:
-            sums, sizes = self.weight, np.abs(self.weight)
-            axes = tuple(range(2, self.weight.ndim))
-            shifts = self.before.shift
-            np.add.at(quick, self.outputs, sums.sum(axes) * shifts[self.inputs])
-            np.add.at(size, self.outputs, sizes.sum(axes) * np.abs(shifts)[self.inputs])
-        terms = self.weight.size // self.output_count + 2
-        if self.after is not None:
-            scale, shift = self.after.scale, self.after.shift
-            quick, size = quick * scale + shift, size * np.abs(scale) + np.abs(shift)
-        error = size * (terms * 2.0**-52 + _quick_error) + _quick_least
+        fits = np.ones(quick.shape, np.bool_)
+        with np.errstate(over="ignore", invalid="ignore"):
+            if self.before is not None:
+                sums, sizes = self.weight, np.abs(self.weight)
+                axes = tuple(range(2, self.weight.ndim))
+                shifts = self.before.shift
+                np.add.at(quick, self.outputs, sums.sum(axes) * shifts[self.inputs])
+                np.add.at(size, self.outputs, sizes.sum(axes) * np.abs(shifts)[self.inputs])
+                fits &= (_is_in_middle(shifts) | (shifts == 0)).all()
+            terms = self.weight.size // self.output_count + 2
+            if self.after is not None:
+                scale, shift = self.after.scale, self.after.shift
+                quick, size = quick * scale + shift, size * np.abs(scale) + np.abs(shift)
+                fits &= _is_in_middle(scale) | self.after._has_no_scale()
+            error = np.where(fits, size * (terms * 2.0**-52 + _quick_error) + _quick_least, np.inf)
 
         def exact(index: tuple[int, ...]) -> Surds:
             (output,) = index
@@ -389,24 +266,26 @@ class _Problem:
     def bound(self, folded: FoldedLayer, limits: ArrayLike | float) -> Float64:
         sizes = self._limits(folded, limits)
         weight, bias = folded.weight.astype(np.float64), np.abs(folded.bias.astype(np.float64))
-        accumulated = max(self.format.significant_bits, FORMATS["float32"].significant_bits)
-        unit = 2.0**-accumulated
-        terms = self.weight.size // self.output_count + 2
+        accumulating = max(self.format, FORMATS["float32"], key=lambda format: format.significant_bits)
+        unit, terms = accumulating.unit_roundoff, self.weight.size // self.output_count + 2
+        if terms * unit >= 1:
+            return np.full(self.output_count, np.inf)
         of_sum = terms * unit / (1 - terms * unit)
         of_norm = _roundings_of_normalization * unit
-        # What is stored between the layers is rounded to the dtype.
-        stored = self.format.unit_roundoff if accumulated != self.format.significant_bits else 0.0
-        new = self._sums(weight, sizes, bias) * (of_sum + stored)
+        # What is stored between the layers is rounded to the dtype; near 0, its distance of numbers is what counts.
+        stored = self.format.unit_roundoff if accumulating is not self.format else 0.0
+        least = self.format.half_of_least + terms * accumulating.half_of_least
+        new = self._sums(weight, sizes, bias) * (of_sum + stored) + least
         normalized, error = sizes, np.zeros(self.input_count)
         if self.before is not None:
             normalized = sizes * np.abs(self.before.scale) + self.before._sizes_of_shifts()
-            error = normalized * (of_norm + stored)
-        old = self._sums(self.weight, normalized, np.abs(self.bias)) * (of_sum + stored)
+            error = normalized * (of_norm + stored) + least
+        old = self._sums(self.weight, normalized, np.abs(self.bias)) * (of_sum + stored) + least
         old += self._sums(self.weight, error, np.zeros(self.output_count)) * (1 + of_sum)
         if self.after is not None:
             scale = np.abs(self.after.scale)
-            output = self._sums(self.weight, normalized + error, np.abs(self.bias))
-            old = old * scale + (output * scale + self.after._sizes_of_shifts()) * (of_norm + stored)
+            output = self._sums(self.weight, normalized + error, np.abs(self.bias)) + least
+            old = old * scale + (output * scale + self.after._sizes_of_shifts()) * (of_norm + stored) + least
         return self.coefficient_bound(folded, limits) + (new + old) * (1 + 2 * of_norm + stored)
 
 
@@ -420,18 +299,3 @@ def _floating(name: str, value: ArrayLike) -> NDArray[Any]:
 def _is_in_middle(values: Float64) -> NDArray[np.bool_]:
     size = np.abs(values)
     return (size > _least_double) & (size < _largest_double)
-
-
-def _finite(name: str, values: Float64) -> Float64:
-    if not np.isfinite(values).all():
-        place = ", ".join(str(int(axis[0])) for axis in np.nonzero(~np.isfinite(values)))
-        raise ValueError(f"{name}: is not finite{f' at ({place})' if place else ''}; expected finite numbers")
-    return values
-
-
-def _rounded(numbers: list[Surds], to: Format = _float64_format) -> Float64:
-    values = np.array([number.rounded(to) for number in numbers])
-    if not np.isfinite(values).all():
-        channel = int(np.nonzero(~np.isfinite(values))[0][0])
-        raise ValueError(f"gamma: makes coefficients of channel {channel} that are beyond {to.name}'s range")
-    return values

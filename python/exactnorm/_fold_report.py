@@ -41,8 +41,8 @@ class FoldReport:
 
     def sort(self, names: Sequence[str]) -> None:
         places = {name: place for place, name in enumerate(names)}
-        self.folded.sort(key=lambda norm: places[norm.name])
-        self.refused.sort(key=lambda norm: places[norm.name])
+        self.folded.sort(key=lambda norm: places.get(norm.name, len(places)))
+        self.refused.sort(key=lambda norm: places.get(norm.name, len(places)))
 
     def __str__(self) -> str:
         count = len(self.folded) + len(self.refused)

@@ -236,6 +236,25 @@ def test_bounds_hold_and_are_near(dtype):
     assert largest > (0.1 if dtype != "float64" else 0)
 
 
+def test_the_bound_holds_near_zero():
+    """float16's smallest numbers, which a layer stores and a normalization makes large."""
+    folded = fold(np.array([[1e-3]], np.float16), layer="linear", after=Normalization([0.0], [1.0], [1000.0], epsilon=0))
+    x = np.linspace(1e-4, 1e-3, 50).astype(np.float16)
+    stored = (x.astype(np.float32) * np.float32(np.float16(1e-3))).astype(np.float16)
+    old = (stored.astype(np.float32) * 1000).astype(np.float16).astype(float)
+    new = (x.astype(np.float32) * folded.weight[0, 0].astype(np.float32)).astype(np.float16).astype(float)
+    assert 2e-5 < np.abs(new - old).max() <= folded.bound(1e-3)[0]
+
+
+def test_scales_that_undo_each_other():
+    """One is a subnormal float64 of few digits, and another makes it large again."""
+    before, after = Normalization([1], [1], [2.0**1000], epsilon=0), Normalization([0], [2], [5e-324], epsilon=0)
+    folded = fold(np.ones((1, 1), np.float32), layer="linear", before=before, after=after)
+    expected = Decimal(2) ** 1000 * exactly(5e-324) / Decimal(2).sqrt()
+    assert_nearest(folded.weight[0, 0], expected)
+    assert_nearest(folded.bias[0], -expected)
+
+
 def norm_of_dtype(drawn, x):
     """PyTorch's, with parameters in float64 or float32."""
     kind = torch.float64 if x.dtype == torch.float64 else torch.float32

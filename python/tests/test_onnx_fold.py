@@ -119,6 +119,31 @@ def test_gemm(transposed, shape):
     assert_folds(builder, ["n0", "n2"], left=["Gemm"])
 
 
+def test_gemm_without_a_bias_has_a_factor_for_it():
+    builder = Builder((3, 4))
+    builder.add("Gemm", builder.constant(builder.normal(4, 5)), beta=0.0).norm(5)
+    assert_folds(builder, ["n1"], left=["Gemm"])
+
+
+def test_steps_on_both_sides_of_a_flattening():
+    builder = Builder((2, 4, 3, 2)).add("Relu").norm(4).add("Dropout").add("Flatten").add("Identity").add("Dropout")
+    builder.add("Gemm", builder.constant(builder.normal(24, 5)))
+    assert_folds(builder, ["n1"], left=["Relu", "Flatten", "Gemm"])
+
+
+def test_constants_that_add_an_axis():
+    builder = Builder((3, 4)).add("Reshape", "shape")
+    builder.constants["shape"] = np.array([3, 4], np.int64)
+    builder.add("MatMul", builder.constant(builder.normal(4, 5))).add("Mul", builder.constant(builder.normal(1, 1, 5)))
+    assert_folds(builder, left=["Reshape", "MatMul", "Mul"])
+
+
+def test_an_addition_alone_is_no_normalization():
+    builder = Builder((3, 4)).add("MatMul", "w").add("Add", "b")
+    builder.constants |= {"w": builder.normal(4, 5).astype(np.float32), "b": builder.normal(5).astype(np.float32)}
+    assert_folds(builder, left=["MatMul", "Add"])
+
+
 def test_matmul_and_additions():
     builder = Builder((3, 4))
     builder.add("MatMul", builder.constant(builder.normal(4, 5))).add("Add", builder.constant(builder.normal(5))).norm(5)

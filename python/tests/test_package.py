@@ -24,6 +24,7 @@ MODULES = [
     "exactnorm._functions",
     "exactnorm._layer",
     "exactnorm._moments",
+    "exactnorm._normalization",
     "exactnorm._running",
     "exactnorm.onnx",
     "exactnorm.torch",

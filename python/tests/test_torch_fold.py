@@ -4,6 +4,7 @@ folds that go wrong elsewhere."""
 from __future__ import annotations
 
 import copy
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -44,7 +45,8 @@ def assert_folds(model, x, expected=(), refused=(), before=()):
         folded, report = exactnorm.torch.fold(model, inputs)
         assert [norm.name for norm in report.folded] == list(expected), str(report)
         assert [norm.name for norm in report.folded if norm.position == "before"] == list(before)
-        assert {norm.name: norm.reason for norm in report.refused} == dict(refused)
+        reasons = {norm.name: norm.reason.removesuffix(" (example_inputs may help)") for norm in report.refused}
+        assert reasons == dict(refused)
         y = outputs(model, x)
         unit = {torch.float64: 1e-14, torch.float32: 1e-6, torch.float16: 1e-2, torch.bfloat16: 5e-2}[x.dtype]
         assert (outputs(folded, x) - y).abs().max() <= unit * y.abs().max()
@@ -231,7 +233,7 @@ class Calls(nn.Module):
         ),
         (
             lambda m, x: m.other(m.norm(m.conv(x))) if x.sum() > 1e9 else m.norm(m.conv(x)),
-            ["torch.fx cannot trace the module that calls it"] * 2,
+            ["torch.fx cannot trace a module around it"] * 2,
         ),
         (
             lambda m, x: torch.cat([m.norm(x), m.other(x)], 1),
@@ -289,8 +291,95 @@ class Branching(nn.Module):
 
 def test_parts_of_a_model_that_cannot_be_traced():
     torch.manual_seed(6)
-    refused = {"last": "torch.fx cannot trace the module that calls it"}
-    assert_folds(trained(Branching()), torch.randn(2, 3, 7), ["block.1"], refused.items())
+    model, x = trained(Branching()), torch.randn(2, 3, 7)
+    reason = "torch.fx cannot trace a module around it"
+    folded, report = exactnorm.torch.fold(model, (x,))
+    assert [norm.name for norm in report.folded] == ["block.1"]
+    assert [(norm.name, norm.reason) for norm in report.refused] == [("last", reason)]
+    torch.testing.assert_close(outputs(folded, x), outputs(model, x), rtol=1e-6, atol=1e-6)
+    # What else may call the block's parts is not known without an example.
+    _, report = exactnorm.torch.fold(model)
+    assert {norm.name: norm.reason for norm in report.refused} == dict.fromkeys(["block.1", "last"], f"{reason} (example_inputs may help)")
+
+
+def assert_right(model, *arguments, folded):
+    """With an example and without one the model's function stays, whatever is folded; with one, this many are."""
+    for inputs in (arguments, None):
+        new, report = exactnorm.torch.fold(model, inputs)
+        if inputs is not None:
+            assert len(report.folded) == folded, str(report)
+        with torch.no_grad():
+            torch.testing.assert_close(new(*arguments), model(*arguments), rtol=1e-4, atol=1e-4)
+    return report
+
+
+class Odd(nn.Module):
+    """Modules of several names, and a forward() of the test's."""
+
+    def __init__(self, forward):
+        super().__init__()
+        self.conv, self.norm, self.drop = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout()
+        self.layers = nn.ModuleList([self.conv, self.norm])
+        self.block = nn.Sequential(self.conv, self.norm)
+        self.plain = [self.conv, self.norm]
+        self.way = forward
+
+    def forward(self, x, extra=None):
+        return self.way(self, x, extra)
+
+
+@pytest.mark.parametrize(
+    ("way", "folded"),
+    [
+        (lambda m, x, _: m.norm(m.layers[0](x)), 1),
+        (lambda m, x, _: m.layers[1](m.conv(x)), 1),
+        (lambda m, x, _: m.plain[1](m.plain[0](x)), 1),
+        (lambda m, x, _: m.block(x), 1),
+        (lambda m, x, _: m.block(x) + m.block[0](x) if x.mean() > -1e9 else x, 0),
+        (lambda m, x, _: m.block(x) if x.mean() > -1e9 else x, 1),
+        (lambda m, x, extra: m.conv(x) if extra is None else m.norm(m.conv(x)), 0),
+        (lambda m, x, _: m.norm(m.conv(x)) * m.norm.weight.sum(), 0),
+        (lambda m, x, _: m.norm(m.conv(input=x)), 1),
+        (lambda m, x, _: m.norm(m.drop(input=m.conv(x))), 0),
+        (lambda m, x, _: m.norm(m.conv(x.clone().mul_(2))), 1),
+    ],
+)
+def test_odd_ways_through_a_model(way, folded):
+    torch.manual_seed(15)
+    assert_right(trained(Odd(way)), torch.randn(2, 3, 6, 6), folded=folded)
+
+
+def test_inputs_that_forward_changes_stay():
+    torch.manual_seed(16)
+    model, x = trained(Odd(lambda m, x, _: m.norm(m.conv(x.mul_(2))))), torch.randn(2, 3, 6, 6)
+    before = x.clone()
+    _, report = exactnorm.torch.fold(model, (x,))
+    assert torch.equal(x, before) and len(report.folded) == 1
+
+
+def test_values_of_no_elements_and_large_paddings():
+    torch.manual_seed(17)
+    model = trained(nn.Sequential(nn.Conv2d(3, 4, 1, padding=3, padding_mode="reflect"), nn.BatchNorm2d(4)))
+    assert_folds(model, torch.randn(2, 3, 6, 6), ["1"])
+    _, report = exactnorm.torch.fold(model, (torch.randn(0, 3, 6, 6),))
+    assert len(report.folded) == 1 and report.difference is None
+
+
+def test_outputs_of_other_kinds():
+    @dataclasses.dataclass
+    class Output:
+        logits: torch.Tensor
+        index: torch.Tensor
+
+    torch.manual_seed(18)
+    model, x = trained(Odd(lambda m, x, _: (lambda y: Output(y.float(), y.argmax()))(m.norm(m.conv(x))))), torch.randn(2, 3, 6, 6)
+    _, report = exactnorm.torch.fold(model, (x,))
+    assert len(report.folded) == 1 and 0 < report.difference < 1e-5
+    # The tolerance is that of the layers' dtype.
+    _, report = exactnorm.torch.fold(model.bfloat16(), (x.bfloat16(),))
+    assert report.difference > 1e-3
+    _, report = exactnorm.torch.fold(trained(Odd(lambda m, x, _: m.norm(m.conv(x)).argmax())), (x,))
+    assert report.difference is None and "outputs differ" not in str(report)
 
 
 def test_converted_and_fused_models():

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import pickle
 from fractions import Fraction
+from typing import NamedTuple
 
 import exactnorm.torch
 import numpy as np
@@ -226,10 +227,55 @@ def test_results_merge_and_pickle():
     np.testing.assert_allclose(norm.drift, drift, rtol=1e-6)
     np.testing.assert_allclose(norm.deviation_ratio**2, (x.double().var((0, 2, 3)).numpy() + 1e-5) / (1 + 1e-5), rtol=1e-6)
     assert str(expected).splitlines()[1].split()[:2] == ["0", "750"]
-    with pytest.raises(ValueError, match="model: has no module 0; expected the one that was recalibrated"):
+    with pytest.raises(ValueError, match="model: has no running statistics of 3 channels in 0; expected the model that was recalibrated"):
         result.apply(nn.BatchNorm2d(3))
     with pytest.raises(ValueError, match="other: has 1 channels in 0; expected 3"):
         result.merge(recalibrate(nn.Sequential(nn.BatchNorm1d(1)), [torch.randn(4, 1)]))
+
+
+def test_other_results_stay_and_wrong_models_do_too():
+    x = samples()
+    first, second, third = (recalibrate(network(), [part]) for part in split(x, [10, 10, 10]))
+    first.merge(second).merge(third)
+    assert (first.norms["0"].count, second.norms["0"].count) == (750, 250)
+    model = network()
+    model[7] = nn.BatchNorm1d(3)
+    with pytest.raises(ValueError, match="model: has no running statistics of 4 channels in 7"):
+        first.apply(model)
+    assert torch.equal(model[0].running_mean, torch.zeros(3))
+
+
+class Sometimes(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
+
+    def forward(self, x):
+        x = self.first(input=x)
+        return self.second(x) if len(x) > 2 else x
+
+
+class Named(NamedTuple):
+    input: torch.Tensor
+    target: int
+
+
+def test_layers_that_some_batches_call():
+    x = torch.randn(10, 2)
+    batches = [Named(x[:2], 0), Named(x[2:], 1)]
+    model = Sometimes()
+    result = recalibrate(model, batches, sequential=True, device="cpu")
+    assert result.norms["second"].count == 8 and not result.untouched
+
+    class Changing:
+        passes = 0
+
+        def __iter__(self):
+            self.passes += 1
+            return iter(batches if self.passes < 3 else batches[:1])
+
+    with pytest.raises(ValueError, match="loader: calls second in one pass, and in the next one not"):
+        recalibrate(model, Changing(), sequential=True)
 
 
 def recalibrated_on(rank, size, sequential):

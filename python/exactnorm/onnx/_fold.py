@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ import onnx
 import exactnorm
 from exactnorm import FoldedLayer, Normalization
 from exactnorm._fold_report import FoldedNorm, FoldReport, RefusedNorm
-from exactnorm.onnx._graph import Array, Graph
+from exactnorm.onnx._graph import Array, Graph, subgraphs
 from exactnorm.onnx._layers import LayerStep, Unfit, batch_normalization, disguised, is_op, layer_of, name_of, pads
 from exactnorm.onnx._verify import compare_models, differences
 
@@ -58,13 +58,15 @@ def fold(
     for node in graph.nodes:
         if is_op(node, "BatchNormalization") and id(node) not in placed:
             report.refused.append(RefusedNorm(name_of(node), _reason(graph, node)))
+    report.refused += [RefusedNorm(name, reason) for name, reason in _hidden(folded)]
+    dtypes = {chain.layer.weight.dtype.name for chain in chains}
     for chain in chains:
         _fold_chain(graph, chain, report, verify)
     graph.finish()
     report.sort([name_of(node) for node in model.graph.node])
     _check(folded)
     if verify:
-        report.difference = compare_models(model, folded, inputs)
+        report.difference = compare_models(model, folded, inputs, dtypes)
     return folded, report
 
 
@@ -75,6 +77,22 @@ def _check(model: onnx.ModelProto) -> None:
         # A model beyond what protobuf serializes is checked by its file.
         if "2GB" not in str(error) and "2GiB" not in str(error):
             raise ValueError(f"model: is not valid ONNX: {error}") from error
+
+
+def _hidden(model: onnx.ModelProto) -> Iterator[tuple[str, str]]:
+    """Normalizations that are no steps of the model's own graph."""
+    for node in model.graph.node:
+        yield from ((name, "it is in a subgraph") for graph in subgraphs(node) for name in _norms_in(graph.node))
+    for function in model.functions:
+        yield from ((f"{function.name}/{name}", "it is in a function of the model") for name in _norms_in(function.node))
+
+
+def _norms_in(nodes: Iterable[onnx.NodeProto]) -> Iterator[str]:
+    for node in nodes:
+        if is_op(node, "BatchNormalization"):
+            yield name_of(node)
+        for graph in subgraphs(node):
+            yield from _norms_in(graph.node)
 
 
 def _passes_on(node: onnx.NodeProto) -> bool:
@@ -99,7 +117,12 @@ def _chains(graph: Graph) -> list[_Chain]:
         chains.append(chain)
     for chain in chains:
         _go_back(graph, chain, taken)
-    return [chain for chain in chains if chain.before or chain.after]
+    # An addition alone is a bias, and no normalization.
+    return [
+        chain
+        for chain in chains
+        if chain.before or any(not is_op(step, "Add", "Sub") for step, _ in chain.after)
+    ]
 
 
 def _follow(graph: Graph, chain: _Chain) -> None:
@@ -207,8 +230,8 @@ def _rewrite(graph: Graph, chain: _Chain, folded: FoldedLayer, nodes: list[onnx.
         source = chain.before[0][0].input[0]
         if chain.flattening is not None:
             chain.flattening.input[0] = source
-        else:
-            node.input[0] = source
+            source = chain.flattening.output[0]
+        node.input[0] = source
     weight = folded.weight.T if layer.is_transposed else folded.weight
     node.input[1] = graph.new_constant(node.input[1], weight)
     has_bias = bool(folded.bias.any()) or layer.bias is not None
@@ -226,6 +249,10 @@ def _rewrite(graph: Graph, chain: _Chain, folded: FoldedLayer, nodes: list[onnx.
             name = node.input[2] if len(node.input) > 2 and node.input[2] else f"{node.input[1]}_bias"
             del node.input[2:]
             node.input.append(graph.new_constant(name, folded.bias))
+            # Of a Gemm: without a bias it had no meaning.
+            factors = [index for index, found in enumerate(node.attribute) if found.name == "beta"]
+            for index in factors:
+                del node.attribute[index]
         node.output[0] = new_output
 
 

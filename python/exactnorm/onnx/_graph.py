@@ -28,7 +28,7 @@ def _array_of(tensor: onnx.TensorProto) -> Array:
         raise ValueError(f"model: the constant {tensor.name} is not a tensor: {error}") from error
 
 
-def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
     for found in node.attribute:
         if found.HasField("g"):
             yield found.g
@@ -38,7 +38,7 @@ def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
 def _inputs_of(node: onnx.NodeProto) -> Iterator[str]:
     """With what its subgraphs take from outside; names that these make themselves do not matter, as they are others."""
     yield from node.input
-    for graph in _subgraphs(node):
+    for graph in subgraphs(node):
         for inner in graph.node:
             yield from _inputs_of(inner)
         yield from (output.name for output in graph.output)
@@ -48,7 +48,7 @@ def _names_in(graph: onnx.GraphProto) -> Iterator[str]:
     yield from (value.name for values in (graph.initializer, graph.input, graph.output) for value in values)
     for node in graph.node:
         yield from node.output
-        for inner in _subgraphs(node):
+        for inner in subgraphs(node):
             yield from _names_in(inner)
 
 

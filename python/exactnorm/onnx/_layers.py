@@ -133,7 +133,7 @@ def disguised(graph: Graph, node: onnx.NodeProto, value: str, layer: LayerStep) 
         expected = (channels,) if layer.has_channels_last else (channels, *(1,) * (places - 1))
         if shape[-places:] != expected or any(size != 1 for size in shape[:-places]):
             return None
-        if len(shape) > (layer.rank or len(shape)):
+        if len(constant.shape) > (layer.rank or 1):  # the result would have more axes
             return None
         values = constant.astype(np.float64).reshape(-1)
     if not np.isfinite(values).all():

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -10,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils import _pytree as pytree
 
 import exactnorm
 from exactnorm import FoldedLayer, Normalization
@@ -29,7 +33,7 @@ def fold(model: Model, example_inputs: tuple[Any, ...] | None = None) -> tuple[M
     """A copy of a model in evaluation mode without the batch normalizations that can be part of a layer, and a report.
 
     Understood are convolutions, transposed convolutions (any groups) and linear layers, with the normalization behind them, or
-    before them where nothing is padded with zeros; several normalizations in a row; torch.nn's classes, this package's,
+    before them where nothing is padded with zeros; behind concatenations and sums of their outputs; several in a row; torch.nn's classes, this package's,
     torchvision's FrozenBatchNorm2d and timm's BatchNormAct2d. All others stay as they are, each with its reason in the report. The
     given model is not changed.
 
@@ -55,40 +59,61 @@ def fold(model: Model, example_inputs: tuple[Any, ...] | None = None) -> tuple[M
     [('1', '0')]
     """
     folded = revert(unfuse(copy.deepcopy(model)))
-    seen = None if example_inputs is None else _values_in(folded, example_inputs)
-    steps = Steps(folded)
+    seen = None if example_inputs is None else _Seen(folded, example_inputs)
+    steps = Steps(folded, calls_are_seen=seen is not None)
     report = FoldReport()
     report.refused += [RefusedNorm(name, reason) for name, reason in steps.refused.items()]
-    expected = None if example_inputs is None else outputs_of(folded, example_inputs)
+    expected = None if example_inputs is None else outputs_of(folded, _copied(example_inputs))
     for sites in _that_share_norms(list(steps.sites.values())):
         _fold_sites(folded, sites, seen, report)
     if example_inputs is not None:
-        report.difference = _compare(outputs_of(folded, example_inputs), expected)
+        dtypes = {parameter.dtype for parameter in folded.parameters()}
+        report.difference = _compare(outputs_of(folded, _copied(example_inputs)), expected, dtypes)
     report.sort([name for name, _ in folded.named_modules()])
     return folded, report
 
 
-def _values_in(model: nn.Module, inputs: tuple[Any, ...]) -> dict[str, Tensor]:
-    """What reaches each layer and normalization; None where a module gets something else, or is called more than once."""
-    seen: dict[str, Tensor] = {}
+def _copied(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A forward() may change what it is given."""
+    copied: tuple[Any, ...] = pytree.tree_map_only(Tensor, torch.clone, inputs)
+    return copied
 
-    def keep(name: str) -> Any:
-        def hook(module: nn.Module, arguments: tuple[Any, ...]) -> None:
-            seen[name] = arguments[0].detach().clone()
+
+class _Seen:
+    """What reaches each layer and normalization last, and how often they are called, with the example inputs."""
+
+    def __init__(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
+        self.values: dict[str, Tensor] = {}
+        self.calls: Counter[str] = Counter()
+        handles = [
+            module.register_forward_pre_hook(self._hook(name), with_kwargs=True)
+            for name, module in model.named_modules()
+            if type(module) in LAYERS or is_norm(module)
+        ]
+        try:
+            outputs_of(model, _copied(inputs))
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _hook(self, name: str) -> Any:
+        def hook(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+            self.calls[name] += 1
+            value = arguments[0] if arguments else keywords.get("input")
+            if isinstance(value, Tensor) and value.numel() > 0:
+                self.values[name] = value.detach().clone()
 
         return hook
 
-    handles = [
-        module.register_forward_pre_hook(keep(name))
-        for name, module in model.named_modules()
-        if type(module) in LAYERS or is_norm(module)
-    ]
-    try:
-        outputs_of(model, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return seen
+
+def _that_share_norms(sites: list[Site]) -> list[list[Site]]:
+    """Groups of sites, all or none of which are folded: a normalization of a concatenation is part of several layers."""
+    groups: list[list[Site]] = []
+    for site in sites:
+        near = [group for group in groups if any(set(site.norms) & set(other.norms) for other in group)]
+        groups = [group for group in groups if group not in near]
+        groups.append([site, *(other for group in near for other in group)])
+    return groups
 
 
 def _normalization(norm: nn.Module) -> Normalization:
@@ -108,16 +133,6 @@ def _chain(norms: list[Normalization]) -> Normalization | None:
     return chained
 
 
-def _that_share_norms(sites: list[Site]) -> list[list[Site]]:
-    """Groups of sites, all or none of which are folded: a normalization of a concatenation is part of several layers."""
-    groups: list[list[Site]] = []
-    for site in sites:
-        near = [group for group in groups if any(set(site.norms) & set(other.norms) for other in group)]
-        groups = [group for group in groups if group not in near]
-        groups.append([site, *(other for group in near for other in group)])
-    return groups
-
-
 @dataclass(frozen=True)
 class _Replacement:
     site: Site
@@ -126,7 +141,7 @@ class _Replacement:
     difference: float
 
 
-def _fold_sites(model: nn.Module, sites: list[Site], seen: dict[str, Tensor] | None, report: FoldReport) -> None:
+def _fold_sites(model: nn.Module, sites: list[Site], seen: _Seen | None, report: FoldReport) -> None:
     names = list(dict.fromkeys(name for site in sites for name in site.norms))
     norms = {name: model.get_submodule(name) for name in names}
     try:
@@ -149,19 +164,20 @@ def _fold_sites(model: nn.Module, sites: list[Site], seen: dict[str, Tensor] | N
         )
         site = of_norm[0].site
         is_shown = seen is not None or (site.flattened and name in site.before)
-        _replace(model, name, _instead_of(norms[name], LAYERS[type(of_norm[0].layer)][1], is_shown))
+        _pass_on(norms[name], LAYERS[type(of_norm[0].layer)][1], is_shown)
     for new in made:
-        _replace(model, new.site.layer, new.layer)
+        # The same object as before, which may have several names.
+        layer = model.get_submodule(new.site.layer)
+        layer.weight, layer.bias = new.layer.weight, new.layer.bias
 
 
 def _replacement(
-    model: nn.Module, site: Site, exact: dict[str, Normalization], seen: dict[str, Tensor] | None
+    model: nn.Module, site: Site, exact: dict[str, Normalization], seen: _Seen | None
 ) -> _Replacement:
     layer = model.get_submodule(site.layer)
     kind, axes = LAYERS[type(layer)]
-    problem = _rank_problem(site, axes, seen)
-    if problem:
-        raise ValueError(problem)
+    if seen is not None:
+        _check_calls(site, axes, seen)
     before = _chain([exact[name] for name in site.before])
     after = _chain([
         exact[part.norm][part.start : part.stop] if part.shifts else exact[part.norm][part.start : part.stop].without_shift()
@@ -178,18 +194,22 @@ def _replacement(
         groups=int(getattr(layer, "groups", 1)),
     )
     new = _layer_with(layer, folded)
-    x = _values_for(model, site, kind, axes) if seen is None else seen[site.norms[0] if site.before else site.layer]
+    x = None if seen is None else seen.values.get(site.norms[0] if site.before else site.layer)
+    x = _values_for(model, site, kind, axes) if x is None else x
     return _Replacement(site, new, *_differences(model, site, layer, new, folded, x))
 
 
-def _rank_problem(site: Site, axes: int, seen: dict[str, Tensor] | None) -> str | None:
-    """A linear layer is over the last axis, normalization over the second one: these have to be the same."""
-    if seen is None:
-        return None
-    if site.layer not in seen:
-        return f"{site.layer} is not called with the example inputs"
-    rank = seen[site.layer].dim()
-    return None if rank == axes + 2 else f"{site.layer} gets values of {rank} axes; expected {axes + 2}"
+def _check_calls(site: Site, axes: int, seen: _Seen) -> None:
+    """That what the graph says of a layer is what happens. A linear layer is over the last axis, and normalization over the second."""
+    calls = seen.calls[site.layer]
+    if calls == 0:
+        raise ValueError(f"{site.layer} is not called with the example inputs")
+    for name in site.norms:
+        if seen.calls[name] != calls:
+            raise ValueError(f"{site.layer} is called {calls} times, and {name} {seen.calls[name]} times")
+    value = seen.values.get(site.layer)
+    if value is not None and value.dim() != axes + 2:
+        raise ValueError(f"{site.layer} gets values of {value.dim()} axes; expected {axes + 2}")
 
 
 def _array_of(tensor: Tensor) -> Any:
@@ -222,8 +242,10 @@ def _values_for(model: nn.Module, site: Site, kind: str, axes: int) -> Tensor:
         return torch.randn(16, channels, int(layer.in_features) // channels, generator=generator)  # type: ignore[arg-type]
     if kind == "linear":
         return torch.randn(16, int(layer.in_features), generator=generator)  # type: ignore[arg-type]
+    # Reflections want inputs that are larger than the padding.
+    padding = max(layer.padding) if kind == "conv" and isinstance(layer.padding, tuple) else 0
     sizes = [
-        (kernel - 1) * dilation + 3
+        (kernel - 1) * dilation + 3 + padding
         for kernel, dilation in zip(layer.kernel_size, layer.dilation, strict=True)  # type: ignore[arg-type]
     ]
     return torch.randn(2, int(layer.in_channels), *sizes, generator=generator)  # type: ignore[arg-type]
@@ -285,43 +307,56 @@ class _PassedOn(nn.Module):
         return f"axes={self.axes}"
 
 
-def _instead_of(norm: nn.Module, axes: int, is_shown: bool) -> nn.Module:
-    if is_class_of(norm, ACTIVATED):
-        return nn.Sequential(norm.drop, norm.act)  # type: ignore[arg-type]
+def _pass_on(norm: nn.Module, axes: int, is_shown: bool) -> None:
+    """Makes a normalization, the same object, pass on what it gets; an activation that it has stays."""
+    kept = {name: value for name, value in norm.__dict__.items() if name in nn.Module().__dict__}
+    is_activated = is_class_of(norm, ACTIVATED)
+    norm.__dict__.clear()
+    norm.__dict__.update(kept)
+    norm._parameters.clear()
+    norm._buffers.clear()
+    if is_activated:
+        norm.__class__ = nn.Sequential
     # Only of one-dimensional layers' values there are two ranks that PyTorch takes.
-    return nn.Identity() if is_shown or axes > 1 else _PassedOn(axes + 2)
+    elif is_shown or axes > 1:
+        norm.__class__ = nn.Identity
+    else:
+        norm.__class__ = _PassedOn
+        norm.axes = axes + 2  # type: ignore[assignment]
 
 
-def _replace(model: nn.Module, name: str, new: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    new.training = model.get_submodule(name).training
-    model.get_submodule(parent)._modules[child] = new
-
-
-def _compare(found: Any, expected: Any) -> float:
-    """The largest difference of outputs by the largest output."""
+def _compare(found: Any, expected: Any, dtypes: set[torch.dtype]) -> float | None:
+    """The largest difference of outputs by the largest output, of a model with parameters of such dtypes; None without any."""
     differences = []
-    for one, other in zip(_tensors_in(found), _tensors_in(expected), strict=True):
+    ours, theirs = list(_tensors_in(found)), list(_tensors_in(expected))
+    if [tensor.shape for tensor in ours] != [tensor.shape for tensor in theirs]:
+        raise ValueError("example_inputs: give outputs of other shapes when the model is folded")
+    for one, other in zip(ours, theirs, strict=True):
         # Elsewhere, the given model has no values to compare with.
         is_finite = other.isfinite()
         if not one.is_floating_point() or not is_finite.any():
             continue
-        one, other = one[is_finite], other[is_finite]
-        scale = float(other.double().abs().max()) or 1.0
-        difference = float((one.double() - other.double()).abs().max()) / scale
-        limit = _tolerance.get(str(one.dtype).removeprefix("torch."), _tolerance["float32"])
+        limit = max(_tolerance.get(str(dtype).removeprefix("torch."), 0.0) for dtype in (*dtypes, one.dtype))
+        one, other = one[is_finite].double(), other[is_finite].double()
+        difference = float((one - other).abs().max()) / (float(other.abs().max()) or 1.0)
         if not difference <= limit:
             raise ValueError(
                 f"example_inputs: give outputs that differ by {difference:.2g} of the largest when the model is folded; "
                 f"expected at most {limit:.0e}"
             )
         differences.append(difference)
-    return max(differences, default=0.0)
+    return max(differences, default=None)
 
 
-def _tensors_in(value: Any) -> list[Tensor]:
+def _tensors_in(value: Any) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, dict):
-        value = list(value.values())
-    return [tensor for part in value for tensor in _tensors_in(part)] if isinstance(value, list | tuple) else []
+        yield value
+    elif dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from _tensors_in(getattr(value, field.name))
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from _tensors_in(part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _tensors_in(part)

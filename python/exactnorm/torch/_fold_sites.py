@@ -12,7 +12,7 @@ import torch
 from torch import fx, nn
 
 from exactnorm._fold import Layer
-from exactnorm.torch._graphs import Layers, has_hooks, trace
+from exactnorm.torch._graphs import Layers, has_hooks, trace_whatever_arguments
 
 # Each kind's name for exactnorm.fold, and its spatial axes.
 LAYERS: dict[type[nn.Module], tuple[Layer, int]] = {
@@ -91,8 +91,9 @@ class _Term:
 class Steps:
     """What a model's graphs say of its normalizations: those that are parts of a site, and the reasons why others are not."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
+    def __init__(self, model: nn.Module, calls_are_seen: bool) -> None:
+        """`calls_are_seen`: an example shows how often each module is called, whatever calls it."""
+        self._model, self._calls_are_seen = model, calls_are_seen
         self.refused: dict[str, str] = {}
         self.sites: dict[str, Site] = {}
         self._names = {module: name for name, module in model.named_modules()}
@@ -100,30 +101,39 @@ class Steps:
         self._uses_of_parameters = Counter(map(id, parameters))
         graphs = list(self._graphs())
         self._calls: Counter[nn.Module] = Counter()
-        self._read: set[str] = set()
+        self._read: set[nn.Module] = set()
         for prefix, graph in graphs:
             for node in graph.nodes:
                 if node.op == "call_module":
                     self._calls[model.get_submodule(prefix + str(node.target))] += 1
                 elif node.op == "get_attr":
-                    self._read.add((prefix + str(node.target)).rpartition(".")[0])
+                    self._read.add(model.get_submodule((prefix + str(node.target)).rpartition(".")[0]))
         for prefix, graph in graphs:
             _Graph(self, prefix, graph).place_norms()
         placed = {name for site in self.sites.values() for name in site.norms}
         for name, module in model.named_modules():
             if is_norm(module) and name not in placed and name not in self.refused:
-                self.refused[name] = "torch.fx cannot trace the module that calls it"
+                self.refused[name] = "torch.fx cannot trace a module around it"
+                if not calls_are_seen:
+                    self.refused[name] += " (example_inputs may help)"
 
     def _graphs(self) -> Iterator[tuple[str, fx.Graph]]:
-        """Of the whole model, or of each module by itself; with a prefix for its targets."""
-        whole = trace(self._model, self._model.training, Layers(is_norm))
+        """Of the whole model, or of each module by itself; with a prefix for its targets.
+
+        A module within one that cannot be traced may have its parts called from there, of which only an example tells."""
+        whole = trace_whatever_arguments(self._model, lambda: Layers(is_norm))
         if whole is not None:
             yield "", whole
             return
+        unknown: list[str] = []
         for name, module in self._model.named_modules():
             is_layer = type(module).__module__.startswith("torch.nn") and not isinstance(module, nn.Sequential)
-            graph = None if is_layer or is_norm(module) else trace(module, module.training)
-            if graph is not None:
+            if is_layer or is_norm(module) or type(module).forward is nn.Module.forward:
+                continue
+            graph = trace_whatever_arguments(module)
+            if graph is None:
+                unknown.append(f"{name}." if name else "")
+            elif self._calls_are_seen or not any(name.startswith(prefix) for prefix in unknown):
                 yield f"{name}." if name else "", graph
 
     def module_at(self, place: str) -> tuple[str, nn.Module]:
@@ -142,6 +152,8 @@ class Steps:
             raise _Unfit("it has hooks")
         if self._calls[norm] > 1:
             raise _Unfit(f"it is called {self._calls[norm]} times")
+        if norm in self._read:
+            raise _Unfit("its parameters are used elsewhere, too")
         if len(node.args) != 1 or node.kwargs:
             raise _Unfit("it is called with several arguments")
 
@@ -150,7 +162,7 @@ class Steps:
             raise _Unfit(f"{name} is called {self._calls[layer]} times")
         if any(p is not None and self._uses_of_parameters[id(p)] > 1 for p in layer._parameters.values()):
             raise _Unfit(f"{name} shares its parameters with another module")
-        if name in self._read:
+        if layer in self._read:
             raise _Unfit(f"the parameters of {name} are used elsewhere, too")
         if has_hooks(layer):
             raise _Unfit(f"{name} has hooks")
@@ -264,7 +276,9 @@ class _Graph:
 
     def _passes_on(self, node: fx.Node) -> bool:
         module = self._modules.get(node)
-        return type(module) in _same_in_evaluation and not module.training and not has_hooks(module)  # type: ignore[union-attr, arg-type]
+        if module is None or module.training or has_hooks(module) or not node.args:
+            return False
+        return type(module) in _same_in_evaluation
 
     def _kind(self, node: fx.Node) -> str:
         if node in self._modules:

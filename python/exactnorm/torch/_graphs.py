@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -37,12 +38,32 @@ class Layers(fx.Tracer):
         return self._is_step(module) or super().is_leaf_module(module, name)
 
 
-def trace(module: nn.Module, training: bool, tracer: fx.Tracer | None = None) -> fx.Graph | None:
-    """The steps of a module's forward() in a mode, all other modules being steps or by a tracer; None where they cannot be told."""
+def trace_whatever_arguments(module: nn.Module, make: Callable[[], fx.Tracer] | None = None) -> fx.Graph | None:
+    """As `trace`, in the module's mode; None, too, where the steps depend on arguments that a caller may leave out."""
+    graph = trace(module, module.training, make() if make else None)
+    parameters = inspect.signature(module.forward).parameters.values()
+    defaults = {parameter.name: parameter.default for parameter in parameters if parameter.default is not inspect.Parameter.empty}
+    if graph is None or not defaults:
+        return graph
+    without = trace(module, module.training, make() if make else None, defaults)
+    if without is None or _steps_in(graph) != _steps_in(without):
+        return None
+    return graph
+
+
+def _steps_in(graph: fx.Graph) -> list[tuple[str, str]]:
+    return [(node.op, str(node.target)) for node in graph.nodes if node.op in ("call_module", "call_method", "get_attr")]
+
+
+def trace(
+    module: nn.Module, training: bool, tracer: fx.Tracer | None = None, arguments: dict[str, Any] | None = None
+) -> fx.Graph | None:
+    """The steps of a module's forward() in a mode, all other modules being steps or by a tracer; with some arguments fixed. None where
+    they cannot be told."""
     attributes, mode = set(module.__dict__), module.training
     module.training = training
     try:
-        graph = (tracer or _Children()).trace(module)
+        graph = (tracer or _Children()).trace(module, arguments)
         has_constants = set(module.__dict__) != attributes
         return None if has_constants else graph
     except Exception:  # noqa: BLE001 - forward() is anybody's code, and may fail in any way on what stands in for tensors

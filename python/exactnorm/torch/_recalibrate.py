@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -33,13 +34,14 @@ def recalibrate(
 ) -> Recalibration:
     """Sets the running statistics of a model's batch normalizations to mean and variance over all samples of a loader, in place.
 
-    Mean and variance of a layer are those of all values that reach it, whatever the batches: exact, rounded once, the variance with
-    n - 1, as PyTorch's running one. A batch counts by its size. Layers that are never called keep what they have. Everything but
+    Mean and variance of a layer are those of all values that reach it, from exact sums, whatever the batches; the variance has n - 1
+    in its denominator, as PyTorch's running one. A batch counts by its size. Layers that are never called keep what they have. Everything but
     the normalizations is in evaluation mode meanwhile: dropout is off. All modes are put back.
 
     loader
         Gives tensors; tuples or lists, whose first element is the input; or mappings, for keyword arguments. Any number of batches, of
-        any sizes. With `sequential` it is gone through once for each layer, which a generator cannot be.
+        any sizes; in one pass, each with more than one value for each channel of each layer. With `sequential` it is gone through
+        once for each layer and once before, which a generator cannot be.
     sequential
         False: one pass, in which each layer normalizes by its batch, as in training. The values that reach a layer depend on the
         batches before it, then: only the first layers' statistics are the same for each split of the data.
@@ -116,7 +118,10 @@ def _to(value: Any, device: torch.device | str | None) -> Any:
         return value.to(device)
     if isinstance(value, Mapping):
         return {name: _to(part, device) for name, part in value.items()}
-    return type(value)(_to(part, device) for part in value) if isinstance(value, list | tuple) else value
+    if not isinstance(value, list | tuple):
+        return value
+    parts = [_to(part, device) for part in value]
+    return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)  # a namedtuple, or not
 
 
 @contextmanager
@@ -162,17 +167,23 @@ class _Passes:
         self._forward, self._device, self._group, self._progress = forward, device, group, progress
         self.batches_of_last = 0
 
-    def collect(self, names: Iterable[str], ends_there: bool = False, most: int | None = None) -> tuple[dict[str, Moments], list[str]]:
-        """The moments of what reaches some layers, of all ranks; and the names as they were called. `ends_there`: the forward pass
-        ends at the layer, which is the only one."""
+    def collect(self, names: Iterable[str], ends_there: bool = False) -> tuple[dict[str, Moments], Counter[str]]:
+        """The moments of what reaches some layers, of all ranks, in the order of the first calls; and how often each is called in one
+        forward pass at most. `ends_there`: the forward pass ends at the layer, which is the only one."""
         names = list(names)
         moments: dict[str, Moments] = {}
         calls: list[str] = []
+        most_calls: Counter[str] = Counter()
+
+        def end_forward() -> None:
+            for name, count in Counter(calls).items():
+                most_calls[name] = max(most_calls[name], count)
+            calls.clear()
 
         def keep(name: str) -> Any:
-            def hook(module: nn.Module, arguments: tuple[Any, ...]) -> None:
+            def hook(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
                 calls.append(name)
-                values = arguments[0].detach().cpu()
+                values = (arguments[0] if arguments else keywords["input"]).detach().cpu()
                 values = values.float() if values.dtype == torch.bfloat16 else values  # which NumPy does not have
                 if name not in moments:
                     moments[name] = Moments(values.shape[1])
@@ -183,22 +194,22 @@ class _Passes:
 
             return hook
 
-        handles = [self._norms[name].register_forward_pre_hook(keep(name)) for name in names]
+        handles = [self._norms[name].register_forward_pre_hook(keep(name), with_kwargs=True) for name in names]
         problem: Exception | None = None
         try:
-            self._run(self._most if most is None else most)
+            self._run(end_forward)
         except Exception as error:  # noqa: BLE001 - other ranks have to hear of any
             problem = error
         finally:
             for handle in handles:
                 handle.remove()
         if self._group is not None:
-            moments, calls = self._of_all_ranks(moments, calls, problem)
+            moments, most_calls = self._of_all_ranks(moments, most_calls, problem)
         if problem is not None:
             raise problem
-        return moments, calls
+        return moments, most_calls
 
-    def _run(self, most: int | None) -> None:
+    def _run(self, end_forward: Callable[[], None]) -> None:
         batches: Iterable[Any] = self._loader
         if self._progress:
             try:
@@ -213,16 +224,17 @@ class _Passes:
                     self._forward(self._model, _to(batch, self._device))
                 except _Reached:
                     pass
+                end_forward()
                 count += 1
-                if count == most:
+                if count == self._most:
                     break
         self.batches_of_last = count
         if count == 0 and self._group is None:
             raise ValueError("loader: gives no batch; expected at least one, in each pass where there are several")
 
     def _of_all_ranks(
-        self, moments: dict[str, Moments], calls: list[str], problem: Exception | None
-    ) -> tuple[dict[str, Moments], list[str]]:
+        self, moments: dict[str, Moments], calls: Counter[str], problem: Exception | None
+    ) -> tuple[dict[str, Moments], Counter[str]]:
         size = distributed.get_world_size(self._group)
         parts: list[Any] = [None] * size
         text = None if problem is None else f"{type(problem).__name__}: {problem}"
@@ -237,7 +249,10 @@ class _Passes:
         self.batches_of_last = sum(count for *_, count in parts)
         if self.batches_of_last == 0:
             raise ValueError("loader: gives no batch on any rank; expected at least one, in each pass where there are several")
-        return merged, max((names for _, _, names, _ in parts), key=len)
+        most_calls: Counter[str] = Counter()
+        for _, _, of_rank, _ in parts:
+            most_calls |= of_rank  # the larger one of each
+        return merged, most_calls
 
 
 def _in_one_pass(norms: dict[str, Any], passes: _Passes, old: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Moments]:
@@ -252,15 +267,17 @@ def _in_one_pass(norms: dict[str, Any], passes: _Passes, old: dict[str, tuple[Te
 
 
 def _sequentially(norms: dict[str, Any], passes: _Passes, old: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Moments]:
-    _, calls = passes.collect(norms, most=1)
+    called, calls = passes.collect(norms)
     moments: dict[str, Moments] = {}
-    for name in dict.fromkeys(calls):
-        if calls.count(name) > 1:
+    for name in called:
+        if calls[name] > 1:
             raise ValueError(
-                f"sequential: is True, with {name} called {calls.count(name)} times in a forward pass; expected once, as its "
+                f"sequential: is True, with {name} called {calls[name]} times in a forward pass; expected once, as its "
                 "statistics depend on themselves"
             )
         found, _ = passes.collect([name], ends_there=True)
+        if name not in found:
+            raise ValueError(f"loader: calls {name} in one pass, and in the next one not; expected the same data in each")
         moments.update(found)
         set_statistics(norms[name], name, found[name])
     return moments

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -81,16 +81,21 @@ class Recalibration:
             if name in self.norms:
                 self.norms[name].moments.merge(norm.moments)
             else:
-                self.norms[name] = norm
+                self.norms[name] = replace(norm, moments=norm.moments.copy())
         self.untouched = [name for name in self.untouched if name not in self.norms]
         return self
 
     def apply(self, model: nn.Module) -> None:
         """Sets a model's running statistics to these."""
         modules = dict(model.named_modules())
-        for name in self.norms:
-            if name not in modules:
-                raise ValueError(f"model: has no module {name}; expected the one that was recalibrated")
+        for name, norm in self.norms.items():
+            module = modules.get(name)
+            mean = getattr(module, "running_mean", None)
+            if mean is None or mean.shape != (norm.moments.channels,):
+                raise ValueError(
+                    f"model: has no running statistics of {norm.moments.channels} channels in {name or 'itself'}; expected the "
+                    "model that was recalibrated"
+                )
         for name, norm in self.norms.items():
             set_statistics(modules[name], name, norm.moments)
 
