@@ -228,3 +228,10 @@ def test_a_compiled_model():
     x = torch.randn(4, 8, 5, 5)
     for training in (True, False):
         torch.testing.assert_close(compiled.train(training)(x), original.train(training)(x), rtol=1e-4, atol=1e-4)
+
+
+def test_a_conversion_of_a_fused_model_leaves_nothing():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+    before = set(model[1].__dict__)
+    exactnorm.torch.unfuse(exactnorm.torch.convert(exactnorm.torch.fuse(model), compiled="exact"))
+    assert type(model[1]) is nn.BatchNorm2d and set(model[1].__dict__) == before

@@ -251,6 +251,8 @@ def _unfuse_module(module: nn.Module) -> None:
         module.__class__ = original
         del module.activation, module.slope
         module.__dict__.pop("twice_differentiable", None)
+        if not issubclass(original, _modules._ExactBatchNorm):
+            module.__dict__.pop("compiled", None)  # of a conversion in between
 
 
 _Code = tuple[str, dict[str, tuple[str, str]]]
