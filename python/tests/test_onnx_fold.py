@@ -212,6 +212,11 @@ def test_reasons():
     assert reasons_of(conv().norm(4), outputs=["v0"]) == [f"its input has 2 uses; {last}"]
     assert reasons_of(conv().norm(4, outputs=3, training_mode=1)) == ["it is in training mode"]
     assert reasons_of(conv().add("Relu").norm(4)) == [f"its input comes from Relu; {last}"]
+    model = conv().norm(4).model()
+    bias = next(tensor for tensor in model.graph.initializer if tensor.name == model.graph.node[0].input[2])
+    bias.CopyFrom(numpy_helper.from_array(np.zeros(4, np.int32), bias.name))
+    _, report = exactnorm.onnx.fold(model)
+    assert [norm.reason for norm in report.refused] == [f"the bias of n0 is int32; {last}"]
     old = conv()
     old.opset = 6
     assert reasons_of(old.norm(4), ir_version=3, inputs=listed(old)) == ["the model's opset is 6; expected 7 or later"]

@@ -70,6 +70,8 @@ def layer_of(graph: Graph, node: onnx.NodeProto) -> LayerStep:
         bias = graph.constant(node.input[2])
         if bias is None:
             raise Unfit(f"the bias of {name_of(node)} is not a constant")
+        if not is_floating(bias.dtype):
+            raise Unfit(f"the bias of {name_of(node)} is {bias.dtype}")
     if node.op_type in ("Conv", "ConvTranspose"):
         if weight.ndim < 3:
             raise Unfit(f"the weight of {name_of(node)} has {weight.ndim} axes")
