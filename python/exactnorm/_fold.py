@@ -24,6 +24,9 @@ _least_double, _largest_double = 2.0**-900, 2.0**900
 # Roundings in an evaluation of normalization itself: of a reciprocal root, two products, a sum and what is made before.
 _roundings_of_normalization = 8
 _float64_format = FORMATS["float64"]
+# Between outputs of whole models, by their dtypes: what rounding in many layers makes of a right fold, and less than a wrong one
+# makes.
+TOLERANCE = {"float64": 1e-9, "float32": 1e-3, "float16": 5e-2, "bfloat16": 0.2}
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,24 @@ class FoldedLayer:
         """The same, if both are evaluated in the weight's dtype, with sums in any order, in float32 or better: the rounding of
         both evaluations is added, by Higham (2002), Accuracy and Stability of Numerical Algorithms, section 3.1."""
         return self._problem.bound(self, limits)
+
+    def checked(self, x: Float64, found: Float64, expected: Float64) -> tuple[float, float]:
+        """Of outputs for x, in float64, of the folded layer and of the layers before: the bound of the coefficients, and the
+        difference, the largest of all channels, which are on axis 1.
+
+        Raises ValueError where a difference is beyond its bound.
+        """
+        limits = np.abs(x).max(tuple(axis for axis in range(x.ndim) if axis != 1))
+        bound = self.coefficient_bound(limits)
+        # float64 has a rounding error of its own.
+        allowed = bound + 2.0**-40 * self._problem.magnitude(limits)
+        difference = np.abs(found - expected).max(tuple(axis for axis in range(found.ndim) if axis != 1))
+        if not (difference <= allowed).all():
+            worst = int(np.argmax(difference - allowed))
+            raise ValueError(
+                f"its output differs by {difference[worst]:.3g} in channel {worst}; expected at most {allowed[worst]:.3g}"
+            )
+        return float(bound.max()), float(difference.max())
 
 
 def fold(
@@ -259,9 +280,9 @@ class _Problem:
         """Per output, the sum of the sizes of all terms of the layers before: what rounding errors are relative to."""
         sizes = np.abs(channel_values("limits", limits, self.input_count))
         if self.before is not None:
-            sizes = sizes * np.abs(self.before.scale) + self.before._sizes_of_shifts()
+            sizes = sizes * np.abs(self.before.scale) + self.before._sizes_of_shifts
         sums = self._sums(self.weight, sizes, np.abs(self.bias))
-        return sums if self.after is None else sums * np.abs(self.after.scale) + self.after._sizes_of_shifts()
+        return sums if self.after is None else sums * np.abs(self.after.scale) + self.after._sizes_of_shifts
 
     def bound(self, folded: FoldedLayer, limits: ArrayLike | float) -> Float64:
         sizes = self._limits(folded, limits)
@@ -278,14 +299,14 @@ class _Problem:
         new = self._sums(weight, sizes, bias) * (of_sum + stored) + least
         normalized, error = sizes, np.zeros(self.input_count)
         if self.before is not None:
-            normalized = sizes * np.abs(self.before.scale) + self.before._sizes_of_shifts()
+            normalized = sizes * np.abs(self.before.scale) + self.before._sizes_of_shifts
             error = normalized * (of_norm + stored) + least
         old = self._sums(self.weight, normalized, np.abs(self.bias)) * (of_sum + stored) + least
         old += self._sums(self.weight, error, np.zeros(self.output_count)) * (1 + of_sum)
         if self.after is not None:
             scale = np.abs(self.after.scale)
             output = self._sums(self.weight, normalized + error, np.abs(self.bias)) + least
-            old = old * scale + (output * scale + self.after._sizes_of_shifts()) * (of_norm + stored) + least
+            old = old * scale + (output * scale + self.after._sizes_of_shifts) * (of_norm + stored) + least
         return self.coefficient_bound(folded, limits) + (new + old) * (1 + 2 * of_norm + stored)
 
 

@@ -27,6 +27,12 @@ class RefusedNorm:
     reason: str
 
 
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of cells, in columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
 @dataclass
 class FoldReport:
     """All of a model's batch normalizations; `print` shows a table.
@@ -55,8 +61,7 @@ class FoldReport:
                 (norm.name, norm.position, norm.layer, f"{norm.largest_scale:.3g}", f"{norm.bound:.2g}", f"{norm.difference:.2g}")
                 for norm in self.folded
             ]  # fmt: skip
-            widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-            lines += ["", *("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)]
+            lines += ["", *aligned(rows)]
         if self.refused:
             lines += ["", "left as they are:", *(f"  {norm.name}: {norm.reason}" for norm in self.refused)]
         return "\n".join(lines)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,15 +71,15 @@ class Normalization:
     def channels(self) -> int:
         return len(self._scales)
 
-    @property
+    @cached_property
     def scale(self) -> Float64:
-        """gamma / sqrt(variance + epsilon), rounded once."""
-        return rounded_numbers(self._scales)
+        """gamma / sqrt(variance + epsilon), rounded once; read-only."""
+        return _read_only(rounded_numbers(self._scales))
 
-    @property
+    @cached_property
     def shift(self) -> Float64:
-        """beta - mean * scale, rounded once."""
-        return rounded_numbers(self._shifts)
+        """beta - mean * scale, rounded once; read-only."""
+        return _read_only(rounded_numbers(self._shifts))
 
     def _has_no_scale(self) -> NDArray[np.bool_]:
         return np.array([scale.terms[0][0] == 0 for scale in self._scales])
@@ -138,11 +139,25 @@ class Normalization:
         """Of a concatenation."""
         return Normalization._of([s for part in parts for s in part._scales], [s for part in parts for s in part._shifts])
 
+    @cached_property
     def _sizes_of_shifts(self) -> Float64:
         """Of the terms that shifts are sums of: what rounding errors are relative to."""
         return np.array([
             sum(abs(Surds((term,)).rounded(_float64_format)) for term in shift.terms) for shift in self._shifts
         ])  # fmt: skip
+
+
+def chained(norms: Iterable[Normalization]) -> Normalization | None:
+    """One after the other; None of none."""
+    whole = None
+    for norm in norms:
+        whole = norm if whole is None else whole.then(norm)
+    return whole
+
+
+def _read_only(values: Float64) -> Float64:
+    values.flags.writeable = False
+    return values
 
 
 def finite(name: str, values: Float64) -> Float64:

@@ -12,7 +12,8 @@ import onnx
 import exactnorm
 from exactnorm import FoldedLayer, Normalization
 from exactnorm._fold_report import FoldedNorm, FoldReport, RefusedNorm
-from exactnorm.onnx._graph import Array, Graph, subgraphs
+from exactnorm._normalization import chained
+from exactnorm.onnx._graph import Array, Graph, attribute, subgraphs
 from exactnorm.onnx._layers import LayerStep, Unfit, batch_normalization, disguised, is_op, layer_of, name_of, pads
 from exactnorm.onnx._verify import compare_models, differences
 
@@ -156,7 +157,7 @@ def _go_back(graph: Graph, chain: _Chain, taken: set[int]) -> None:
     layer = chain.layer
     if layer.kind == "conv_transpose" or (layer.kind == "conv" and pads(layer.node)):
         return
-    if is_op(layer.node, "Gemm") and any(a.name == "transA" and a.i for a in layer.node.attribute):
+    if is_op(layer.node, "Gemm") and attribute(layer.node, "transA", 0):
         return
     value, channels, passed = layer.node.input[0], layer.inputs, list[onnx.NodeProto]()
     flattening: onnx.NodeProto | None = None
@@ -176,8 +177,7 @@ def _go_back(graph: Graph, chain: _Chain, taken: set[int]) -> None:
             passed = []
             taken.add(id(node))
         elif is_op(node, "Flatten") and layer.kind == "linear" and flattening is None and not chain.before:
-            axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
-            if axis != 1:
+            if attribute(node, "axis", 1) != 1:
                 return
             flattening = node
         elif _passes_on(node):
@@ -187,17 +187,10 @@ def _go_back(graph: Graph, chain: _Chain, taken: set[int]) -> None:
         value = node.input[0]
 
 
-def _chained(norms: list[tuple[onnx.NodeProto, Normalization]]) -> Normalization | None:
-    chained: Normalization | None = None
-    for _, norm in norms:
-        chained = norm if chained is None else chained.then(norm)
-    return chained
-
-
 def _fold_chain(graph: Graph, chain: _Chain, report: FoldReport, verify: bool) -> None:
     layer, node = chain.layer, chain.layer.node
     nodes = [step for step, _ in chain.before + chain.after]
-    before, after = _chained(chain.before), _chained(chain.after)
+    before, after = (chained(norm for _, norm in steps) for steps in (chain.before, chain.after))
     if before is not None and chain.flattening is not None:
         before = before.repeated(layer.inputs // before.channels)
     try:

@@ -11,14 +11,13 @@ import onnx
 from onnx import TensorProto, helper
 
 from exactnorm import FoldedLayer
+from exactnorm._fold import TOLERANCE
 from exactnorm.onnx._graph import Array, Graph, attribute
 from exactnorm.onnx._layers import LayerStep
 
 if TYPE_CHECKING:
     from exactnorm.onnx._fold import _Chain
 
-# Between outputs of models: what rounding in many layers makes of a right fold, and less than a wrong one makes.
-_tolerance = {"float64": 1e-9, "float32": 1e-3, "float16": 5e-2, "bfloat16": 0.2}
 # For axes of inputs whose size a model leaves open.
 _open_size = 2
 
@@ -44,16 +43,7 @@ def differences(graph: Graph, chain: _Chain, folded: FoldedLayer) -> tuple[float
         expected = _step(graph, step, expected, layer)
     flat = x.reshape(len(x), -1) if chain.flattening is not None else x
     found = _layer(layer, flat, folded.weight.astype(np.float64), folded.bias.astype(np.float64))
-    rest = tuple(axis for axis in range(flat.ndim) if axis != 1)
-    limits = np.abs(flat).max(rest)
-    bound = folded.coefficient_bound(limits)
-    # float64 has a rounding error of its own.
-    allowed = bound + 2.0**-40 * folded._problem.magnitude(limits)
-    difference = np.abs(found - expected).max(tuple(axis for axis in range(found.ndim) if axis != 1))
-    if not (difference <= allowed).all():
-        worst = int(np.argmax(difference - allowed))
-        raise ValueError(f"its output differs by {difference[worst]:.3g} in channel {worst}; expected at most {allowed[worst]:.3g}")
-    return float(bound.max()), float(difference.max())
+    return folded.checked(flat, found, expected)
 
 
 def _step(graph: Graph, node: onnx.NodeProto, x: Array, layer: LayerStep) -> Array:
@@ -123,7 +113,7 @@ def compare_models(
         found = _run(folded, given)
     except Exception as error:
         raise ValueError(f"model: is refused by ONNX Runtime when it is folded: {error}") from error
-    limit = max((_tolerance.get(name, 0.0) for name in dtypes), default=0.0)
+    limit = max((TOLERANCE.get(name, 0.0) for name in dtypes), default=0.0)
     differences = [_difference(new, old, limit) for new, old in zip(found, expected, strict=True)]
     return max((difference for difference in differences if difference is not None), default=None)
 
@@ -141,7 +131,7 @@ def _run(model: onnx.ModelProto, inputs: dict[str, Array]) -> list[Any]:
 
 
 def _difference(new: Any, old: Any, limit: float) -> float | None:
-    if not isinstance(old, np.ndarray) or old.dtype.name not in _tolerance:
+    if not isinstance(old, np.ndarray) or old.dtype.name not in TOLERANCE:
         return None
     if new.shape != old.shape:
         raise ValueError(f"model: gives an output of shape {new.shape} when it is folded; expected {old.shape}")
@@ -149,7 +139,7 @@ def _difference(new: Any, old: Any, limit: float) -> float | None:
     is_finite = np.isfinite(old.astype(np.float64))
     if not is_finite.any():
         return None
-    limit = max(limit, _tolerance[old.dtype.name])
+    limit = max(limit, TOLERANCE[old.dtype.name])
     new, old = new[is_finite].astype(np.float64), old[is_finite].astype(np.float64)
     difference = float(np.abs(new - old).max()) / (float(np.abs(old).max()) or 1.0)
     if not difference <= limit:

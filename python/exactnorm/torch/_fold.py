@@ -17,24 +17,23 @@ from torch.utils import _pytree as pytree
 
 import exactnorm
 from exactnorm import FoldedLayer, Normalization
-from exactnorm.torch._convert import revert
+from exactnorm._fold import TOLERANCE
 from exactnorm._fold_report import FoldedNorm, FoldReport, RefusedNorm
+from exactnorm._normalization import chained
+from exactnorm.torch._convert import revert
 from exactnorm.torch._fold_sites import ACTIVATED, LAYERS, Part, Site, Steps, is_class_of, is_norm
 from exactnorm.torch._fuse import unfuse
 from exactnorm.torch._graphs import outputs_of
 
 Model = TypeVar("Model", bound=nn.Module)
 
-# Between outputs of models, in float32: what rounding in many layers makes of a right fold, and less than a wrong one makes.
-_tolerance = {"float64": 1e-9, "float32": 1e-3, "float16": 5e-2, "bfloat16": 0.2}
-
 
 def fold(model: Model, example_inputs: tuple[Any, ...] | None = None) -> tuple[Model, FoldReport]:
     """A copy of a model in evaluation mode without the batch normalizations that can be part of a layer, and a report.
 
     Understood are convolutions, transposed convolutions (any groups) and linear layers, with the normalization behind them, or
-    before them where nothing is padded with zeros; behind concatenations and sums of their outputs; several in a row; torch.nn's classes, this package's,
-    torchvision's FrozenBatchNorm2d and timm's BatchNormAct2d. All others stay as they are, each with its reason in the report. The
+    before them where nothing is padded with zeros; behind concatenations and sums of their outputs; several in a row; torch.nn's
+    classes, this package's, torchvision's FrozenBatchNorm2d and timm's BatchNormAct2d. All others stay as they are, each with its reason in the report. The
     given model is not changed.
 
     example_inputs
@@ -126,13 +125,6 @@ def _normalization(norm: nn.Module) -> Normalization:
     return Normalization(mean, variance, values("weight"), values("bias"), float(norm.eps))  # type: ignore[arg-type]
 
 
-def _chain(norms: list[Normalization]) -> Normalization | None:
-    chained = None
-    for norm in norms:
-        chained = norm if chained is None else chained.then(norm)
-    return chained
-
-
 @dataclass(frozen=True)
 class _Replacement:
     site: Site
@@ -178,8 +170,8 @@ def _replacement(
     kind, axes = LAYERS[type(layer)]
     if seen is not None:
         _check_calls(site, axes, seen)
-    before = _chain([exact[name] for name in site.before])
-    after = _chain([
+    before = chained([exact[name] for name in site.before])
+    after = chained([
         exact[part.norm][part.start : part.stop] if part.shifts else exact[part.norm][part.start : part.stop].without_shift()
         for part in site.after
     ])  # fmt: skip
@@ -268,16 +260,7 @@ def _differences(
         for part in site.after:
             expected = _normalized(model.get_submodule(part.norm), expected, part)
         found = copy.deepcopy(new).cpu().double()(flat)
-    rest = [axis for axis in range(x.dim() if not site.flattened else 2) if axis != 1]
-    limits = flat.abs().amax(rest).numpy()
-    bound = folded.coefficient_bound(limits)
-    # float64 has a rounding error of its own.
-    allowed = bound + 2.0**-40 * folded._problem.magnitude(limits)
-    difference = (found - expected).abs().amax(rest).numpy()
-    if not (difference <= allowed).all():
-        worst = int(np.argmax(difference - allowed))
-        raise ValueError(f"its output differs by {difference[worst]:.3g} in channel {worst}; expected at most {allowed[worst]:.3g}")
-    return float(bound.max()), float(difference.max())
+    return folded.checked(flat.numpy(), found.numpy(), expected.numpy())
 
 
 def _normalized(norm: nn.Module, x: Tensor, part: Part | None = None) -> Tensor:
@@ -336,7 +319,7 @@ def _compare(found: Any, expected: Any, dtypes: set[torch.dtype]) -> float | Non
         is_finite = other.isfinite()
         if not one.is_floating_point() or not is_finite.any():
             continue
-        limit = max(_tolerance.get(str(dtype).removeprefix("torch."), 0.0) for dtype in (*dtypes, one.dtype))
+        limit = max(TOLERANCE.get(str(dtype).removeprefix("torch."), 0.0) for dtype in (*dtypes, one.dtype))
         one, other = one[is_finite].double(), other[is_finite].double()
         difference = float((one - other).abs().max()) / (float(other.abs().max()) or 1.0)
         if not difference <= limit:

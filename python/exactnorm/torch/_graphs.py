@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import fx, nn
 
 
-def outputs_of(model: nn.Module, inputs: tuple[Any, ...]) -> Any:
+@contextmanager
+def modes_kept(model: nn.Module) -> Iterator[None]:
     modes = {module: module.training for module in model.modules()}
     try:
-        with torch.no_grad():
-            return model.eval()(*inputs)
+        yield
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+def outputs_of(model: nn.Module, inputs: tuple[Any, ...]) -> Any:
+    with modes_kept(model), torch.no_grad():
+        return model.eval()(*inputs)
 
 
 class _Children(fx.Tracer):

@@ -12,6 +12,7 @@ from torch import Tensor, distributed, nn
 from torch.distributed import ProcessGroup
 
 from exactnorm import Moments
+from exactnorm.torch._graphs import modes_kept
 from exactnorm.torch._recalibration import RecalibratedNorm, Recalibration, set_statistics
 
 Forward = Callable[[nn.Module, Any], Any]
@@ -76,7 +77,7 @@ def recalibrate(
         raise ValueError("model: has no batch normalization with running statistics; expected at least one")
     passes = _Passes(model, norms, loader, batches, forward or _call, device, process_group, progress)
     old = {name: (norm.running_mean.clone(), norm.running_var.clone()) for name, norm in norms.items()}
-    with _unchanged_after_errors(norms), _modes_kept(model):
+    with _unchanged_after_errors(norms), modes_kept(model):
         model.eval()
         if sequential:
             moments = _sequentially(norms, passes, old)
@@ -135,16 +136,6 @@ def _unchanged_after_errors(norms: dict[str, Any]) -> Iterator[None]:
                 for key, value in buffers.items():
                     getattr(norms[name], key).copy_(value)
         raise
-
-
-@contextmanager
-def _modes_kept(model: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 class _Passes:

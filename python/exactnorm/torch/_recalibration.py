@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from exactnorm import Moments
+from exactnorm._fold_report import aligned
 from exactnorm._surds import Float64
 
 
@@ -106,8 +107,7 @@ class Recalibration:
             rows.append(
                 (norm.name, str(norm.count), f"{np.abs(norm.drift).max():.3g}", f"{ratio.min():.3g} to {ratio.max():.3g}")
             )
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        lines = aligned(rows)
         if self.untouched:
             lines += ["", f"never called: {', '.join(self.untouched)}"]
         return "\n".join(lines)
