@@ -21,9 +21,9 @@ from exactnorm._fold import TOLERANCE
 from exactnorm._fold_report import FoldedNorm, FoldReport, RefusedNorm
 from exactnorm._normalization import chained
 from exactnorm.torch._convert import revert
-from exactnorm.torch._fold_sites import ACTIVATED, LAYERS, Part, Site, Steps, is_class_of, is_norm
+from exactnorm.torch._fold_sites import LAYERS, Part, Site, Steps, is_norm
 from exactnorm.torch._fuse import unfuse
-from exactnorm.torch._graphs import outputs_of
+from exactnorm.torch._graphs import ACTIVATED, is_class_of, outputs_of
 
 Model = TypeVar("Model", bound=nn.Module)
 

@@ -12,7 +12,7 @@ import torch
 from torch import fx, nn
 
 from exactnorm._fold import Layer
-from exactnorm.torch._graphs import Layers, has_hooks, trace_whatever_arguments
+from exactnorm.torch._graphs import ACTIVATED, Layers, has_hooks, is_class_of, trace_whatever_arguments
 
 # Each kind's name for exactnorm.fold, and its spatial axes.
 LAYERS: dict[type[nn.Module], tuple[Layer, int]] = {
@@ -27,15 +27,10 @@ LAYERS: dict[type[nn.Module], tuple[Layer, int]] = {
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 # Other packages', by the names of their modules.
 FROZEN = {("torchvision.ops.misc", "FrozenBatchNorm2d")}
-ACTIVATED = {("timm.layers.norm_act", "BatchNormAct2d")}
 _same_in_evaluation = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 _concatenations = (torch.cat, torch.concat, torch.concatenate)
 _additions = (operator.add, operator.iadd, torch.add)
 _added_by_method = ("add", "add_")
-
-
-def is_class_of(module: nn.Module, classes: set[tuple[str, str]]) -> bool:
-    return (type(module).__module__, type(module).__name__) in classes
 
 
 def is_norm(module: nn.Module) -> bool:

@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from exactnorm.torch import _activated, _modules
-from exactnorm.torch._graphs import has_hooks, is_identity, is_own_step, only_user, outputs_of, trace
+from exactnorm.torch._graphs import ACTIVATED, has_hooks, is_class_of, is_identity, is_own_step, only_user, outputs_of, trace
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -145,8 +145,7 @@ def _activation_of(node: fx.Node, module: nn.Module) -> tuple[str, float] | None
 
 def _fuse_timms(module: nn.Module) -> bool:
     """timm's BatchNormAct2d holds its activation itself, behind a layer that may drop blocks; whether it is ours now."""
-    kind = type(module)
-    if (kind.__module__, kind.__name__) != ("timm.layers.norm_act", "BatchNormAct2d") or has_hooks(module):
+    if not is_class_of(module, ACTIVATED) or has_hooks(module):
         return False
     found = ("none", _default_slope) if is_identity(module.act) else _activation_module(module.act)  # type: ignore[arg-type]
     if found is None or not is_identity(module.drop):  # type: ignore[arg-type]

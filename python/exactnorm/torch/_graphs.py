@@ -11,6 +11,15 @@ import torch
 from torch import fx, nn
 
 
+# Normalizations of other packages that hold their activation themselves, by the names of their modules.
+ACTIVATED = {("timm.layers.norm_act", "BatchNormAct2d")}
+
+
+def is_class_of(module: nn.Module, classes: set[tuple[str, str]]) -> bool:
+    """By name, so that its package need not be there."""
+    return (type(module).__module__, type(module).__name__) in classes
+
+
 @contextmanager
 def modes_kept(model: nn.Module) -> Iterator[None]:
     modes = {module: module.training for module in model.modules()}
