@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from exactnorm._tables import aligned
+
 
 @dataclass(frozen=True)
 class FoldedNorm:
@@ -25,12 +27,6 @@ class RefusedNorm:
 
     name: str
     reason: str
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of cells, in columns."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 @dataclass

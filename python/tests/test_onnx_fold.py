@@ -316,7 +316,7 @@ def test_files(tmp_path):
     model = Builder((2, 4, 6, 6)).conv(4, 4, 1, 1).norm(4).model()
     source, output = tmp_path / "model.onnx", tmp_path / "folded.onnx"
     onnx.save(model, source)
-    command = [sys.executable, "-m", "exactnorm.onnx"]
+    command = [sys.executable, "-m", "exactnorm.onnx", "fold"]
     done = subprocess.run([*command, source, "--output", output], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("1 of 1 batch normalizations folded")
     assert [node.op_type for node in onnx.load(output).graph.node] == ["Conv"]

@@ -12,6 +12,7 @@
 #include "exactnorm/exactnorm.h"
 #include "help.h"
 #include "interrupt.h"
+#include "onnx.h"
 #include "ranks.h"
 #include "streams.h"
 
@@ -78,6 +79,11 @@ int run_arguments(int count, char** arguments) {
       "  128+N  ended by signal number N, as shells say it; files are as they were before, or complete");
   const std::array commands = {exactnorm::cli::add_demo(app), exactnorm::cli::add_normalize(app),
                                exactnorm::cli::add_statistics(app), exactnorm::cli::add_info(app)};
+  exactnorm::cli::describe_onnx_commands(app);
+  if (count > 1 && exactnorm::cli::is_onnx_command(arguments[1])) {
+    if (is_first()) exactnorm::cli::hand_over({arguments + 1, static_cast<std::size_t>(count - 1)});
+    return 0;
+  }
   try {
     app.parse(count, arguments);
   } catch (const CLI::Success& success) {  // --help and --version

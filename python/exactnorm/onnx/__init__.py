@@ -1,6 +1,7 @@
 """ONNX models whose batch normalization becomes part of the layers around it; needs onnx (`pip install onnx`).
 
-    python -m exactnorm.onnx model.onnx --output folded.onnx
+    exactnorm-onnx fold model.onnx --output folded.onnx
+    exactnorm-onnx inspect model.onnx --output report.html
 
 >>> import numpy as np
 >>> from onnx import TensorProto, helper, numpy_helper
@@ -27,7 +28,20 @@ except ImportError as error:
     raise ImportError("exactnorm.onnx needs onnx, which is not installed: pip install onnx") from error
 
 from exactnorm._fold_report import FoldedNorm, FoldReport, RefusedNorm
-from exactnorm.onnx._files import fold_file
+from exactnorm._inspection import Finding, InspectedNorm, Inspection
+from exactnorm.onnx._files import fold_file, load
 from exactnorm.onnx._fold import fold
+from exactnorm.onnx._inspect import inspect
 
-__all__ = ["FoldReport", "FoldedNorm", "RefusedNorm", "fold", "fold_file"]
+__all__ = [
+    "Finding",
+    "FoldReport",
+    "FoldedNorm",
+    "InspectedNorm",
+    "Inspection",
+    "RefusedNorm",
+    "fold",
+    "fold_file",
+    "inspect",
+    "load",
+]

@@ -17,6 +17,16 @@ from exactnorm.onnx._graph import Array
 _largest_message = 2**31 - 1
 
 
+def load(path: str | os.PathLike[str]) -> onnx.ModelProto:
+    """Raises ValueError where the file is no ONNX model, OSError where it cannot be read."""
+    try:
+        return onnx.load(path)
+    except OSError:
+        raise
+    except Exception as error:  # noqa: BLE001 - protobuf and onnx have several kinds for hostile files
+        raise ValueError(f"model: {path} is not an ONNX model: {type(error).__name__}: {error}") from error
+
+
 def fold_file(
     path: str | os.PathLike[str], output: str | os.PathLike[str], inputs: Mapping[str, Array] | None = None, *, verify: bool = True
 ) -> FoldReport:
@@ -25,15 +35,10 @@ def fold_file(
 
     Raises ValueError, and writes nothing, where the file is no ONNX model; OSError where it cannot be read or written.
     """
-    path, output = Path(path), Path(output)
+    output = Path(output)
     if not output.parent.is_dir():
         raise FileNotFoundError(f"output: {output.parent} is no folder")
-    try:
-        model = onnx.load(path)
-    except OSError:
-        raise
-    except Exception as error:  # noqa: BLE001 - protobuf and onnx have several kinds for hostile files
-        raise ValueError(f"model: {path} is not an ONNX model: {type(error).__name__}: {error}") from error
+    model = load(path)
     folded, report = fold(model, inputs, verify=verify)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
         new = Path(folder, output.name)

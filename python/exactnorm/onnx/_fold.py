@@ -49,7 +49,7 @@ def fold(
 
     Raises ValueError where onnx's checker refuses the model, and where outputs differ by more than rounding explains.
     """
-    _check(model)
+    check(model)
     folded = onnx.ModelProto()
     folded.CopyFrom(model)
     graph = Graph(folded)
@@ -65,13 +65,13 @@ def fold(
         _fold_chain(graph, chain, report, verify)
     graph.finish()
     report.sort([name_of(node) for node in model.graph.node])
-    _check(folded)
+    check(folded)
     if verify:
         report.difference = compare_models(model, folded, inputs, dtypes)
     return folded, report
 
 
-def _check(model: onnx.ModelProto) -> None:
+def check(model: onnx.ModelProto) -> None:
     try:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, ValueError) as error:

@@ -28,7 +28,10 @@ from exactnorm.torch._convert import convert, revert
 from exactnorm.torch._enable import disable, enable, is_enabled
 from exactnorm.torch._fold import fold
 from exactnorm._fold_report import FoldedNorm, FoldReport, RefusedNorm
+from exactnorm._inspection import Finding, InspectedNorm, Inspection
+from exactnorm.torch._freeze import freeze, unfreeze
 from exactnorm.torch._fuse import fuse, unfuse
+from exactnorm.torch._inspect import inspect
 from exactnorm.torch._modules import (
     BatchNorm1d,
     BatchNorm2d,
@@ -48,8 +51,11 @@ __all__ = [
     "BatchNormAct1d",
     "BatchNormAct2d",
     "BatchNormAct3d",
+    "Finding",
     "FoldReport",
     "FoldedNorm",
+    "InspectedNorm",
+    "Inspection",
     "LazyBatchNorm1d",
     "LazyBatchNorm2d",
     "LazyBatchNorm3d",
@@ -62,11 +68,14 @@ __all__ = [
     "disable",
     "enable",
     "fold",
+    "freeze",
     "functional",
     "fuse",
+    "inspect",
     "is_enabled",
     "recalibrate",
     "revert",
+    "unfreeze",
     "unfuse",
     "update_bn",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,10 +12,9 @@ from torch import Tensor, distributed, nn
 from torch.distributed import ProcessGroup
 
 from exactnorm import Moments
+from exactnorm.torch._batches import Forward, call, checked_batches, run, values_of
 from exactnorm.torch._graphs import modes_kept
 from exactnorm.torch._recalibration import RecalibratedNorm, Recalibration, set_statistics
-
-Forward = Callable[[nn.Module, Any], Any]
 
 
 class _Reached(BaseException):
@@ -75,7 +74,7 @@ def recalibrate(
     norms = {name: norm for name, norm in model.named_modules() if _has_statistics(norm)}
     if not norms:
         raise ValueError("model: has no batch normalization with running statistics; expected at least one")
-    passes = _Passes(model, norms, loader, batches, forward or _call, device, process_group, progress)
+    passes = _Passes(model, norms, loader, batches, forward or call, device, process_group, progress)
     old = {name: (norm.running_mean.clone(), norm.running_var.clone()) for name, norm in norms.items()}
     with _unchanged_after_errors(norms), modes_kept(model):
         model.eval()
@@ -106,25 +105,6 @@ def _has_statistics(module: nn.Module) -> bool:
     return isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None
 
 
-def _call(model: nn.Module, batch: Any) -> Any:
-    if isinstance(batch, Mapping):
-        return model(**batch)
-    return model(batch[0] if isinstance(batch, list | tuple) else batch)
-
-
-def _to(value: Any, device: torch.device | str | None) -> Any:
-    if device is None:
-        return value
-    if isinstance(value, Tensor):
-        return value.to(device)
-    if isinstance(value, Mapping):
-        return {name: _to(part, device) for name, part in value.items()}
-    if not isinstance(value, list | tuple):
-        return value
-    parts = [_to(part, device) for part in value]
-    return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)  # a namedtuple, or not
-
-
 @contextmanager
 def _unchanged_after_errors(norms: dict[str, Any]) -> Iterator[None]:
     kept = {name: {key: value.clone() for key, value in norm.named_buffers(recurse=False)} for name, norm in norms.items()}
@@ -152,9 +132,7 @@ class _Passes:
         group: ProcessGroup | None,
         progress: bool,
     ) -> None:
-        if batches is not None and batches < 1:
-            raise ValueError(f"batches: is {batches}; expected at least 1")
-        self._model, self._norms, self._loader, self._most = model, norms, loader, batches
+        self._model, self._norms, self._loader, self._most = model, norms, loader, checked_batches(batches)
         self._forward, self._device, self._group, self._progress = forward, device, group, progress
         self.batches_of_last = 0
 
@@ -174,11 +152,10 @@ class _Passes:
         def keep(name: str) -> Any:
             def hook(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
                 calls.append(name)
-                values = (arguments[0] if arguments else keywords["input"]).detach().cpu()
-                values = values.float() if values.dtype == torch.bfloat16 else values  # which NumPy does not have
+                values = values_of(arguments[0] if arguments else keywords["input"])
                 if name not in moments:
                     moments[name] = Moments(values.shape[1])
-                if values.numel() > 0:
+                if values.size > 0:
                     moments[name].add(values, threads=torch.get_num_threads())
                 if ends_there:
                     raise _Reached
@@ -201,24 +178,14 @@ class _Passes:
         return moments, most_calls
 
     def _run(self, end_forward: Callable[[], None]) -> None:
-        batches: Iterable[Any] = self._loader
-        if self._progress:
+        def step(batch: Any) -> None:
             try:
-                from tqdm.auto import tqdm  # type: ignore[import-untyped]
-            except ImportError:
-                raise ImportError("progress: is True, which needs tqdm: pip install tqdm") from None
-            batches = tqdm(batches, desc="recalibrate")
-        count = 0
-        with torch.no_grad():
-            for batch in batches:
-                try:
-                    self._forward(self._model, _to(batch, self._device))
-                except _Reached:
-                    pass
-                end_forward()
-                count += 1
-                if count == self._most:
-                    break
+                self._forward(self._model, batch)
+            except _Reached:
+                pass
+            end_forward()
+
+        count = run(self._loader, step, self._most, self._device, "recalibrate" if self._progress else None)
         self.batches_of_last = count
         if count == 0 and self._group is None:
             raise ValueError("loader: gives no batch; expected at least one, in each pass where there are several")

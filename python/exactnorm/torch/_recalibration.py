@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from exactnorm import Moments
-from exactnorm._fold_report import aligned
+from exactnorm._drift import deviation_ratio, drift
 from exactnorm._surds import Float64
+from exactnorm._tables import aligned, text_of_largest, text_of_range
 
 
 @dataclass
@@ -40,13 +41,12 @@ class RecalibratedNorm:
     @property
     def drift(self) -> Float64:
         """How far each channel's mean is from the old one, in old deviations, sqrt(variance + epsilon)."""
-        deviation = np.sqrt(_float64(self.old_variance) + self.epsilon)
-        return np.asarray((self.mean - _float64(self.old_mean)) / deviation)
+        return drift(self.mean, _float64(self.old_mean), _float64(self.old_variance), self.epsilon)
 
     @property
     def deviation_ratio(self) -> Float64:
         """Each channel's deviation by its old one, both with epsilon."""
-        return np.asarray(np.sqrt((self.variance + self.epsilon) / (_float64(self.old_variance) + self.epsilon)))
+        return deviation_ratio(self.variance, _float64(self.old_variance), self.epsilon)
 
 
 def _float64(values: Tensor) -> Float64:
@@ -103,10 +103,7 @@ class Recalibration:
     def __str__(self) -> str:
         rows = [("normalization", "values", "drift at most", "deviation by the old one")]
         for norm in self.norms.values():
-            ratio = norm.deviation_ratio
-            rows.append(
-                (norm.name, str(norm.count), f"{np.abs(norm.drift).max():.3g}", f"{ratio.min():.3g} to {ratio.max():.3g}")
-            )
+            rows.append((norm.name, str(norm.count), text_of_largest(norm.drift), text_of_range(norm.deviation_ratio)))
         lines = aligned(rows)
         if self.untouched:
             lines += ["", f"never called: {', '.join(self.untouched)}"]
