@@ -95,6 +95,7 @@ TensorObject* Tensor::share() const {
 }
 
 std::optional<DType> Tensor::dtype() const {
+  if (view_) return view_->dtype;
   const Functions& torch = functions();
   std::int32_t code = 0;
   check(torch.dtype_of(object_, &code), "a tensor's dtype");
@@ -106,12 +107,13 @@ std::optional<DType> Tensor::dtype() const {
 }
 
 std::int64_t Tensor::rank() const {
+  if (view_) return static_cast<std::int64_t>(view_->shape.size());
   std::int64_t result = 0;
   check(functions().rank_of(object_, &result), "a tensor's rank");
   return result;
 }
 
-MutableTensorView Tensor::mutable_view() const {
+const MutableTensorView& Tensor::ask_for_view() const {
   const Functions& torch = functions();
   MutableTensorView view = {nullptr, dtype().value(), {}, {}};
   std::int64_t* sizes = nullptr;
@@ -124,10 +126,8 @@ MutableTensorView Tensor::mutable_view() const {
     view.shape.push_back(sizes[axis]);
     view.strides.push_back(strides[axis]);
   }
-  return view;
+  return view_.emplace(view);
 }
-
-TensorView Tensor::view() const { return mutable_view(); }
 
 std::int32_t code_of(DType dtype) {
   const Functions& torch = functions();

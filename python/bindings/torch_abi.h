@@ -80,9 +80,10 @@ class Tensor {
   Tensor() = default;
   /// Takes over the reference.
   explicit Tensor(TensorObject* object) noexcept : object_(object) {}
-  Tensor(Tensor&& other) noexcept : object_(std::exchange(other.object_, nullptr)) {}
+  Tensor(Tensor&& other) noexcept : object_(std::exchange(other.object_, nullptr)), view_(other.view_) {}
   Tensor& operator=(Tensor&& other) noexcept {
     std::swap(object_, other.object_);
+    std::swap(view_, other.view_);
     return *this;
   }
   ~Tensor();
@@ -95,12 +96,15 @@ class Tensor {
   /// None for a dtype that the library does not know.
   [[nodiscard]] std::optional<DType> dtype() const;
   /// Of a tensor of a dtype that the library knows, and of up to 8 axes.
-  [[nodiscard]] TensorView view() const;
-  [[nodiscard]] MutableTensorView mutable_view() const;
+  [[nodiscard]] const MutableTensorView& mutable_view() const { return view_ ? *view_ : ask_for_view(); }
+  [[nodiscard]] TensorView view() const { return mutable_view(); }
   [[nodiscard]] std::int64_t rank() const;
 
  private:
+  const MutableTensorView& ask_for_view() const;
+
   TensorObject* object_ = nullptr;
+  mutable std::optional<MutableTensorView> view_;  // asked for once: a call of a small tensor is short
 };
 
 /// A new tensor of the CPU, without values.

@@ -14,6 +14,7 @@
 #include <mutex>
 #include <optional>
 #include <stdexcept>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -22,6 +23,7 @@
 #include "torch_abi.h"
 #include "torch_layout.h"
 #include "torch_marked.h"
+#include "torch_plans.h"
 #include "torch_statistics.h"
 #include "traverse/floating_point.h"
 
@@ -76,8 +78,10 @@ class Input {
       if (!parameter->is_defined()) continue;
       const std::optional<DType> found = parameter->dtype();
       if (!fits(found) || (common && found != common)) return;
-      if (parameter->rank() != 1 || parameter->view().shape[0] != view_.shape[1]) return;
-      are_parameters_contiguous_ &= view_.shape[1] == 1 || parameter->view().strides[0] == 1;
+      if (parameter->rank() != 1) return;
+      const MutableTensorView& of_parameter = parameter->mutable_view();
+      if (of_parameter.shape[0] != view_.shape[1]) return;
+      are_parameters_contiguous_ &= view_.shape[1] == 1 || of_parameter.strides[0] == 1;
       common = found;
     }
     parameters_ = common.value_or(dtype);
@@ -147,6 +151,33 @@ bool can_update(const ForwardArguments& given, const Input& input) {
   return given.momentum >= 0 && given.momentum <= 1 && element_count(x.shape) > x.shape[1];
 }
 
+const void* data_of(const std::optional<TensorView>& view) { return view ? view->data : nullptr; }
+void* data_of(const std::optional<MutableTensorView>& view) { return view ? view->data : nullptr; }
+
+// `training`; returns the elements per channel.
+Index train(const TensorView& x, const MutableTensorView& y, const Affine& affine, const Options& options,
+            const MutableStatisticsView& statistics) {
+  thread_local PlanCache<TrainingPlan> plans;
+  CallKey key;
+  key.add(x);
+  key.add(TensorView(y));
+  key.add(affine.gamma);
+  key.add(affine.beta);
+  key.add(options);
+  const TrainingPlan& plan = plans.find(key, [&] { return TrainingPlan(x, y, affine, options); });
+  return plan.run({.x = x.data, .y = y.data, .gamma = data_of(affine.gamma), .beta = data_of(affine.beta)}, statistics);
+}
+
+// What running statistics take in.
+Statistics batch_of(const StatisticsMemory& memory, Index count) {
+  Statistics batch;
+  batch.count = count;
+  const MutableStatisticsView rows = memory.rows();
+  batch.mean.assign(rows.mean, rows.mean + memory.channels());
+  batch.variance.assign(rows.variance, rows.variance + memory.channels());
+  return batch;
+}
+
 // Whether the library takes it; results take their places on the stack then.
 bool compute(const ForwardArguments& given, const ModuleStep& step, StackValue* stack) {
   const Input input(given.x, {&given.weight, &given.bias, &given.running_mean, &given.running_variance});
@@ -164,12 +195,13 @@ bool compute(const ForwardArguments& given, const ModuleStep& step, StackValue* 
     for (int i = 1; i < 3; ++i) stack[i] = to_stack(empty({0}, {1}, input.parameters()));
     return true;
   }
-  const Statistics statistics = training(input.view(), y.mutable_view(), affine, options);
+  StatisticsMemory memory(input.view().shape[1], input.parameters(), step, given.bias);
+  const Index count = train(input.view(), y.mutable_view(), affine, options, memory.rows());
   if (has_running) {
-    update_running(statistics, given.running_mean.mutable_view(), given.running_variance.mutable_view(),
+    update_running(batch_of(memory, count), given.running_mean.mutable_view(), given.running_variance.mutable_view(),
                    given.momentum);
   }
-  const SavedStatistics saved = save(statistics, input.parameters(), step, given.bias);
+  const SavedStatistics saved = memory.finish(count);
   stack[0] = to_stack(y);
   stack[1] = to_stack(saved.mean);
   stack[2] = to_stack(saved.inverse_deviation);
@@ -241,16 +273,45 @@ void pass_on(const BackwardArguments& given, StackValue* stack) {
 
 // The statistics that a backward pass is of where the forward pass left none, or they are lost (hooks of saved tensors
 // copy what they save), and calls are computed here: the running ones, or those of x again.
-std::optional<Saved> statistics_again(const BackwardArguments& given, const Input& input, const Options& options) {
+std::optional<Statistics> statistics_again(const BackwardArguments& given, const Input& input, const Options& options) {
   if (!is_enabled.load(std::memory_order_relaxed)) return std::nullopt;
   if (!given.is_training) {
     if (!given.running_mean.is_defined() || !given.running_variance.is_defined()) return std::nullopt;
-    return Saved{given_statistics(given.running_mean.view(), given.running_variance.view(), options), {}, {}};
+    return given_statistics(given.running_mean.view(), given.running_variance.view(), options);
   }
   if (!given.saved_mean.is_defined()) return std::nullopt;
   PartialSums sums(input.view().shape[1], PartialSums::Kind::moments, range_for(input.view().dtype));
   accumulate(sums, input.view(), options);
-  return Saved{normalizing_statistics(sums, options), {}, {}};
+  return normalizing_statistics(sums, options);
+}
+
+// `backward` or `backward_frozen`.
+void run_backward(const TensorView& dy, const TensorView& x, const Saved& saved, const Affine& affine,
+                  const Gradients& gradients, const Options& options, BackwardKind kind) {
+  const Index count = element_count(x.shape) / x.shape[1];
+  if (kind == BackwardKind::training && saved.count != count) {
+    throw Error("statistics", "are of " + std::to_string(saved.count) + " elements per channel; expected " +
+                                  std::to_string(count) + ", as in x");
+  }
+  thread_local PlanCache<BackwardPlan> plans;
+  CallKey key;
+  key.add(dy);
+  key.add(x);
+  for (const std::optional<TensorView>& parameter : {affine.gamma, affine.beta}) key.add(parameter);
+  for (const std::optional<MutableTensorView>& output : {gradients.dx, gradients.dgamma, gradients.dbeta}) {
+    key.add(std::optional<TensorView>(output));
+  }
+  key.add(options);
+  key.add(static_cast<std::uint64_t>(kind));
+  const BackwardPlan& plan = plans.find(key, [&] { return BackwardPlan(dy, x, affine, gradients, options, kind); });
+  plan.run({.dy = dy.data,
+            .x = x.data,
+            .gamma = data_of(affine.gamma),
+            .dx = data_of(gradients.dx),
+            .dgamma = data_of(gradients.dgamma),
+            .dbeta = data_of(gradients.dbeta),
+            .beta = data_of(affine.beta)},
+           saved.statistics);
 }
 
 bool compute(const BackwardArguments& given, std::optional<Saved> saved, StackValue* stack) {
@@ -262,8 +323,12 @@ bool compute(const BackwardArguments& given, std::optional<Saved> saved, StackVa
   const TensorView dy = given.dy.view();
   if (!(dy.shape == input.view().shape)) return false;
   const DefaultFloatingPoint default_floating_point;
-  if (!saved) saved = statistics_again(given, input, options_of(given.epsilon, {}));
-  if (!saved) return false;
+  std::optional<Statistics> again;
+  if (!saved) {
+    again = statistics_again(given, input, options_of(given.epsilon, {}));
+    if (!again) return false;
+    saved = Saved{view(*again), again->count, {}, {}};
+  }
   const Options options = options_of(given.epsilon, saved->step);
   const auto parameter = [&](bool is_wanted) {
     return is_wanted ? empty({input.view().shape[1]}, {1}, input.parameters()) : Tensor();
@@ -274,8 +339,8 @@ bool compute(const BackwardArguments& given, std::optional<Saved> saved, StackVa
   if (given.wanted[0]) gradients.dx = results[0].mutable_view();
   if (given.wanted[1]) gradients.dgamma = results[1].mutable_view();
   if (given.wanted[2]) gradients.dbeta = results[2].mutable_view();
-  (given.is_training ? backward : backward_frozen)(dy, input.view(), saved->statistics,
-                                                   {view_of(given.weight), saved->bias}, gradients, options);
+  run_backward(dy, input.view(), *saved, {view_of(given.weight), saved->bias}, gradients, options,
+               given.is_training ? BackwardKind::training : BackwardKind::frozen);
   for (std::size_t i = 0; i < results.size(); ++i) stack[i] = to_stack(results[i]);
   return true;
 }
@@ -294,7 +359,7 @@ void backward_kernel(StackValue* stack, std::uint64_t /*arguments*/, std::uint64
   const std::optional<TensorView> x = view_of_input(given.x);
   if (given.is_training && given.saved_mean.is_defined() && x) {
     const Index channels = x->shape[1];
-    saved = load(given.saved_mean, channels, given.epsilon);
+    saved = load(given.saved_mean, channels);
     // A batching rule's copies of what an activation has changed.
     if (!saved && given.saved_mean.dtype() && given.saved_mean.view().shape != IndexList{channels})
       refuse_derivatives();

@@ -32,33 +32,38 @@ Tensor part_of(const Tensor& whole, Index size, Index offset) {
 
 }  // namespace
 
-SavedStatistics save(const Statistics& statistics, DType dtype, const ModuleStep& step, const Tensor& bias) {
-  const Index channels = statistics.channels();
-  const Index front = elements_in_front(channels, dtype);
-  const Index more = step.activation != Activation::none ? 1 : 0;
-  const bool has_bias = more == 1 && bias.is_defined();
-  const IndexList size = {front + (has_bias ? 3 : 2) * channels + more};
-  const Tensor whole = empty(size, {1}, dtype);
-  auto* at = static_cast<double*>(whole.mutable_view().data);
-  *at++ = std::bit_cast<double>(magic);
-  *at++ = std::bit_cast<double>(static_cast<std::int64_t>(statistics.count));
-  *at++ = step.keeps_layout ? 1 : 0;
-  *at++ = static_cast<double>(step.activation);
-  *at++ = step.slope;
-  for (const std::vector<double>* row :
-       {&statistics.mean, &statistics.mean_residual, &statistics.variance, &statistics.inverse_deviation}) {
-    at = std::copy(row->begin(), row->end(), at);
-  }
-  const auto write = [&](Index row, const double* values) {
-    write_values(part_of(whole, channels, front + row * channels).mutable_view(), values);
-  };
-  write(0, statistics.mean.data());
-  write(1, statistics.inverse_deviation.data());
-  if (has_bias) write(2, values_of(bias.view()).data());
-  return {part_of(whole, channels + more, front), part_of(whole, channels + more, front + channels)};
+StatisticsMemory::StatisticsMemory(Index channels, DType dtype, const ModuleStep& step, const Tensor& bias)
+    : channels_(channels),
+      dtype_(dtype),
+      more_(step.activation != Activation::none ? 1 : 0),
+      front_(elements_in_front(channels, dtype)) {
+  const bool has_bias = more_ == 1 && bias.is_defined();
+  whole_ = empty({front_ + (has_bias ? 3 : 2) * channels + more_}, {1}, dtype);
+  numbers_ = static_cast<double*>(whole_.mutable_view().data);
+  numbers_[2] = step.keeps_layout ? 1 : 0;
+  numbers_[3] = static_cast<double>(step.activation);
+  numbers_[4] = step.slope;
+  double* const first = numbers_ + numbers_before_rows;
+  rows_ = {first, first + channels, first + 2 * channels, first + 3 * channels};
+  if (has_bias) write_values(part(2, channels), values_of(bias.view()).data());
 }
 
-std::optional<Saved> load(const Tensor& saved_mean, Index channels, double epsilon) {
+MutableTensorView StatisticsMemory::part(Index row, Index size) const {
+  MutableTensorView view = whole_.mutable_view();
+  view.data = static_cast<std::byte*>(view.data) + (front_ + row * channels_) * static_cast<Index>(size_of(dtype_));
+  view.shape = {size};
+  return view;
+}
+
+SavedStatistics StatisticsMemory::finish(Index count) {
+  numbers_[0] = std::bit_cast<double>(magic);
+  numbers_[1] = std::bit_cast<double>(static_cast<std::int64_t>(count));
+  write_values(part(0, channels_), rows_.mean);
+  write_values(part(1, channels_), rows_.inverse_deviation);
+  return {part_of(whole_, channels_ + more_, front_), part_of(whole_, channels_ + more_, front_ + channels_)};
+}
+
+std::optional<Saved> load(const Tensor& saved_mean, Index channels) {
   const std::optional<DType> dtype = saved_mean.dtype();
   if (!dtype || saved_mean.rank() != 1) return std::nullopt;
   const TensorView view = saved_mean.view();
@@ -76,20 +81,15 @@ std::optional<Saved> load(const Tensor& saved_mean, Index channels, double epsil
       static_cast<const std::byte*>(view.data) - bytes_in_front(static_cast<std::size_t>(channels));
   const auto* at = reinterpret_cast<const double*>(begin);
   if (std::bit_cast<std::uint64_t>(at[0]) != magic) return std::nullopt;
-  Saved saved = {{}, {at[2] != 0, static_cast<Activation>(at[3]), at[4]}, std::nullopt};
+  const double* const rows = at + numbers_before_rows;
+  Saved saved = {{rows, rows + channels, rows + 2 * channels, rows + 3 * channels},
+                 std::bit_cast<std::int64_t>(at[1]),
+                 {at[2] != 0, static_cast<Activation>(at[3]), at[4]},
+                 std::nullopt};
   if (has_bias) {
     saved.bias = view;
     saved.bias->shape[0] = channels;
     saved.bias->data = static_cast<const std::byte*>(view.data) + 2 * channels * size;
-  }
-  Statistics& statistics = saved.statistics;
-  statistics.count = std::bit_cast<std::int64_t>(at[1]);
-  statistics.epsilon = epsilon;
-  at += numbers_before_rows;
-  for (std::vector<double>* row :
-       {&statistics.mean, &statistics.mean_residual, &statistics.variance, &statistics.inverse_deviation}) {
-    row->assign(at, at + channels);
-    at += channels;
   }
   return saved;
 }

@@ -24,18 +24,38 @@ struct SavedStatistics {
   Tensor inverse_deviation;  // the same
 };
 
-/// `bias` is of `dtype`, or undefined. With an activation the tensors have one element more than channels: PyTorch's
-/// own formulas (batching rules, forward mode) know of no activation, and are to fail rather than to leave it out.
-[[nodiscard]] SavedStatistics save(const Statistics& statistics, DType dtype, const ModuleStep& step,
-                                   const Tensor& bias);
+/// The memory of both tensors, into which a forward pass writes its statistics.
+class StatisticsMemory {
+ public:
+  /// `bias` is of `dtype`, or undefined. With an activation the tensors have one element more than channels: PyTorch's
+  /// own formulas (batching rules, forward mode) know of no activation, and are to fail rather than to leave it out.
+  StatisticsMemory(Index channels, DType dtype, const ModuleStep& step, const Tensor& bias);
 
-struct Saved {
-  Statistics statistics;
-  ModuleStep step;
-  std::optional<TensorView> bias;  // in the memory of the tensor that was loaded from; none without an activation
+  [[nodiscard]] MutableStatisticsView rows() const noexcept { return rows_; }
+  [[nodiscard]] Index channels() const noexcept { return channels_; }
+  /// Of statistics over `count` elements per channel, which the rows hold now.
+  [[nodiscard]] SavedStatistics finish(Index count);
+
+ private:
+  [[nodiscard]] MutableTensorView part(Index row, Index size) const;
+
+  Index channels_;
+  DType dtype_;
+  Index more_;
+  Index front_ = 0;
+  Tensor whole_;
+  double* numbers_ = nullptr;
+  MutableStatisticsView rows_;
 };
 
-/// What is around a tensor that `save` has made; none where it is another, a copy for example.
-[[nodiscard]] std::optional<Saved> load(const Tensor& saved_mean, Index channels, double epsilon);
+struct Saved {
+  StatisticsView statistics;  // in the memory of the tensor that was loaded from
+  Index count = 0;
+  ModuleStep step;
+  std::optional<TensorView> bias;  // in the same memory; none without an activation
+};
+
+/// What is around a tensor that `finish` has made; none where it is another, a copy for example.
+[[nodiscard]] std::optional<Saved> load(const Tensor& saved_mean, Index channels);
 
 }  // namespace exactnorm::python::torch

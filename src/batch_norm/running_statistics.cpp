@@ -66,10 +66,14 @@ std::vector<Index> RunningStatistics::update(const Statistics& batch) {
   refused.reserve(mean.size());
   batches_refused.resize(mean.size());
   ++batches_tracked;
+  const auto factor = [unbiased](Index count) {
+    return unbiased ? static_cast<double>(count) / (static_cast<double>(count) - 1) : 1.0;
+  };
+  const double factor_of_all = factor(batch.count);
   for (std::size_t channel = 0; channel < mean.size(); ++channel) {
-    const auto count = static_cast<double>(batch.counts.empty() ? batch.count : batch.counts[channel]);
     const double new_mean = batch.mean[channel];
-    const double new_variance = batch.variance[channel] * (unbiased ? count / (count - 1) : 1);
+    const double new_variance =
+        batch.variance[channel] * (batch.counts.empty() ? factor_of_all : factor(batch.counts[channel]));
     if (!std::isfinite(new_mean) || !std::isfinite(new_variance)) {
       refused.push_back(static_cast<Index>(channel));
       ++batches_refused[channel];
