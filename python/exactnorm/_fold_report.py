@@ -35,11 +35,14 @@ class FoldReport:
 
     difference
         The largest difference of the models' outputs by the largest output; None without example inputs.
+    errors
+        Where that is more than usual: how far the given model's outputs are from what they are in float64, and the folded one's.
     """
 
     folded: list[FoldedNorm] = field(default_factory=list)
     refused: list[RefusedNorm] = field(default_factory=list)
     difference: float | None = None
+    errors: tuple[float, float] | None = None
 
     def sort(self, names: Sequence[str]) -> None:
         places = {name: place for place, name in enumerate(names)}
@@ -51,6 +54,8 @@ class FoldReport:
         lines = [f"{len(self.folded)} of {count} batch normalizations folded"]
         if self.difference is not None:
             lines[0] += f"; outputs differ by {self.difference:.2g} of the largest"
+        if self.errors is not None:
+            lines[0] += f"; by float64 the given model's are off by {self.errors[0]:.2g}, and these by {self.errors[1]:.2g}"
         if self.folded:
             rows = [("normalization", "stood", "layer", "scale at most", "bound", "difference")]
             rows += [

@@ -162,7 +162,7 @@ def _read_only(values: Float64) -> Float64:
 
 def finite(name: str, values: Float64) -> Float64:
     if not np.isfinite(values).all():
-        place = ", ".join(str(int(axis[0])) for axis in np.nonzero(~np.isfinite(values)))
+        place = ", ".join(str(int(axis[0])) for axis in np.nonzero(~np.isfinite(values))) if values.ndim else ""
         raise ValueError(f"{name}: is not finite{f' at ({place})' if place else ''}; expected finite numbers")
     return values
 

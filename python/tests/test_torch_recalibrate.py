@@ -314,3 +314,17 @@ def test_a_rank_that_fails_is_an_error_of_all():
         ("RuntimeError", "recalibrate: rank 1 of 2 failed: OSError: no more", True),
         ("OSError", "no more", True),
     ]
+
+
+@pytest.mark.parametrize(("dtype", "value"), [(torch.float16, 1000.0), (torch.float32, 1e30)])
+def test_statistics_beyond_the_dtype_are_an_error(dtype, value):
+    model = nn.Sequential(nn.BatchNorm1d(2)).to(dtype)
+    before = digest(model)
+    with pytest.raises(ValueError, match="loader: makes the variance of channel 1 of 0 too large for torch.float"):
+        recalibrate(model, [torch.tensor([[0.0, 0.0], [1.0, value]], dtype=dtype)])
+    assert digest(model) == before
+
+
+def test_a_tensor_is_no_loader():
+    with pytest.raises(TypeError, match="loader: is a tensor; expected an iterable of batches"):
+        recalibrate(network(), samples())

@@ -13,7 +13,7 @@ from exactnorm._fold import Layer
 from exactnorm.onnx._graph import Array, Graph, attribute
 
 _standard = ("", "ai.onnx")
-_least_opset = 7
+least_opset = 7
 
 
 class Unfit(Exception):
@@ -95,8 +95,8 @@ def layer_of(graph: Graph, node: onnx.NodeProto) -> LayerStep:
 
 def batch_normalization(graph: Graph, node: onnx.NodeProto) -> Normalization:
     """Raises Unfit where it is not that of evaluation with constants."""
-    if graph.opset < _least_opset:
-        raise Unfit(f"the model's opset is {graph.opset}; expected {_least_opset} or later")
+    if graph.opset < least_opset:
+        raise Unfit(f"the model's opset is {graph.opset}; expected {least_opset} or later")
     if attribute(node, "training_mode", 0) or len([name for name in node.output if name]) > 1:
         raise Unfit("it is in training mode")
     if attribute(node, "spatial", 1) != 1:

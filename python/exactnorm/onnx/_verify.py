@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from exactnorm import FoldedLayer
 from exactnorm._fold import TOLERANCE
@@ -18,8 +19,8 @@ from exactnorm.onnx._layers import LayerStep
 if TYPE_CHECKING:
     from exactnorm.onnx._fold import _Chain
 
-# For axes of inputs whose size a model leaves open.
-_open_size = 2
+# For axes of inputs whose size a model leaves open; the first one that the model can be run with.
+_open_sizes = (2, 16, 64, 224)
 
 
 def differences(graph: Graph, chain: _Chain, folded: FoldedLayer) -> tuple[float, float]:
@@ -48,7 +49,8 @@ def differences(graph: Graph, chain: _Chain, folded: FoldedLayer) -> tuple[float
 
 def _step(graph: Graph, node: onnx.NodeProto, x: Array, layer: LayerStep) -> Array:
     """A step on its own, in float64, by its definition; layers without padding, strides and dilation, of which folds do not depend."""
-    constants = [graph.constant(name) for name in node.input if name]
+    names = node.input[1:] if node.op_type == "BatchNormalization" else node.input
+    constants = [graph.constant(name) for name in names if name]
     given = [constant.astype(np.float64) for constant in constants if constant is not None]
     if node.op_type == "BatchNormalization":
         scale, bias, mean, variance = (value.reshape(-1, *(1,) * (x.ndim - 2)) for value in given)
@@ -94,28 +96,36 @@ def _slices(starts: tuple[int, ...], sizes: Sequence[int]) -> Any:
 
 def compare_models(
     model: onnx.ModelProto, folded: onnx.ModelProto, inputs: Mapping[str, Array] | None, dtypes: set[str]
-) -> float | None:
+) -> tuple[float | None, tuple[float, float] | None]:
     """The largest difference of outputs by the largest output, by ONNX Runtime, of models with layers of such dtypes; None where it
-    is not installed or does not run the given model, and where no output is of floating-point numbers. Raises ValueError where the
-    difference is more than rounding explains."""
+    is not installed or does not run the given model, and where no output is of floating-point numbers. Where the difference is more than
+    rounding explains, the errors of both by float64, too. Raises ValueError where the folded model's is more than rounding explains, and the larger one."""
     if importlib.util.find_spec("onnxruntime") is None:
-        return None
-    given = dict(inputs) if inputs is not None else _random_inputs(model)
-    if given is None:
-        return None
-    try:
-        expected = _run(model, given)
-    except Exception as error:
-        if inputs is None:
-            return None
-        raise ValueError(f"inputs: cannot be run by ONNX Runtime: {error}") from error
+        return None, None
+    for given in [dict(inputs)] if inputs is not None else _random_inputs(model):
+        try:
+            expected = _run(model, given)
+            break
+        except Exception as error:
+            if inputs is not None:
+                raise ValueError(f"inputs: cannot be run by ONNX Runtime: {error}") from error
+    else:
+        return None, None
     try:
         found = _run(folded, given)
     except Exception as error:
         raise ValueError(f"model: is refused by ONNX Runtime when it is folded: {error}") from error
-    limit = max((TOLERANCE.get(name, 0.0) for name in dtypes), default=0.0)
-    differences = [_difference(new, old, limit) for new, old in zip(found, expected, strict=True)]
-    return max((difference for difference in differences if difference is not None), default=None)
+    names = {*dtypes, *(value.dtype.name for value in expected if isinstance(value, np.ndarray))}
+    limit = max((TOLERANCE.get(name, 0.0) for name in names), default=0.0)
+    difference = _difference(found, expected)
+    if difference is None or difference <= limit:
+        return difference, None
+    errors = _errors(model, given, expected, found)
+    if errors is None or not errors[1] <= max(limit, errors[0]):
+        raise ValueError(
+            f"model: gives outputs that differ by {difference:.2g} of the largest when it is folded; expected at most {limit:.0e}"
+        )
+    return difference, errors
 
 
 def session_of(model: onnx.ModelProto) -> Any:
@@ -123,7 +133,7 @@ def session_of(model: onnx.ModelProto) -> Any:
     import onnxruntime  # type: ignore[import-untyped]
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     # Or it folds, too.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
@@ -134,36 +144,77 @@ def _run(model: onnx.ModelProto, inputs: dict[str, Array]) -> list[Any]:
     return outputs
 
 
-def _difference(new: Any, old: Any, limit: float) -> float | None:
-    if not isinstance(old, np.ndarray) or old.dtype.name not in TOLERANCE:
-        return None
-    if new.shape != old.shape:
-        raise ValueError(f"model: gives an output of shape {new.shape} when it is folded; expected {old.shape}")
-    # Elsewhere, the given model has no values to compare with.
-    is_finite = np.isfinite(old.astype(np.float64))
-    if not is_finite.any():
-        return None
-    limit = max(limit, TOLERANCE[old.dtype.name])
-    new, old = new[is_finite].astype(np.float64), old[is_finite].astype(np.float64)
-    difference = float(np.abs(new - old).max()) / (float(np.abs(old).max()) or 1.0)
-    if not difference <= limit:
-        raise ValueError(
-            f"model: gives outputs that differ by {difference:.2g} of the largest when it is folded; expected at most {limit:.0e}"
-        )
-    return difference
-
-
-def _random_inputs(model: onnx.ModelProto) -> dict[str, Array] | None:
-    """Of a model whose inputs are all float tensors of a known rank."""
-    random = np.random.default_rng(2)
-    constants = {tensor.name for tensor in model.graph.initializer}
-    made: dict[str, Array] = {}
-    for value in model.graph.input:
-        if value.name in constants:
+def _difference(found: Sequence[Any], expected: Sequence[Any]) -> float | None:
+    """The largest one of all outputs of floating-point numbers."""
+    differences = []
+    for new, old in zip(found, expected, strict=True):
+        if not isinstance(old, np.ndarray) or old.dtype.name not in TOLERANCE:
             continue
-        kind = value.type.tensor_type
-        if kind.elem_type not in (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16) or not kind.HasField("shape"):
-            return None
-        shape = [size.dim_value or _open_size for size in kind.shape.dim]
-        made[value.name] = random.normal(size=shape).astype(helper.tensor_dtype_to_np_dtype(kind.elem_type))
-    return made
+        if new.shape != old.shape:
+            raise ValueError(f"model: gives an output of shape {new.shape} when it is folded; expected {old.shape}")
+        # Elsewhere, the given model has no values to compare with.
+        is_finite = np.isfinite(old.astype(np.float64))
+        if is_finite.any():
+            new, old = new[is_finite].astype(np.float64), old[is_finite].astype(np.float64)
+            differences.append(float(np.abs(new - old).max()) / (float(np.abs(old).max()) or 1.0))
+    return float(np.max(differences)) if differences else None
+
+
+def _errors(
+    model: onnx.ModelProto, inputs: Mapping[str, Array], given: Sequence[Any], found: Sequence[Any]
+) -> tuple[float, float] | None:
+    """Of both models' outputs, by onnx's reference in float64; None where that cannot be computed."""
+    try:
+        wide = {name: value.astype(np.float64) if value.dtype.name in TOLERANCE else value for name, value in inputs.items()}
+        exact: Any = ReferenceEvaluator(_in_float64(model)).run(None, wide)
+        errors = [_difference(outputs, exact) for outputs in (given, found)]
+    except Exception:  # noqa: BLE001 - of steps that it does not know, or not in float64
+        return None
+    return None if errors[0] is None or errors[1] is None else (errors[0], errors[1])
+
+
+def _in_float64(model: onnx.ModelProto) -> onnx.ModelProto:
+    """With constants, inputs and casts of floating-point numbers in float64."""
+    narrow = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
+
+    def widened(tensor: onnx.TensorProto) -> onnx.TensorProto:
+        if tensor.data_type not in narrow:
+            return tensor
+        return numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float64), tensor.name)
+
+    wide = onnx.ModelProto()
+    wide.CopyFrom(model)
+    del wide.graph.value_info[:]
+    for tensor in wide.graph.initializer:
+        tensor.CopyFrom(widened(tensor))
+    for value in (*wide.graph.input, *wide.graph.output):
+        if value.type.tensor_type.elem_type in narrow:
+            value.type.tensor_type.elem_type = TensorProto.DOUBLE
+    for node in wide.graph.node:
+        for found in node.attribute:
+            if node.op_type == "Constant" and found.name == "value":
+                found.t.CopyFrom(widened(found.t))
+            elif node.op_type == "Cast" and found.name == "to" and found.i in narrow:
+                found.i = TensorProto.DOUBLE
+    return wide
+
+
+def _random_inputs(model: onnx.ModelProto) -> Iterator[dict[str, Array]]:
+    """For a model whose inputs are all float tensors of a known rank, with several sizes for axes that are open."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in constants]
+    kinds = [value.type.tensor_type for value in inputs]
+    if any(
+        kind.elem_type not in (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16) or not kind.HasField("shape")
+        for kind in kinds
+    ):
+        return
+    is_open = any(not size.dim_value for kind in kinds for size in kind.shape.dim)
+    for open_size in _open_sizes if is_open else _open_sizes[:1]:
+        random = np.random.default_rng(2)
+        yield {
+            value.name: random.normal(size=[size.dim_value or open_size for size in kind.shape.dim]).astype(
+                helper.tensor_dtype_to_np_dtype(kind.elem_type)
+            )
+            for value, kind in zip(inputs, kinds, strict=True)
+        }

@@ -42,6 +42,8 @@ def run(
     loader: Iterable[Any], step: Callable[[Any], None], most: int | None, device: torch.device | str | None, progress: str | None
 ) -> int:
     """Calls `step` with each batch, `most` of them at most, without gradients, and returns how many there were. `progress`: what a bar says."""
+    if isinstance(loader, Tensor):
+        raise TypeError("loader: is a tensor; expected an iterable of batches, [tensor] for one")
     batches = loader
     if progress is not None:
         try:

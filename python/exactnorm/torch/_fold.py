@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -43,7 +44,8 @@ def fold(model: Model, example_inputs: tuple[Any, ...] | None = None) -> tuple[M
     Each layer's coefficients are `exactnorm.fold`'s: exact, rounded once. A layer whose outputs differ by more than the bound of
     that rounding is not folded.
 
-    Raises ValueError where the model's outputs differ by more than rounding explains.
+    Raises ValueError where the folded model's outputs differ by more than rounding explains, and are farther from the given model's in
+    float64 than its own are.
 
     >>> import torch, exactnorm.torch
     >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU()).eval()
@@ -57,6 +59,10 @@ def fold(model: Model, example_inputs: tuple[Any, ...] | None = None) -> tuple[M
     >>> [(norm.name, norm.layer) for norm in report.folded]
     [('1', '0')]
     """
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError("model: is a torch.jit.ScriptModule; expected a module with its forward() in Python")
+    if isinstance(example_inputs, Tensor):
+        raise TypeError("example_inputs: is a tensor; expected a tuple of the model's arguments, (tensor,) for one")
     folded = revert(unfuse(copy.deepcopy(model)))
     seen = None if example_inputs is None else _Seen(folded, example_inputs)
     steps = Steps(folded, calls_are_seen=seen is not None)
@@ -67,7 +73,15 @@ def fold(model: Model, example_inputs: tuple[Any, ...] | None = None) -> tuple[M
         _fold_sites(folded, sites, seen, report)
     if example_inputs is not None:
         dtypes = {parameter.dtype for parameter in folded.parameters()}
-        report.difference = _compare(outputs_of(folded, _copied(example_inputs)), expected, dtypes)
+        found = outputs_of(folded, _copied(example_inputs))
+        report.difference, limit = _difference(found, expected, dtypes)
+        if report.difference is not None and not report.difference <= limit:
+            report.errors = _errors(model, example_inputs, expected, found)
+            if report.errors is None or not report.errors[1] <= max(limit, report.errors[0]):
+                raise ValueError(
+                    f"example_inputs: give outputs that differ by {report.difference:.2g} of the largest when the model is folded; "
+                    f"expected at most {limit:.0e}"
+                )
     report.sort([name for name, _ in folded.named_modules()])
     return folded, report
 
@@ -141,6 +155,9 @@ def _fold_sites(model: nn.Module, sites: list[Site], seen: _Seen | None, report:
         made = [_replacement(model, site, exact, seen) for site in sites]
     except ValueError as error:
         report.refused += [RefusedNorm(name, str(error)) for name in names]
+        return
+    except Exception as error:  # noqa: BLE001 - of layers of unusual dtypes and devices; the others can be folded
+        report.refused += [RefusedNorm(name, f"it cannot be computed: {type(error).__name__}: {error}") for name in names]
         return
     for name in names:
         of_norm = [new for new in made if name in new.site.norms]
@@ -300,17 +317,18 @@ def _pass_on(norm: nn.Module, axes: int, is_shown: bool) -> None:
     norm._buffers.clear()
     if is_activated:
         norm.__class__ = nn.Sequential
-    # Only of one-dimensional layers' values there are two ranks that PyTorch takes.
-    elif is_shown or axes > 1:
+    # Of one-dimensional layers' values there are two ranks that PyTorch takes, and SyncBatchNorm takes all.
+    elif is_shown or (axes > 1 and not isinstance(norm, nn.SyncBatchNorm)):
         norm.__class__ = nn.Identity
     else:
         norm.__class__ = _PassedOn
         norm.axes = axes + 2  # type: ignore[assignment]
 
 
-def _compare(found: Any, expected: Any, dtypes: set[torch.dtype]) -> float | None:
-    """The largest difference of outputs by the largest output, of a model with parameters of such dtypes; None without any."""
-    differences = []
+def _difference(found: Any, expected: Any, dtypes: set[torch.dtype]) -> tuple[float | None, float]:
+    """The largest difference of outputs by the largest output, None without any; and what rounding explains in a model with parameters
+    of such dtypes."""
+    differences, limit = [], 0.0
     ours, theirs = list(_tensors_in(found)), list(_tensors_in(expected))
     if [tensor.shape for tensor in ours] != [tensor.shape for tensor in theirs]:
         raise ValueError("example_inputs: give outputs of other shapes when the model is folded")
@@ -319,16 +337,24 @@ def _compare(found: Any, expected: Any, dtypes: set[torch.dtype]) -> float | Non
         is_finite = other.isfinite()
         if not one.is_floating_point() or not is_finite.any():
             continue
-        limit = max(TOLERANCE.get(str(dtype).removeprefix("torch."), 0.0) for dtype in (*dtypes, one.dtype))
+        limit = max(limit, *(TOLERANCE.get(str(dtype).removeprefix("torch."), 0.0) for dtype in (*dtypes, one.dtype)))
         one, other = one[is_finite].double(), other[is_finite].double()
-        difference = float((one - other).abs().max()) / (float(other.abs().max()) or 1.0)
-        if not difference <= limit:
-            raise ValueError(
-                f"example_inputs: give outputs that differ by {difference:.2g} of the largest when the model is folded; "
-                f"expected at most {limit:.0e}"
-            )
-        differences.append(difference)
-    return max(differences, default=None)
+        differences.append(float((one - other).abs().max()) / (float(other.abs().max()) or 1.0))
+    return (max(differences, key=lambda value: (math.isnan(value), value)) if differences else None), limit
+
+
+def _errors(model: nn.Module, inputs: tuple[Any, ...], given: Any, found: Any) -> tuple[float, float] | None:
+    """Of the given model's outputs and of the folded one's, by the given model in float64; None where that cannot be computed."""
+
+    def double(value: Tensor) -> Tensor:
+        return value.double() if value.is_floating_point() else value.clone()
+
+    try:
+        exact = outputs_of(copy.deepcopy(model).double(), pytree.tree_map_only(Tensor, double, inputs))
+        errors = [_difference(outputs, exact, set())[0] for outputs in (given, found)]
+    except Exception:  # noqa: BLE001 - of models that have another dtype inside
+        return None
+    return None if errors[0] is None or errors[1] is None else (errors[0], errors[1])
 
 
 def _tensors_in(value: Any) -> Iterator[Tensor]:

@@ -25,6 +25,8 @@ LAYERS: dict[type[nn.Module], tuple[Layer, int]] = {
     nn.Linear: ("linear", 0),
 }
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+# Spatial axes of the values that they take; of other packages' classes, two.
+_axes_of: dict[type[nn.Module], tuple[int, ...]] = {nn.BatchNorm1d: (0, 1), nn.BatchNorm2d: (2,), nn.BatchNorm3d: (3,)}
 # Other packages', by the names of their modules.
 FROZEN = {("torchvision.ops.misc", "FrozenBatchNorm2d")}
 _same_in_evaluation = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
@@ -197,6 +199,8 @@ class _Graph:
 
     def _place_behind(self, node: fx.Node) -> None:
         terms = self._terms(node.args[0])
+        for term in terms:
+            _check_axes(self._modules[node], term.axes, term.layer)
         if _width(terms) != _channels(self._modules[node]):
             raise _Unfit(f"its input has {_width(terms)} channels, or another order of axes")
         self._behind[node] = terms
@@ -259,6 +263,8 @@ class _Graph:
                 layer = self._names[user]
                 self._steps.check_layer(layer, module)
                 _check_before(norm, module, flattened)
+                if not flattened:
+                    _check_axes(norm, LAYERS[type(module)][1], layer)
                 site = self._steps.sites.setdefault(layer, Site(layer))
                 site.flattened = flattened
                 break
@@ -321,6 +327,13 @@ def _is_flattening(node: fx.Node, module: nn.Module | None) -> bool:
         return type(module) is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1)
     is_call = node.op == "call_function" and node.target is torch.flatten
     return (is_call or (node.op == "call_method" and node.target == "flatten")) and node.args[1:] == (1,) and not node.kwargs
+
+
+def _check_axes(norm: nn.Module, axes: int, layer: str) -> None:
+    """That a normalization is of values with as many axes as a layer's outputs: without a batch axis another kind would take them."""
+    taken = _axes_of.get(type(norm), (2,) if not isinstance(norm, nn.SyncBatchNorm) else (0, 1, 2, 3))
+    if axes not in taken:
+        raise _Unfit(f"its class {type(norm).__name__} is for other numbers of axes than {layer} has")
 
 
 def _check_before(norm: nn.Module, layer: nn.Module, flattened: bool) -> None:

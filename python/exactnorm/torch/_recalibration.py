@@ -119,7 +119,14 @@ def set_statistics(norm: nn.Module, name: str, moments: Moments) -> None:
         if bad:
             raise ValueError(f"loader: makes {bad} of {moments.count} values not finite in channel {channel} of {name or 'the model'}")
     statistics = moments.statistics()
-    mean, variance = torch.tensor(statistics.mean), torch.tensor(statistics.variance)
+    old_mean: Tensor = norm.running_mean  # type: ignore[assignment]
+    old_variance: Tensor = norm.running_var  # type: ignore[assignment]
+    mean = torch.tensor(statistics.mean).to(old_mean)
+    variance = torch.tensor(statistics.variance * (moments.count / (moments.count - 1))).to(old_variance)
+    for what, values in (("mean", mean), ("variance", variance)):
+        if not values.isfinite().all():
+            channel = int((~values.isfinite()).nonzero()[0])
+            raise ValueError(f"loader: makes the {what} of channel {channel} of {name or 'the model'} too large for {values.dtype}")
     with torch.no_grad():
-        norm.running_mean.copy_(mean)  # type: ignore[operator]
-        norm.running_var.copy_(variance * (moments.count / (moments.count - 1)))  # type: ignore[operator]
+        old_mean.copy_(mean)
+        old_variance.copy_(variance)
