@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 _most_bins = 64
 # Digits of the largest value that the least width resolves.
 _least_bits = 24
+# Values of an array that are widened at a time.
+_chunk = 1 << 20
 # That of the least positive number.
 _least_exponent = -1073
 
@@ -29,12 +31,18 @@ class Histogram:
         self._exponent = 0
         self._first = 0
         self._counts: NDArray[np.int64] = np.zeros(0, np.int64)
+        self.not_finite = 0  # how many values were left out
         self._low = math.inf
         self._high = -math.inf
 
     def add(self, values: NDArray[Any]) -> None:
         """Values that are not finite are left out."""
-        flat = np.asarray(values, np.float64).ravel()
+        flat = np.asarray(values).ravel()
+        for start in range(0, flat.size, _chunk):
+            self._add(flat[start : start + _chunk].astype(np.float64))
+
+    def _add(self, flat: NDArray[np.float64]) -> None:
+        self.not_finite += int(flat.size - np.count_nonzero(np.isfinite(flat)))
         flat = flat[np.isfinite(flat)]
         if flat.size == 0:
             return

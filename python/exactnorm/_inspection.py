@@ -33,12 +33,12 @@ exploding_factor = 10.0
 class Finding:
     """Something that a layer's owner should know."""
 
-    kind: str  # "dead", "never positive", "exploding", "drift", "deviation", "variance", "offset", "scale" or "not finite"
+    kind: str  # as docs/models.md lists them: "dead" or "drift", for example
     channels: list[int]
     text: str
 
 
-@dataclass
+@dataclass(eq=False)
 class InspectedNorm:
     """A normalization, by its parameters, and by the values that have reached it.
 
@@ -79,6 +79,11 @@ class InspectedNorm:
         least, largest = after.min(axis=axes).astype(np.float64), after.max(axis=axes).astype(np.float64)
         self.least = least if self.least is None else np.minimum(self.least, least)
         self.largest = largest if self.largest is None else np.maximum(self.largest, largest)
+
+    def forget(self) -> None:
+        """The values so far."""
+        self.moments, self.least, self.largest = None, None, None
+        self.inputs, self.outputs = Histogram(), Histogram()
 
     @property
     def channels(self) -> int:
@@ -141,11 +146,18 @@ class InspectedNorm:
     def _found_in_outputs(self) -> list[Finding | None]:
         bad = np.zeros(self.channels, bool)
         if self.moments is not None:
-            bad = np.array([self.moments.nonfinite_count(channel) > 0 for channel in range(self.channels)])
-        dead = self.gamma == 0
+            bad = np.array([self.moments.nonfinite_count(channel) > 0 for channel in range(self.channels)], bool)
+        given = (self.gamma, self.beta, self.mean, self.variance)
+        unusable = ~np.all([np.isfinite(values) for values in given if values is not None], axis=0)
+        if self.variance is not None:
+            unusable |= self.variance + self.epsilon < 0
+        overflowing = np.zeros(self.channels, bool)
+        if self.least is not None and self.largest is not None:
+            overflowing = ~(np.isfinite(self.least) & np.isfinite(self.largest)) & ~bad & ~unusable
+        dead = (self.gamma == 0) & ~unusable & ~bad
         never_positive = np.zeros(self.channels, bool)
         if self.least is not None and self.largest is not None and self.count > 1:
-            dead = dead | (self.least == self.largest)
+            dead = dead | ((self.least == self.largest) & np.isfinite(self.least) & ~unusable)
             never_positive = (self.largest <= 0) & ~dead
         exploding = np.zeros(self.channels, bool)
         variance = self.variance if self.pooled_variance is None else self.pooled_variance
@@ -154,8 +166,10 @@ class InspectedNorm:
             usual = float(np.median(sizes[np.isfinite(sizes)])) if np.isfinite(sizes).any() else 0.0
             exploding = (sizes > exploding_factor * usual) & (usual > 0) & ~bad
         return [
+            _finding("unusable", unusable, "gamma, beta or running statistics are not finite, or variance + epsilon is negative"),
             _finding("not finite", bad, "NaN or infinity among the values before it"),
-            _finding("dead", dead, "the output is always the same: gamma is 0, or the values before it are"),
+            _finding("overflowing", overflowing, "NaN or infinity among the outputs, of finite values"),
+            _finding("dead", dead, "the output is always the same: gamma is 0, the values before it are, or an activation makes them so"),
             _finding("never positive", never_positive, "the output is never above 0: an ReLU behind it would make 0 of it"),
             _finding("exploding", exploding, f"the output's deviation is more than {exploding_factor:g} times the usual one of this layer"),
         ]
@@ -183,7 +197,7 @@ class InspectedNorm:
             found.append(_finding("offset", np.abs(offset) > notable_offset, text, np.abs(offset), offset))
         if self.scale is not None:
             sizes = np.abs(self.scale)
-            usual = float(np.median(sizes))
+            usual = float(np.median(sizes[np.isfinite(sizes)])) if np.isfinite(sizes).any() else 0.0
             text = (
                 f"|gamma| / deviation is more than {notable_scale:g} times the usual one: weights folded with it, and quantized with one step "
                 "for all channels, lose up to {:.1f} bits"
@@ -242,11 +256,11 @@ def _numbers(values: Float64 | None) -> list[float | None] | None:
 
 def _bins(histogram: Histogram) -> dict[str, Any] | None:
     if histogram.counts.size == 0:
-        return None
-    return {"first_edge": _number(histogram.edges[0]), "width": histogram.width, "counts": histogram.counts.tolist()}
+        return None if histogram.not_finite == 0 else {"first_edge": None, "width": None, "counts": [], "not_finite": histogram.not_finite}
+    return {"first_edge": _number(histogram.edges[0]), "width": histogram.width, "counts": histogram.counts.tolist(), "not_finite": histogram.not_finite}
 
 
-@dataclass
+@dataclass(eq=False)
 class Inspection:
     """All of a model's batch normalizations by name, in the order in which they are called; `print` shows a table, `write` makes a page.
 
@@ -255,7 +269,7 @@ class Inspection:
     batches
         That were looked at.
     untouched
-        Normalizations that none of them has called.
+        Normalizations without values, or without parameters, and why.
     folds
         What `fold` says of the model; None where nobody asked.
     """
@@ -263,7 +277,7 @@ class Inspection:
     title: str
     norms: dict[str, InspectedNorm]
     batches: int = 0
-    untouched: list[str] = field(default_factory=list)
+    untouched: dict[str, str] = field(default_factory=dict)
     folds: FoldReport | None = None
 
     def set_folds(self, report: FoldReport) -> None:
@@ -321,5 +335,5 @@ class Inspection:
             ))  # fmt: skip
         lines = aligned(rows)
         if self.untouched:
-            lines += ["", f"never called: {', '.join(self.untouched)}"]
+            lines += ["", *(f"{name}: {reason}" for name, reason in self.untouched.items())]
         return "\n".join(lines)

@@ -39,6 +39,7 @@ p { margin: .3rem 0; max-width: 48rem; }
 .wide { overflow-x: auto; border: 1px solid var(--line); border-radius: .4rem; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; white-space: nowrap; }
+td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 9rem; max-width: 24rem; }
 td:nth-child(2) { white-space: normal; min-width: 11rem; }
 tr:last-child td { border-bottom: 0; }
 thead th { background: var(--card); }
@@ -70,7 +71,7 @@ def page_of(inspection: Inspection) -> str:
         *_table(norms),
         "<h2>Layer by layer</h2>",
         '<p class="dim">Histograms count the values of all channels; heights are square roots of counts, so that few values are seen beside many. '
-        "In the lower pictures each bar is a channel.</p>",
+        "In the lower pictures each bar is a channel, or the farthest one of several.</p>",
         '<section class="cards">',
         *(_card(place, norm) for place, norm in enumerate(norms)),
         "</section>",
@@ -84,7 +85,9 @@ def _summary(inspection: Inspection, norms: list[InspectedNorm]) -> Iterable[str
     data = f"{_counted(inspection.batches, 'batch', 'batches')} of data" if inspection.batches else "no data: parameters alone"
     yield f'<p>{_counted(len(norms), "normalization")} with {_counted(channels, "channel")}; {data}.</p>'
     noted = [norm for norm in norms if norm.findings]
-    if noted:
+    if not norms:
+        yield "<p>There is nothing to look at.</p>"
+    elif noted:
         yield f'<p><span class="alert">{_counted(len(noted), "layer")}</span> with something to look at, named in the table.</p>'
     else:
         yield "<p>Nothing unusual was found.</p>"
@@ -95,7 +98,8 @@ def _summary(inspection: Inspection, norms: list[InspectedNorm]) -> Iterable[str
             text += f"; the outputs differ by {report.difference:.2g} of the largest then"
         yield f"<p>{text}.</p>"
     if inspection.untouched:
-        yield f'<p><span class="alert">Never called:</span> {escape(", ".join(inspection.untouched))}.</p>'
+        items = "".join(f"<li>{escape(name or '(the model)')}: {escape(reason)}</li>" for name, reason in inspection.untouched.items())
+        yield f'<p class="alert">Not all is known:</p><ul>{items}</ul>'
 
 
 def _overview(norms: list[InspectedNorm]) -> Iterable[str]:
@@ -103,14 +107,14 @@ def _overview(norms: list[InspectedNorm]) -> Iterable[str]:
     drifts = [norm.drift for norm in norms]
     if not any(drift is not None and drift.size for drift in drifts):
         return
-    values = np.array([0.0 if drift is None or not drift.size else np.abs(drift).max() for drift in drifts])
+    known = [np.zeros(0) if drift is None else np.abs(drift[np.isfinite(drift)]) for drift in drifts]
+    values = np.array([drift.max() if drift.size else 0.0 for drift in known])
     yield "<h2>Drift by layer</h2>"
     yield (
         "<p>The largest distance of a channel's mean over the data from its running mean, in running deviations; from the first layer "
         "to the last. Heights are square roots.</p>"
     )
-    finite = values[np.isfinite(values)]
-    ends = (escape(norms[0].name), f"largest {float(finite.max()) if finite.size else 0:.3g}", escape(norms[-1].name))
+    ends = (escape(norms[0].name), f"largest {values.max():.3g}", escape(norms[-1].name))
     yield f'<div class="layers">{_figure("", _bars(np.sqrt(values), "drift of each layer", "bar", _gap), ends)}</div>'
 
 
@@ -180,8 +184,10 @@ def _figure(caption: str, picture: str, ends: Iterable[str]) -> str:
 
 def _histogram(caption: str, histogram: Histogram, color: str) -> str:
     counts = histogram.counts
+    if histogram.not_finite:
+        caption += f", without {_counted(histogram.not_finite, 'value')} not finite"
     if counts.size == 0:
-        return ""
+        return f'<p class="dim">{caption}</p>' if histogram.not_finite else ""
     picture = _bars(np.sqrt(counts.astype(np.float64)), f"values {caption}", color)
     return _figure(caption, picture, (f"{histogram.low:.3g}", f"{histogram.high:.3g}"))
 

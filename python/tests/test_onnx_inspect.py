@@ -93,8 +93,8 @@ def test_one_batch_and_none():
 def test_steps_without_constants_are_named():
     nodes = [helper.make_node("Identity", ["is"], ["scale"]), helper.make_node("BatchNormalization", ["x", "scale", "ib", "im", "iv"], ["y"], name="n")]
     found = exactnorm.onnx.inspect(model_of(nodes, parameters(3, 1, "i")))
-    assert found.untouched == ["n"] and not found.norms
-    assert "never called: n" in str(found) and "Never called" in found.to_html()
+    assert found.untouched == {"n": "its parameters are not constants"} and not found.norms
+    assert "n: its parameters are not constants" in str(found) and "Not all is known" in found.to_html()
 
 
 def test_errors():
@@ -154,3 +154,44 @@ def test_errors_of_the_program(tmp_path, monkeypatch, arguments, message):
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert done.stderr.startswith("exactnorm inspect: error: ") and message in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_parameters_that_callers_may_replace():
+    model, _ = network()
+    kinds = {tensor.name: (tensor.data_type, list(tensor.dims)) for tensor in model.graph.initializer}
+    model.graph.input.extend(helper.make_tensor_value_info(name, *kind) for name, kind in kinds.items())
+    found = exactnorm.onnx.inspect(model, batches())
+    assert list(found.untouched) == ["first", "second", "third"] and not found.norms
+    assert "There is nothing to look at." in found.to_html()
+
+
+def test_steps_of_one_name_and_in_subgraphs():
+    inner = helper.make_graph([norm("x", "t", "i", "inner")], "then", [], [helper.make_tensor_value_info("t", 1, [None] * 4)])
+    other = helper.make_graph([helper.make_node("Identity", ["x"], ["e"])], "else", [], [helper.make_tensor_value_info("e", 1, [None] * 4)])
+    nodes = [
+        norm("x", "a", "i", "b"),
+        norm("a", "b", "i", None),
+        helper.make_node("If", ["condition"], ["c"], then_branch=inner, else_branch=other),
+        helper.make_node("Add", ["b", "c"], ["y"]),
+    ]
+    model = model_of(nodes, parameters(3, 1, "i"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "condition"))
+    found = exactnorm.onnx.inspect(model, batches())
+    assert list(found.norms) == ["b", "b (2)"] and found.norms["b (2)"].count == 8 * 36
+    assert found.untouched == {"inner": "it is in a subgraph"}
+
+
+@pytest.mark.parametrize("length", [0, 30, 200])
+def test_damaged_batches(tmp_path, length):
+    onnx.save(network()[0], tmp_path / "model.onnx")
+    np.savez(tmp_path / "whole.npz", x=np.zeros((1, 3, 6, 6), np.float32))
+    (tmp_path / "part.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:length])
+    done = program("inspect", tmp_path / "model.onnx", "-i", tmp_path / "part.npz")
+    assert done.returncode == 1 and "Traceback" not in done.stderr and "part.npz is no file of arrays" in done.stderr
+
+
+def test_folders_are_looked_for_first(tmp_path):
+    onnx.save(network()[0], tmp_path / "model.onnx")
+    done = program("inspect", tmp_path / "model.onnx", "-o", tmp_path / "a.json", "-o", tmp_path / "none" / "b.html")
+    assert done.returncode == 1 and "output: " in done.stderr and "is no folder" in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx"]

@@ -54,7 +54,9 @@ def test_version():
 
 
 def test_numpy_is_all_it_requires():
-    assert importlib.metadata.requires("exactnorm") == ["numpy>=2.0"]
+    required = importlib.metadata.requires("exactnorm")
+    assert [entry for entry in required if "extra ==" not in entry] == ["numpy>=2.0"]
+    assert {entry.rpartition(";")[2].strip() for entry in required if "extra ==" in entry} == {'extra == "onnx"'}
     loaded = "import sys, exactnorm; print('torch' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", loaded], text=True).strip() == "False"
 

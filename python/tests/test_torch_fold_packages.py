@@ -39,3 +39,23 @@ def test_frozen_and_activated_norms_of_packages():
     model, x = trained(timm.create_model("efficientnet_b0")), torch.randn(1, 3, 64, 64)
     folded, report = exactnorm.torch.fold(model, (x,))
     assert not report.refused and len(report.folded) == 49
+
+
+def test_they_are_inspected_and_frozen():
+    torchvision()
+    import timm
+    from torchvision.ops.misc import FrozenBatchNorm2d
+
+    torch.manual_seed(12)
+    x = torch.randn(3, 4, 5, 5)
+    model = nn.Sequential(FrozenBatchNorm2d(4), nn.BatchNorm2d(4)).eval()
+    norm = exactnorm.torch.inspect(model, [x]).norms["0"]
+    torch.testing.assert_close(torch.from_numpy(norm.drift), x.double().mean((0, 2, 3)) / (1 + 1e-5) ** 0.5)
+    model, x = trained(timm.create_model("efficientnet_b0")), torch.randn(2, 3, 64, 64)
+    found = exactnorm.torch.inspect(model, [x])
+    assert len(found.norms) == 49 == len(found.folds.folded) and not found.untouched
+    exactnorm.torch.freeze(model).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model(x).sum().backward()
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert all(not module.training for module in model.modules() if isinstance(module, nn.BatchNorm2d))

@@ -109,3 +109,10 @@ def test_without_statistics_there_is_nothing_to_freeze():
     with pytest.raises(ValueError, match="model: has no running statistics in 1"):
         freeze(model)
     assert all(module.training for module in model)
+
+
+def test_nothing_is_frozen_where_one_cannot_be():
+    model = nn.Sequential(nn.BatchNorm1d(3), nn.LazyBatchNorm1d()).train()
+    with pytest.raises(ValueError, match="model: 1 is not initialized yet"):
+        freeze(model)
+    assert model[0].training and model[0].weight.requires_grad

@@ -165,10 +165,10 @@ def test_what_is_never_called_and_has_no_running_statistics():
             return self.second(self.first(input=x))
 
     found = inspect(Branches(), [torch.randn(8, 3)])
-    assert list(found.norms) == ["first", "second", "unused"] and found.untouched == ["unused"]
+    assert list(found.norms) == ["first", "second", "unused"] and found.untouched == {"unused": "no batch calls it"}
     assert found.norms["second"].mean is None and found.norms["second"].drift is None
     np.testing.assert_allclose(found.norms["second"].scale, 1 / np.sqrt(found.norms["second"].pooled_variance + 1e-5))
-    assert "never called: unused" in str(found)
+    assert "unused: no batch calls it" in str(found)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
@@ -270,10 +270,10 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
 
 def screenshot(path, width, *options):
     command = [
-        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", *options, f"--window-size={width},900",
+        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars", *options, f"--window-size={width},900",
         f"--screenshot={path.with_suffix('.png')}", path.as_uri(),
     ]  # fmt: skip
-    subprocess.run(command, capture_output=True, check=True, timeout=60)
+    subprocess.run(command, capture_output=True, check=True, timeout=180)
     return np.array(Image.open(io.BytesIO(path.with_suffix(".png").read_bytes())).convert("RGB")).astype(int)
 
 
@@ -301,8 +301,8 @@ def test_nothing_is_wider_than_a_telephone(tmp_path):
         '<iframe id="f" style="width:400px;height:800px;border:0" src="report.html"></iframe><script>window.onload = () => {'
         'const root = f.contentDocument.documentElement; document.title = root.clientWidth + " " + root.scrollWidth;}</script>'
     )
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files", "--dump-dom", frame.as_uri()]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--allow-file-access-from-files", "--dump-dom", frame.as_uri()]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=180).stdout
     client, scroll = map(int, re.search(r"<title>(\d+) (\d+)</title>", shown).groups())
     assert 380 <= client <= 400 and scroll == client
 
@@ -315,3 +315,113 @@ def test_in_a_notebook_it_is_a_frame():
 def test_exactnorms_own_and_frozen_modules():
     model = exactnorm.torch.convert(network())
     assert inspect(model, samples()).norms["1"].pooled_mean.tolist() == inspect(network(), samples()).norms["1"].pooled_mean.tolist()
+
+
+def test_compiled_models_are_run_as_they_stand():
+    model, batches = network().eval(), samples()
+    expected = inspect(model, batches).norms["1"]
+    compiled = torch.compile(model, backend="eager")
+    compiled(batches[0])
+    found = inspect(compiled, batches)
+    assert not found.untouched and found.norms["_orig_mod.1"].pooled_mean.tolist() == expected.pooled_mean.tolist()
+    assert isinstance(found.norms["_orig_mod.1"].fold, FoldedNorm)
+    result = exactnorm.torch.recalibrate(compiled, [torch.randn(4, 3, 9, 9)])
+    assert [norm.count for norm in result.norms.values()] == [4 * 49, 4 * 49]
+
+
+class SetsModes(nn.Sequential):
+    """Its train() returns nothing, and does more than setting a flag."""
+
+    def __init__(self, *modules):
+        super().__init__(*modules)
+        self.doubled = False
+
+    def train(self, mode=True):
+        super().train(mode)
+        if self.doubled == mode:
+            self.doubled = not mode
+
+
+def test_modes_are_put_back_by_train():
+    model = SetsModes(*network())
+    model.train()
+    model[1].eval()
+    found = inspect(model, samples())
+    assert isinstance(found.norms["1"].fold, FoldedNorm)
+    assert model.training and not model.doubled and not model[1].training and model[6].training
+    model.eval()
+    assert len(exactnorm.torch.fold(model, (samples()[0],))[1].folded) == 1
+
+
+def test_a_model_that_cannot_be_copied():
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm1d(3)
+            self.factor = torch.ones(3, requires_grad=True) * 2
+
+        def forward(self, x):
+            return self.norm(x) * self.factor
+
+    found = inspect(Odd(), [torch.randn(4, 3)])
+    assert found.norms["norm"].count == 4 and "the model cannot be folded: " in found.norms["norm"].fold.reason
+
+
+@pytest.mark.parametrize("name", ["running_mean", "running_var", "weight", "bias"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("loader", [None, [torch.randn(50, 3, generator=torch.Generator().manual_seed(1))]])
+def test_parameters_that_are_not_finite(name, value, loader):
+    norm = nn.BatchNorm1d(3)
+    with torch.no_grad():
+        getattr(norm, name)[1] = value
+    found = inspect(nn.Sequential(norm), loader)
+    assert kinds(found.norms["0"])["unusable"] == [1] and "dead" not in kinds(found.norms["0"])
+    assert "nan" not in str(found) and json.loads(found.to_json())
+
+
+def test_outputs_that_overflow():
+    norm = nn.BatchNorm1d(2).half()
+    norm.weight.data[1] = 60000
+    found = inspect(nn.Sequential(norm), [torch.randn(50, 2, generator=torch.Generator().manual_seed(1)).half()]).norms["0"]
+    assert kinds(found)["overflowing"] == [1] and found.outputs.not_finite > 0
+    assert "not finite" in inspect(nn.Sequential(norm), [torch.randn(50, 2).half()]).to_html()
+
+
+def test_one_channel_that_is_not_finite_hides_no_other():
+    x = torch.randn(50, 3, generator=torch.Generator().manual_seed(1))
+    x[0, 0] = float("nan")
+    norm = nn.BatchNorm1d(3)
+    norm.running_mean[1] = 50.0
+    found = inspect(nn.Sequential(norm), [x])
+    assert re.search(r"largest (49|50)", found.to_html()) and re.search(r"\n0 +3 +50 +(49|50)", str(found))
+
+
+def test_layers_of_another_kind_are_named():
+    class Last(nn.BatchNorm1d):
+        def forward(self, x):
+            return super().forward(x.transpose(1, 2)).transpose(1, 2)
+
+    class Named(nn.BatchNorm1d):
+        def forward(self, x):
+            return super().forward(x)
+
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.named, self.last = Named(3), Last(5)
+
+        def forward(self, x):
+            return self.last(self.named(x=x))
+
+    found = inspect(Both(), [torch.randn(4, 3, 5).transpose(1, 2).transpose(1, 2)[:, :, :5]])
+    assert found.norms["named"].count == 20
+    assert inspect(nn.Sequential(Last(7)), [torch.randn(4, 3, 7)]).untouched["0"].startswith("its values cannot be added up: ")
+    with pytest.raises(ValueError, match=r"model: 0 gets values of shape \(4, 3, 7\); expected 7 channels on axis 1"):
+        exactnorm.torch.recalibrate(nn.Sequential(Last(7)), [torch.randn(4, 3, 7)])
+
+
+def test_models_that_are_none():
+    with pytest.raises(ValueError, match="model: 0 is not initialized yet"):
+        inspect(nn.Sequential(nn.LazyBatchNorm1d()))
+    with pytest.raises(TypeError, match="model: is a torch.jit.ScriptModule"):
+        inspect(torch.jit.script(network()))

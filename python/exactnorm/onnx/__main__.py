@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -51,8 +54,10 @@ def _inspect(arguments: argparse.Namespace) -> object:
     for output in arguments.output:
         if Path(output).suffix not in (".html", ".json"):
             raise ValueError(f"output: is {output}; expected a name that ends in .html or .json")
+        if not Path(output).parent.is_dir():
+            raise ValueError(f"output: {Path(output).parent} is no folder")
     found = inspect(load(arguments.model), _batches(arguments.inputs) if arguments.inputs else None)
-    found.title = Path(arguments.model).name
+    found.title = os.fsencode(Path(arguments.model).name).decode("utf-8", "replace")
     for output in arguments.output:
         found.write(output)
     return found
@@ -60,14 +65,18 @@ def _inspect(arguments: argparse.Namespace) -> object:
 
 def _batches(paths: Sequence[str]) -> Iterator[dict[str, Array]]:
     for path in paths:
-        try:
-            loaded = np.load(path, allow_pickle=False)
-        except ValueError as error:
-            raise ValueError(f"inputs: {path} is no file of arrays: {error}") from error
-        if not isinstance(loaded, np.lib.npyio.NpzFile):
-            raise ValueError(f"inputs: {path} has one array without a name; expected a .npz, with arrays by the names of inputs")
-        with loaded:
-            yield {name: loaded[name] for name in loaded.files}
+        yield _batch(path)
+
+
+def _batch(path: str) -> dict[str, Array]:
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.lib.npyio.NpzFile):
+            with loaded:
+                return {name: loaded[name] for name in loaded.files}
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"inputs: {path} is no file of arrays: {error}") from error
+    raise ValueError(f"inputs: {path} has one array without a name; expected a .npz, with arrays by the names of inputs")
 
 
 if __name__ == "__main__":

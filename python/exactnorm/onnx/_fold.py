@@ -71,7 +71,7 @@ def fold(
     for node in graph.nodes:
         if is_op(node, "BatchNormalization") and id(node) not in placed:
             report.refused.append(RefusedNorm(name_of(node), _reason(graph, node)))
-    report.refused += [RefusedNorm(name, reason) for name, reason in _hidden(folded)]
+    report.refused += [RefusedNorm(name, reason) for name, reason in hidden(folded)]
     dtypes = {chain.layer.weight.dtype.name for chain in chains}
     for chain in chains:
         _fold_chain(graph, chain, report, verify)
@@ -94,7 +94,7 @@ def check(model: onnx.ModelProto) -> None:
             raise ValueError(f"model: is not valid ONNX: {error}") from error
 
 
-def _hidden(model: onnx.ModelProto) -> Iterator[tuple[str, str]]:
+def hidden(model: onnx.ModelProto) -> Iterator[tuple[str, str]]:
     """Normalizations that are no steps of the model's own graph."""
     for node in model.graph.node:
         yield from ((name, "it is in a subgraph") for graph in subgraphs(node) for name in _norms_in(graph.node))

@@ -11,7 +11,7 @@ import onnx
 
 from exactnorm._fold_report import FoldReport, RefusedNorm
 from exactnorm._inspection import InspectedNorm, Inspection
-from exactnorm.onnx._fold import check, fold
+from exactnorm.onnx._fold import check, fold, hidden
 from exactnorm.onnx._graph import Array, Graph, attribute
 from exactnorm.onnx._layers import is_op, name_of
 from exactnorm.onnx._verify import session_of
@@ -27,7 +27,7 @@ def inspect(
     folds
         Whether `fold` is tried, with the first batch as its inputs.
 
-    Steps in subgraphs, and those whose parameters are no constants, are in `untouched`.
+    Steps in subgraphs, and those whose parameters are no constants, are in `untouched`, with the reason.
 
     Raises ValueError where onnx's checker refuses the model, where it has no BatchNormalization, and where there are no batches, or ONNX Runtime does not take
     them; ImportError where it is missing.
@@ -35,17 +35,24 @@ def inspect(
     check(model)
     graph = Graph(model)
     norms: dict[str, tuple[onnx.NodeProto, InspectedNorm]] = {}
-    untouched: list[str] = []
+    untouched: dict[str, str] = {}
     for node in graph.nodes:
-        if is_op(node, "BatchNormalization"):
-            norm = _inspected(graph, node)
-            if norm is None:
-                untouched.append(name_of(node))
-            else:
-                norms[norm.name] = (node, norm)
+        if not is_op(node, "BatchNormalization"):
+            continue
+        name, number = name_of(node), 1
+        while name in norms or name in untouched:
+            number += 1
+            name = f"{name_of(node)} ({number})"
+        norm = _inspected(graph, node, name)
+        if isinstance(norm, str):
+            untouched[name] = norm
+        else:
+            norms[name] = (node, norm)
+    untouched |= dict(hidden(model))
     if not norms and not untouched:
         raise ValueError("model: has no BatchNormalization; expected at least one")
-    result = Inspection(model.graph.name or "the model", {name: norm for name, (_, norm) in norms.items()}, untouched=untouched)
+    title = model.graph.name if isinstance(model.graph.name, str) else ""
+    result = Inspection(title or "the model", {name: norm for name, (_, norm) in norms.items()}, untouched=untouched)
     first: Mapping[str, Array] | None = None
     if inputs is not None:
         batches = [inputs] if isinstance(inputs, Mapping) else inputs
@@ -55,15 +62,18 @@ def inspect(
     return result
 
 
-def _inspected(graph: Graph, node: onnx.NodeProto) -> InspectedNorm | None:
+def _inspected(graph: Graph, node: onnx.NodeProto, name: str) -> InspectedNorm | str:
+    """Or why there is nothing to say of it."""
+    if attribute(node, "spatial", 1) != 1:
+        return "it has statistics for each place"
     constants = [graph.constant(name) for name in node.input[1:5]]
     gamma, beta, mean, variance = (None if constant is None else constant.astype(np.float64).ravel() for constant in constants)
     if gamma is None or beta is None or mean is None or variance is None:
-        return None
+        return "its parameters are not constants"
     if not gamma.shape == beta.shape == mean.shape == variance.shape:
-        return None
+        return "its parameters have different numbers of channels"
     epsilon = float(attribute(node, "epsilon", np.float32(1e-5)))
-    return InspectedNorm(name_of(node), node.op_type, epsilon, gamma, beta, mean, variance)
+    return InspectedNorm(name, node.op_type, epsilon, gamma, beta, mean, variance)
 
 
 def _run(
@@ -89,14 +99,22 @@ def _run(
         given = {name: np.asarray(array) for name, array in batch.items()}
         try:
             session = session or session_of(shown)
-            values = dict(zip(names, session.run(names, given), strict=True))
+            values = dict(zip(names, session.run(names, given), strict=True)) if names else {}
         except Exception as error:  # noqa: BLE001 - of many kinds
             raise ValueError(f"inputs: cannot be run by ONNX Runtime: {error}") from error
         first = given if first is None else first
         result.batches += 1
         for node, norm in norms:
+            if norm.name in result.untouched:
+                continue
             before = values.get(node.input[0], given.get(node.input[0]))
-            norm.add(np.asarray(before), values[node.output[0]])
+            try:
+                if before is None or before.ndim < 2:
+                    raise ValueError("its input is not given, or has no channels")
+                norm.add(before, values[node.output[0]])
+            except (ValueError, TypeError) as error:
+                norm.forget()
+                result.untouched[norm.name] = f"its values cannot be added up: {error}"
     if first is None:
         raise ValueError("inputs: have no batch; expected at least one")
     return first

@@ -26,7 +26,8 @@ def is_op(node: onnx.NodeProto | None, *kinds: str) -> bool:
 
 def name_of(node: onnx.NodeProto) -> str:
     """Its name, or that of its output where it has none."""
-    return node.name or node.output[0]
+    name: str | bytes = node.name or node.output[0]
+    return name if isinstance(name, str) else name.decode("utf-8", "replace")  # of damaged files
 
 
 @dataclass

@@ -199,6 +199,11 @@ def _in_float64(model: onnx.ModelProto) -> onnx.ModelProto:
     return wide
 
 
+def _sizes(axes: Sequence[Any], open_size: int) -> list[int]:
+    """A batch is small where its size is open."""
+    return [axis.dim_value or (open_size if place else _open_sizes[0]) for place, axis in enumerate(axes)]
+
+
 def _random_inputs(model: onnx.ModelProto) -> Iterator[dict[str, Array]]:
     """For a model whose inputs are all float tensors of a known rank, with several sizes for axes that are open."""
     constants = {tensor.name for tensor in model.graph.initializer}
@@ -213,7 +218,7 @@ def _random_inputs(model: onnx.ModelProto) -> Iterator[dict[str, Array]]:
     for open_size in _open_sizes if is_open else _open_sizes[:1]:
         random = np.random.default_rng(2)
         yield {
-            value.name: random.normal(size=[size.dim_value or open_size for size in kind.shape.dim]).astype(
+            value.name: random.normal(size=_sizes(kind.shape.dim, open_size)).astype(
                 helper.tensor_dtype_to_np_dtype(kind.elem_type)
             )
             for value, kind in zip(inputs, kinds, strict=True)

@@ -8,20 +8,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from exactnorm.torch._graphs import compilers_off
+
 Forward = Callable[[nn.Module, Any], Any]
 
 
 def checked_batches(batches: int | None) -> int | None:
-    if batches is not None and batches < 1:
-        raise ValueError(f"batches: is {batches}; expected at least 1")
+    if batches is not None and (not isinstance(batches, int) or batches < 1):
+        raise ValueError(f"batches: is {batches!r}; expected at least 1")
     return batches
+
+
+def input_of(arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> Any:
+    """What a layer is called with, whatever its parameter is named."""
+    return arguments[0] if arguments else next(value for value in keywords.values() if isinstance(value, Tensor))
 
 
 def call(model: nn.Module, batch: Any) -> Any:
     """A batch is a tensor; a tuple or list, whose first element is the input; or a mapping of keyword arguments."""
     if isinstance(batch, Mapping):
         return model(**batch)
-    return model(batch[0] if isinstance(batch, list | tuple) else batch)
+    return model(batch[0] if isinstance(batch, list | tuple) and batch else batch)
 
 
 def moved(value: Any, device: torch.device | str | None) -> Any:
@@ -52,7 +59,7 @@ def run(
             raise ImportError("progress: is True, which needs tqdm: pip install tqdm") from None
         batches = tqdm(loader, desc=progress)
     count = 0
-    with torch.no_grad():
+    with torch.no_grad(), compilers_off():
         for batch in batches:
             step(moved(batch, device))
             count += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -39,8 +40,10 @@ def freeze(model: Model, *, parameters: bool = True) -> Model:
     """
     norms = {name: module for name, module in model.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)}
     for name, module in norms.items():
-        if not module.track_running_stats:
+        if module.running_mean is None or module.running_var is None or not module.track_running_stats:
             raise ValueError(f"model: has no running statistics in {name or 'itself'}; expected some that it can be frozen with")
+        if is_lazy(module.running_mean):
+            raise ValueError(f"model: {name or 'it'} is not initialized yet; expected a model that was called before")
     for module in norms.values():
         frozen = module.__dict__.get("train")
         trained = list(frozen.parameters) if isinstance(frozen, _StaysInEvaluation) else []
@@ -63,6 +66,8 @@ def unfreeze(model: Model) -> Model:
             continue
         del module.__dict__["train"]
         for name in frozen.parameters:
-            getattr(module, name).requires_grad_(True)
+            parameter = getattr(module, name)
+            if parameter is not None:
+                parameter.requires_grad_(True)
         module.train(model.training)
     return model

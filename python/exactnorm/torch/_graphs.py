@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -20,19 +20,30 @@ def is_class_of(module: nn.Module, classes: set[tuple[str, str]]) -> bool:
     return (type(module).__module__, type(module).__name__) in classes
 
 
+def compilers_off() -> AbstractContextManager[Any]:
+    """Compiled parts of a model run as Python has them: compiled code does not call hooks that are new."""
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
+
+
 @contextmanager
 def modes_kept(model: nn.Module) -> Iterator[None]:
     modes = {module: module.training for module in model.modules()}
     try:
         yield
     finally:
+        # By train(), as modules may do more in it; it changes what is below them, too.
+        for module, training in modes.items():
+            if module.training != training:
+                module.train(training)
         for module, training in modes.items():
             module.training = training
 
 
 def outputs_of(model: nn.Module, inputs: tuple[Any, ...]) -> Any:
-    with modes_kept(model), torch.no_grad():
-        return model.eval()(*inputs)
+    with modes_kept(model), torch.no_grad(), compilers_off():
+        model.eval()
+        return model(*inputs)
 
 
 class _Children(fx.Tracer):

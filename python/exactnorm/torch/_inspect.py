@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from exactnorm._fold_report import FoldReport, RefusedNorm
 from exactnorm._inspection import InspectedNorm, Inspection
 from exactnorm._surds import Float64
-from exactnorm.torch._batches import Forward, call, checked_batches, run, values_of
+from exactnorm.torch._batches import Forward, call, checked_batches, input_of, run, values_of
 from exactnorm.torch._fold import fold
 from exactnorm.torch._fold_sites import is_norm
 from exactnorm.torch._graphs import modes_kept
@@ -44,8 +45,8 @@ def inspect(
     device
         To which inputs are moved.
     folds
-        Whether `fold` is tried, on a copy of the model, with the first batch as the example where that is a tensor, or a list or tuple that starts with
-        one.
+        Whether `fold` is tried, on a copy of the model, with samples of the first batch as the example where that is a tensor, or a list or tuple that
+        starts with one.
     progress
         Whether tqdm shows a bar.
 
@@ -57,16 +58,21 @@ def inspect(
     >>> found.norms["0"].drift.tolist(), [finding.kind for finding in found.norms["0"].findings]
     ([2.0, 1.0], ['dead', 'drift', 'deviation'])
     """
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError("model: is a torch.jit.ScriptModule; expected a module with its forward() in Python")
     modules = {name: module for name, module in model.named_modules() if is_norm(module)}
     if not modules:
         raise ValueError("model: has no batch normalization; expected at least one")
+    for name, module in modules.items():
+        if any(is_lazy(value) for value in (*module.parameters(), *module.buffers())):
+            raise ValueError(f"model: {name or 'it'} is not initialized yet; expected a model that was called before")
     norms = {name: _inspected(name, module) for name, module in modules.items()}
     result = Inspection(type(model).__name__, norms)
     example: list[Any] = []
     if loader is not None:
         called = _run(model, modules, norms, loader, result, checked_batches(batches), forward, device, progress, example)
-        result.untouched = [name for name in norms if name not in called]
-        result.norms = {name: norms[name] for name in (*called, *result.untouched)}
+        result.untouched |= {name: "no batch calls it" for name in norms if name not in called}
+        result.norms = {name: norms[name] for name in (*called, *(name for name in norms if name not in called))}
     if folds:
         result.set_folds(_folds(model, example[0] if example and forward is None else None))
     return result
@@ -103,7 +109,13 @@ def _run(
     def keep(name: str) -> Any:
         def hook(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Tensor) -> None:
             called[name] = None
-            norms[name].add(values_of(arguments[0] if arguments else keywords["input"]), values_of(output))
+            if name in result.untouched:
+                return
+            try:
+                norms[name].add(values_of(input_of(arguments, keywords)), values_of(output))
+            except Exception as error:  # noqa: BLE001 - of a class with other values, beside which all others are known
+                norms[name].forget()
+                result.untouched[name] = f"its values cannot be added up: {error}"
 
         return hook
 
@@ -127,8 +139,13 @@ def _run(
 
 
 def _folds(model: nn.Module, example: Tensor | None) -> FoldReport:
-    model = copy.deepcopy(model).eval()
-    try:
-        return fold(model, None if example is None else (example,))[1]
-    except Exception as error:  # noqa: BLE001 - a model that fold cannot look at is one that does not fold
-        return FoldReport(refused=[RefusedNorm(name, str(error)) for name, module in model.named_modules() if is_norm(module)])
+    # Two samples, where the model takes so few: an example's values are kept at every layer.
+    examples = [None] if example is None else [(example[:2],), (example,)]
+    for given in examples:
+        try:
+            copied = copy.deepcopy(model)
+            copied.eval()
+            return fold(copied, given)[1]
+        except Exception as error:  # noqa: BLE001 - a model that fold cannot look at is one that does not fold
+            reason = f"the model cannot be folded: {error}"
+    return FoldReport(refused=[RefusedNorm(name, reason) for name, module in model.named_modules() if is_norm(module)])

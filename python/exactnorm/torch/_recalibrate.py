@@ -12,7 +12,7 @@ from torch import Tensor, distributed, nn
 from torch.distributed import ProcessGroup
 
 from exactnorm import Moments
-from exactnorm.torch._batches import Forward, call, checked_batches, run, values_of
+from exactnorm.torch._batches import Forward, call, checked_batches, input_of, run, values_of
 from exactnorm.torch._graphs import modes_kept
 from exactnorm.torch._recalibration import RecalibratedNorm, Recalibration, set_statistics
 
@@ -152,9 +152,11 @@ class _Passes:
         def keep(name: str) -> Any:
             def hook(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
                 calls.append(name)
-                values = values_of(arguments[0] if arguments else keywords["input"])
-                if name not in moments:
-                    moments[name] = Moments(values.shape[1])
+                values = values_of(input_of(arguments, keywords))
+                channels = int(module.running_mean.numel())  # type: ignore[operator]
+                if values.ndim < 2 or values.shape[1] != channels:
+                    raise ValueError(f"model: {name or 'it'} gets values of shape {values.shape}; expected {channels} channels on axis 1")
+                moments.setdefault(name, Moments(channels))
                 if values.size > 0:
                     moments[name].add(values, threads=torch.get_num_threads())
                 if ends_there:
