@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import exactnorm.onnx
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -58,3 +60,33 @@ def test_old_opsets_are_left():
 def test_a_path_is_no_model():
     with pytest.raises(TypeError, match="model: is a str; expected an onnx.ModelProto"):
         exactnorm.onnx.fold("model.onnx")
+
+
+def test_models_beyond_one_message(tmp_path, monkeypatch):
+    """As they are read, run and written, with a smaller limit."""
+    monkeypatch.setattr(exactnorm.onnx._graph, "_largest_message", 2**24 + 100)
+    random = np.random.default_rng(1)
+    constants = {"W": random.normal(size=(64, 3, 3, 3)), "s": np.ones(64), "b": np.zeros(64), "m": random.normal(size=64), "v": np.ones(64)}
+    model = helper.make_model(
+        helper.make_graph(
+            [
+                helper.make_node("Conv", ["x", "W"], ["z"]),
+                helper.make_node("BatchNormalization", ["z", "s", "b", "m", "v"], ["y"], name="norm"),
+            ],
+            "large",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 3, 6, 6])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 64, 4, 4])],
+            [numpy_helper.from_array(np.asarray(value, np.float32), name) for name, value in constants.items()],
+        ),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+    onnx.save_model(model, tmp_path / "model.onnx", save_as_external_data=True, location="model.data", size_threshold=0)
+    report = exactnorm.onnx.fold_file(tmp_path / "model.onnx", tmp_path / "folded.onnx")
+    assert len(report.folded) == 1 and report.difference < 1e-5
+    assert {"folded.onnx", "folded.onnx.data"} <= {path.name for path in tmp_path.iterdir()}
+    x = {"x": random.normal(size=(2, 3, 6, 6)).astype(np.float32)}
+    (found,) = onnxruntime.InferenceSession(tmp_path / "folded.onnx").run(None, x)
+    (expected,) = onnxruntime.InferenceSession(tmp_path / "model.onnx").run(None, x)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert exactnorm.onnx.inspect(onnx.load(tmp_path / "model.onnx"), x).norms["norm"].count == 2 * 16

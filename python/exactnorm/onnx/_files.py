@@ -11,10 +11,7 @@ import onnx
 
 from exactnorm._fold_report import FoldReport
 from exactnorm.onnx._fold import fold
-from exactnorm.onnx._graph import Array
-
-# What one message of protobuf may have; tensors lie in a file of their own beyond it.
-_largest_message = 2**31 - 1
+from exactnorm.onnx._graph import Array, is_large
 
 
 def load(path: str | os.PathLike[str]) -> onnx.ModelProto:
@@ -43,9 +40,9 @@ def fold_file(
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
         new = Path(folder, output.name)
         data = f"{output.name}.data"
-        is_large = folded.ByteSize() > _largest_message
-        onnx.save_model(folded, new, save_as_external_data=is_large, location=data if is_large else None)
-        if is_large:
+        has_data = is_large(folded)
+        onnx.save_model(folded, new, save_as_external_data=has_data, location=data if has_data else None)
+        if Path(folder, data).exists():  # small tensors stay in the model
             os.replace(Path(folder, data), output.parent / data)
         os.replace(new, output)
     return report

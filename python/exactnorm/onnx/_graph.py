@@ -14,6 +14,16 @@ from onnx import numpy_helper
 Array = NDArray[Any]
 
 
+# Bytes that one message of protobuf may have: models beyond it exist in memory, and as files with external data.
+_largest_message = 2**31 - 1
+
+
+def is_large(model: onnx.ModelProto) -> bool:
+    """Whether it is beyond what protobuf serializes, with some room for what is not in initializers."""
+    size: int = sum(tensor.ByteSize() for tensor in model.graph.initializer)
+    return size > _largest_message - 2**24
+
+
 def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
     for found in node.attribute:
         if found.name == name:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from onnx.reference import ReferenceEvaluator
 
 from exactnorm import FoldedLayer
 from exactnorm._fold import TOLERANCE
-from exactnorm.onnx._graph import Array, Graph, attribute
+from exactnorm.onnx._graph import Array, Graph, attribute, is_large
 from exactnorm.onnx._layers import LayerStep
 
 if TYPE_CHECKING:
@@ -136,7 +138,15 @@ def session_of(model: onnx.ModelProto) -> Any:
     options.log_severity_level = 4
     # Or it folds, too.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    given = {"sess_options": options, "providers": ["CPUExecutionProvider"]}
+    if not is_large(model):
+        return onnxruntime.InferenceSession(model.SerializeToString(), **given)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.onnx")
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)  # its tensors move to the file
+        onnx.save_model(copy, path, save_as_external_data=True, location="model.data")
+        return onnxruntime.InferenceSession(path, **given)
 
 
 def _run(model: onnx.ModelProto, inputs: dict[str, Array]) -> list[Any]:
