@@ -14,7 +14,6 @@
 #include <mutex>
 #include <optional>
 #include <stdexcept>
-#include <string>
 #include <utility>
 #include <vector>
 
@@ -151,23 +150,6 @@ bool can_update(const ForwardArguments& given, const Input& input) {
   return given.momentum >= 0 && given.momentum <= 1 && element_count(x.shape) > x.shape[1];
 }
 
-const void* data_of(const std::optional<TensorView>& view) { return view ? view->data : nullptr; }
-void* data_of(const std::optional<MutableTensorView>& view) { return view ? view->data : nullptr; }
-
-// `training`; returns the elements per channel.
-Index train(const TensorView& x, const MutableTensorView& y, const Affine& affine, const Options& options,
-            const MutableStatisticsView& statistics) {
-  thread_local PlanCache<TrainingPlan> plans;
-  CallKey key;
-  key.add(x);
-  key.add(TensorView(y));
-  key.add(affine.gamma);
-  key.add(affine.beta);
-  key.add(options);
-  const TrainingPlan& plan = plans.find(key, [&] { return TrainingPlan(x, y, affine, options); });
-  return plan.run({.x = x.data, .y = y.data, .gamma = data_of(affine.gamma), .beta = data_of(affine.beta)}, statistics);
-}
-
 // What running statistics take in.
 Statistics batch_of(const StatisticsMemory& memory, Index count) {
   Statistics batch;
@@ -196,7 +178,7 @@ bool compute(const ForwardArguments& given, const ModuleStep& step, StackValue* 
     return true;
   }
   StatisticsMemory memory(input.view().shape[1], input.parameters(), step, given.bias);
-  const Index count = train(input.view(), y.mutable_view(), affine, options, memory.rows());
+  const Index count = run_training(input.view(), y.mutable_view(), affine, options, memory.rows());
   if (has_running) {
     update_running(batch_of(memory, count), given.running_mean.mutable_view(), given.running_variance.mutable_view(),
                    given.momentum);
@@ -283,35 +265,6 @@ std::optional<Statistics> statistics_again(const BackwardArguments& given, const
   PartialSums sums(input.view().shape[1], PartialSums::Kind::moments, range_for(input.view().dtype));
   accumulate(sums, input.view(), options);
   return normalizing_statistics(sums, options);
-}
-
-// `backward` or `backward_frozen`.
-void run_backward(const TensorView& dy, const TensorView& x, const Saved& saved, const Affine& affine,
-                  const Gradients& gradients, const Options& options, BackwardKind kind) {
-  const Index count = element_count(x.shape) / x.shape[1];
-  if (kind == BackwardKind::training && saved.count != count) {
-    throw Error("statistics", "are of " + std::to_string(saved.count) + " elements per channel; expected " +
-                                  std::to_string(count) + ", as in x");
-  }
-  thread_local PlanCache<BackwardPlan> plans;
-  CallKey key;
-  key.add(dy);
-  key.add(x);
-  for (const std::optional<TensorView>& parameter : {affine.gamma, affine.beta}) key.add(parameter);
-  for (const std::optional<MutableTensorView>& output : {gradients.dx, gradients.dgamma, gradients.dbeta}) {
-    key.add(std::optional<TensorView>(output));
-  }
-  key.add(options);
-  key.add(static_cast<std::uint64_t>(kind));
-  const BackwardPlan& plan = plans.find(key, [&] { return BackwardPlan(dy, x, affine, gradients, options, kind); });
-  plan.run({.dy = dy.data,
-            .x = x.data,
-            .gamma = data_of(affine.gamma),
-            .dx = data_of(gradients.dx),
-            .dgamma = data_of(gradients.dgamma),
-            .dbeta = data_of(gradients.dbeta),
-            .beta = data_of(affine.beta)},
-           saved.statistics);
 }
 
 bool compute(const BackwardArguments& given, std::optional<Saved> saved, StackValue* stack) {
