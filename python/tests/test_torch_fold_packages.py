@@ -41,6 +41,23 @@ def test_frozen_and_activated_norms_of_packages():
     assert not report.refused and len(report.folded) == 49
 
 
+def test_norms_that_timm_has_frozen():
+    torchvision()
+    import timm
+    from timm.layers.norm_act import freeze_batch_norm_2d
+
+    torch.manual_seed(13)
+    model = trained(timm.create_model("efficientnet_b0"))
+    model, x = freeze_batch_norm_2d(model).train(), torch.randn(2, 3, 64, 64)
+    model.eval()
+    assert type(model.bn1).__name__ == "FrozenBatchNormAct2d"
+    folded, report = exactnorm.torch.fold(model, (x,))
+    assert not report.refused and len(report.folded) == 49
+    torch.testing.assert_close(folded(x), model(x), rtol=1e-3, atol=1e-4)
+    found = exactnorm.torch.inspect(model, [x])
+    assert len(found.norms) == 49 and not found.untouched
+
+
 def test_they_are_inspected_and_frozen():
     torchvision()
     import timm

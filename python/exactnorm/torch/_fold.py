@@ -22,9 +22,9 @@ from exactnorm._fold import TOLERANCE
 from exactnorm._fold_report import FoldedNorm, FoldReport, RefusedNorm
 from exactnorm._normalization import chained
 from exactnorm.torch._convert import revert
-from exactnorm.torch._fold_sites import LAYERS, Part, Site, Steps, is_norm
+from exactnorm.torch._fold_sites import LAYERS, WITH_ACTIVATION, Part, Site, Steps, is_norm
 from exactnorm.torch._fuse import unfuse
-from exactnorm.torch._graphs import ACTIVATED, is_class_of, outputs_of
+from exactnorm.torch._graphs import is_class_of, outputs_of
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -34,7 +34,7 @@ def fold(model: Model, example_inputs: tuple[Any, ...] | None = None) -> tuple[M
 
     Understood are convolutions, transposed convolutions (any groups) and linear layers, with the normalization behind them, or
     before them where nothing is padded with zeros; behind concatenations and sums of their outputs; several in a row; torch.nn's
-    classes, this package's, torchvision's FrozenBatchNorm2d and timm's BatchNormAct2d. All others stay as they are, each with its reason in the report. The
+    classes, this package's, torchvision's FrozenBatchNorm2d and timm's BatchNormAct2d, frozen or not. All others stay as they are, each with its reason in the report. The
     given model is not changed.
 
     example_inputs
@@ -310,7 +310,7 @@ class _PassedOn(nn.Module):
 def _pass_on(norm: nn.Module, axes: int, is_shown: bool) -> None:
     """Makes a normalization, the same object, pass on what it gets; an activation that it has stays."""
     kept = {name: value for name, value in norm.__dict__.items() if name in nn.Module().__dict__}
-    is_activated = is_class_of(norm, ACTIVATED)
+    is_activated = is_class_of(norm, WITH_ACTIVATION)
     norm.__dict__.clear()
     norm.__dict__.update(kept)
     norm._parameters.clear()

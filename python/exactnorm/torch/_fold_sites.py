@@ -28,7 +28,9 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 # Spatial axes of the values that they take; of other packages' classes, two.
 _axes_of: dict[type[nn.Module], tuple[int, ...]] = {nn.BatchNorm1d: (0, 1), nn.BatchNorm2d: (2,), nn.BatchNorm3d: (3,)}
 # Other packages', by the names of their modules.
-FROZEN = {("torchvision.ops.misc", "FrozenBatchNorm2d")}
+FROZEN = {("torchvision.ops.misc", "FrozenBatchNorm2d"), ("timm.layers.norm_act", "FrozenBatchNormAct2d")}
+# With an activation of their own behind them.
+WITH_ACTIVATION = ACTIVATED | {("timm.layers.norm_act", "FrozenBatchNormAct2d")}
 _same_in_evaluation = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 _concatenations = (torch.cat, torch.concat, torch.concatenate)
 _additions = (operator.add, operator.iadd, torch.add)
@@ -39,7 +41,7 @@ def is_norm(module: nn.Module) -> bool:
     return (
         isinstance(module, nn.modules.batchnorm._BatchNorm)
         or is_class_of(module, FROZEN)
-        or is_class_of(module, ACTIVATED)
+        or is_class_of(module, WITH_ACTIVATION)
     )
 
 
@@ -139,7 +141,7 @@ class Steps:
         return self._names[module], module
 
     def check_norm(self, node: fx.Node, norm: nn.Module) -> None:
-        if not (type(norm) in NORMS or is_class_of(norm, FROZEN) or is_class_of(norm, ACTIVATED)):
+        if not (type(norm) in NORMS or is_class_of(norm, FROZEN | WITH_ACTIVATION)):
             raise _Unfit(f"its class {type(norm).__name__} is not known")
         if norm.training and not is_class_of(norm, FROZEN):
             raise _Unfit("it is in training mode (call eval() first)")
@@ -222,7 +224,7 @@ class _Graph:
             axes = LAYERS[type(module)][1]
             return [_Term(self._names[value], axes, 0, _outputs(module), True)]
         if value in self._behind and module is not None:
-            if is_class_of(module, ACTIVATED):
+            if is_class_of(module, WITH_ACTIVATION):
                 raise _Unfit("it follows an activation")
             return self._behind[value]
         if self._passes_on(value):
@@ -246,7 +248,7 @@ class _Graph:
 
     def _place_before(self, node: fx.Node) -> None:
         norm, name = self._modules[node], self._names[node]
-        if is_class_of(norm, ACTIVATED):
+        if is_class_of(norm, WITH_ACTIVATION):
             raise _Unfit("its activation stands before the next layer")
         flattened, user = False, node
         while True:
