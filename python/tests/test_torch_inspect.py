@@ -16,7 +16,6 @@ import pytest
 import torch
 from exactnorm._fold_report import FoldedNorm
 from exactnorm.torch import inspect
-from PIL import Image
 from torch import nn
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -274,7 +273,8 @@ def screenshot(path, width, *options):
         f"--screenshot={path.with_suffix('.png')}", path.as_uri(),
     ]  # fmt: skip
     subprocess.run(command, capture_output=True, check=True, timeout=180)
-    return np.array(Image.open(io.BytesIO(path.with_suffix(".png").read_bytes())).convert("RGB")).astype(int)
+    image = pytest.importorskip("PIL.Image")  # matplotlib brings it
+    return np.array(image.open(io.BytesIO(path.with_suffix(".png").read_bytes())).convert("RGB")).astype(int)
 
 
 @needs_chromium
