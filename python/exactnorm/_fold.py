@@ -24,9 +24,6 @@ _least_double, _largest_double = 2.0**-900, 2.0**900
 # Roundings in an evaluation of normalization itself: of a reciprocal root, two products, a sum and what is made before.
 _roundings_of_normalization = 8
 _float64_format = FORMATS["float64"]
-# Between outputs of whole models, by their dtypes: what rounding in many layers makes of a right fold, and less than a wrong one
-# makes.
-TOLERANCE = {"float64": 1e-9, "float32": 1e-3, "float16": 5e-2, "bfloat16": 0.2}
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from exactnorm import FoldedLayer
-from exactnorm._fold import TOLERANCE
+from exactnorm._comparison import TOLERANCE, Outputs, judged
 from exactnorm.onnx._graph import Array, Graph, attribute, is_large
 from exactnorm.onnx._layers import LayerStep
 
@@ -117,17 +117,10 @@ def compare_models(
         found = _run(folded, given)
     except Exception as error:
         raise ValueError(f"model: is refused by ONNX Runtime when it is folded: {error}") from error
-    names = {*dtypes, *(value.dtype.name for value in expected if isinstance(value, np.ndarray))}
-    limit = max((TOLERANCE.get(name, 0.0) for name in names), default=0.0)
-    difference = _difference(found, expected)
-    if difference is None or difference <= limit:
-        return difference, None
-    errors = _errors(model, given, expected, found)
-    if errors is None or not errors[1] <= max(limit, errors[0]):
-        raise ValueError(
-            f"model: gives outputs that differ by {difference:.2g} of the largest when it is folded; expected at most {limit:.0e}"
-        )
-    return difference, errors
+    for new, old in zip(found, expected, strict=True):
+        if isinstance(old, np.ndarray) and new.shape != old.shape:
+            raise ValueError(f"model: gives an output of shape {new.shape} when it is folded; expected {old.shape}")
+    return judged(_outputs_in(found), _outputs_in(expected), dtypes, lambda: _outputs_in_float64(model, given), "model: gives")
 
 
 def session_of(model: onnx.ModelProto) -> Any:
@@ -154,33 +147,20 @@ def _run(model: onnx.ModelProto, inputs: dict[str, Array]) -> list[Any]:
     return outputs
 
 
-def _difference(found: Sequence[Any], expected: Sequence[Any]) -> float | None:
-    """The largest one of all outputs of floating-point numbers."""
-    differences = []
-    for new, old in zip(found, expected, strict=True):
-        if not isinstance(old, np.ndarray) or old.dtype.name not in TOLERANCE:
-            continue
-        if new.shape != old.shape:
-            raise ValueError(f"model: gives an output of shape {new.shape} when it is folded; expected {old.shape}")
-        # Elsewhere, the given model has no values to compare with.
-        is_finite = np.isfinite(old.astype(np.float64))
-        if is_finite.any():
-            new, old = new[is_finite].astype(np.float64), old[is_finite].astype(np.float64)
-            differences.append(float(np.abs(new - old).max()) / (float(np.abs(old).max()) or 1.0))
-    return float(np.max(differences)) if differences else None
+def _outputs_in(values: Sequence[Any]) -> Outputs:
+    """All arrays of floating-point numbers."""
+    return [
+        (value.dtype.name, value.astype(np.float64))
+        for value in values
+        if isinstance(value, np.ndarray) and value.dtype.name in TOLERANCE
+    ]
 
 
-def _errors(
-    model: onnx.ModelProto, inputs: Mapping[str, Array], given: Sequence[Any], found: Sequence[Any]
-) -> tuple[float, float] | None:
-    """Of both models' outputs, by onnx's reference in float64; None where that cannot be computed."""
-    try:
-        wide = {name: value.astype(np.float64) if value.dtype.name in TOLERANCE else value for name, value in inputs.items()}
-        exact: Any = ReferenceEvaluator(_in_float64(model)).run(None, wide)
-        errors = [_difference(outputs, exact) for outputs in (given, found)]
-    except Exception:  # noqa: BLE001 - of steps that it does not know, or not in float64
-        return None
-    return None if errors[0] is None or errors[1] is None else (errors[0], errors[1])
+def _outputs_in_float64(model: onnx.ModelProto, inputs: Mapping[str, Array]) -> Outputs:
+    """By onnx's reference."""
+    wide = {name: value.astype(np.float64) if value.dtype.name in TOLERANCE else value for name, value in inputs.items()}
+    values: Any = ReferenceEvaluator(_in_float64(model)).run(None, wide)
+    return _outputs_in(values)
 
 
 def _in_float64(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 import exactnorm
 from exactnorm import FoldedLayer, Normalization
-from exactnorm._fold import TOLERANCE
+from exactnorm._comparison import Outputs, judged
 from exactnorm._fold_report import FoldedNorm, FoldReport, RefusedNorm
 from exactnorm._normalization import chained
 from exactnorm.torch._convert import revert
@@ -72,16 +71,13 @@ def fold(model: Model, example_inputs: tuple[Any, ...] | None = None) -> tuple[M
     for sites in _that_share_norms(list(steps.sites.values())):
         _fold_sites(folded, sites, seen, report)
     if example_inputs is not None:
-        dtypes = {parameter.dtype for parameter in folded.parameters()}
-        found = outputs_of(folded, _copied(example_inputs))
-        report.difference, limit = _difference(found, expected, dtypes)
-        if report.difference is not None and not report.difference <= limit:
-            report.errors = _errors(model, example_inputs, expected, found)
-            if report.errors is None or not report.errors[1] <= max(limit, report.errors[0]):
-                raise ValueError(
-                    f"example_inputs: give outputs that differ by {report.difference:.2g} of the largest when the model is folded; "
-                    f"expected at most {limit:.0e}"
-                )
+        dtypes = {_dtype_of(parameter) for parameter in folded.parameters()}
+        found, given = _outputs_in(outputs_of(folded, _copied(example_inputs))), _outputs_in(expected)
+        if [values.shape for _, values in found] != [values.shape for _, values in given]:
+            raise ValueError("example_inputs: give outputs of other shapes when the model is folded")
+        report.difference, report.errors = judged(
+            found, given, dtypes, lambda: _outputs_in_float64(model, example_inputs), "example_inputs: give"
+        )
     report.sort([name for name, _ in folded.named_modules()])
     return folded, report
 
@@ -325,36 +321,21 @@ def _pass_on(norm: nn.Module, axes: int, is_shown: bool) -> None:
         norm.axes = axes + 2  # type: ignore[assignment]
 
 
-def _difference(found: Any, expected: Any, dtypes: set[torch.dtype]) -> tuple[float | None, float]:
-    """The largest difference of outputs by the largest output, None without any; and what rounding explains in a model with parameters
-    of such dtypes."""
-    differences, limit = [], 0.0
-    ours, theirs = list(_tensors_in(found)), list(_tensors_in(expected))
-    if [tensor.shape for tensor in ours] != [tensor.shape for tensor in theirs]:
-        raise ValueError("example_inputs: give outputs of other shapes when the model is folded")
-    for one, other in zip(ours, theirs, strict=True):
-        # Elsewhere, the given model has no values to compare with.
-        is_finite = other.isfinite()
-        if not one.is_floating_point() or not is_finite.any():
-            continue
-        limit = max(limit, *(TOLERANCE.get(str(dtype).removeprefix("torch."), 0.0) for dtype in (*dtypes, one.dtype)))
-        one, other = one[is_finite].double(), other[is_finite].double()
-        differences.append(float((one - other).abs().max()) / (float(other.abs().max()) or 1.0))
-    return (max(differences, key=lambda value: (math.isnan(value), value)) if differences else None), limit
+def _dtype_of(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
-def _errors(model: nn.Module, inputs: tuple[Any, ...], given: Any, found: Any) -> tuple[float, float] | None:
-    """Of the given model's outputs and of the folded one's, by the given model in float64; None where that cannot be computed."""
+def _outputs_in(value: Any) -> Outputs:
+    """All floating-point tensors of what a model returns."""
+    tensors = [tensor for tensor in _tensors_in(value) if tensor.is_floating_point()]
+    return [(_dtype_of(tensor), tensor.detach().cpu().double().numpy()) for tensor in tensors]
 
+
+def _outputs_in_float64(model: nn.Module, inputs: tuple[Any, ...]) -> Outputs:
     def double(value: Tensor) -> Tensor:
         return value.double() if value.is_floating_point() else value.clone()
 
-    try:
-        exact = outputs_of(copy.deepcopy(model).double(), pytree.tree_map_only(Tensor, double, inputs))
-        errors = [_difference(outputs, exact, set())[0] for outputs in (given, found)]
-    except Exception:  # noqa: BLE001 - of models that have another dtype inside
-        return None
-    return None if errors[0] is None or errors[1] is None else (errors[0], errors[1])
+    return _outputs_in(outputs_of(copy.deepcopy(model).double(), pytree.tree_map_only(Tensor, double, inputs)))
 
 
 def _tensors_in(value: Any) -> Iterator[Tensor]:
