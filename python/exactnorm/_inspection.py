@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -260,6 +259,16 @@ def _bins(histogram: Histogram) -> dict[str, Any] | None:
     return {"first_edge": _number(histogram.edges[0]), "width": histogram.width, "counts": histogram.counts.tolist(), "not_finite": histogram.not_finite}
 
 
+def checked_path(argument: str, path: str | os.PathLike[str]) -> Path:
+    """Of a report that is to be written."""
+    path = Path(path)
+    if path.suffix not in (".html", ".json"):
+        raise ValueError(f"{argument}: is {path}; expected a name that ends in .html or .json")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{argument}: {path.parent} is no folder")
+    return path
+
+
 @dataclass(eq=False)
 class Inspection:
     """All of a model's batch normalizations by name, in the order in which they are called; `print` shows a table, `write` makes a page.
@@ -307,13 +316,8 @@ class Inspection:
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """To a file, as its name ends: .html or .json. It appears when it is whole."""
-        path = Path(path)
-        kinds: dict[str, Callable[[], str]] = {".html": self.to_html, ".json": self.to_json}
-        if path.suffix not in kinds:
-            raise ValueError(f"path: is {path}; expected a name that ends in .html or .json")
-        text = kinds[path.suffix]()
-        if not path.parent.is_dir():
-            raise FileNotFoundError(f"path: {path.parent} is no folder")
+        path = checked_path("path", path)
+        text = self.to_html() if path.suffix == ".html" else self.to_json()
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             new = Path(folder, path.name)
             new.write_text(text, encoding="utf-8")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from exactnorm._inspection import checked_path
 from exactnorm.onnx import fold_file, inspect, load
 from exactnorm.onnx._graph import Array
 
@@ -52,10 +53,7 @@ def _fold(arguments: argparse.Namespace) -> object:
 
 def _inspect(arguments: argparse.Namespace) -> object:
     for output in arguments.output:
-        if Path(output).suffix not in (".html", ".json"):
-            raise ValueError(f"output: is {output}; expected a name that ends in .html or .json")
-        if not Path(output).parent.is_dir():
-            raise ValueError(f"output: {Path(output).parent} is no folder")
+        checked_path("output", output)
     found = inspect(load(arguments.model), _batches(arguments.inputs) if arguments.inputs else None)
     found.title = os.fsencode(Path(arguments.model).name).decode("utf-8", "replace")
     for output in arguments.output:

@@ -23,7 +23,7 @@ from exactnorm._normalization import chained
 from exactnorm.torch._convert import revert
 from exactnorm.torch._fold_sites import LAYERS, WITH_ACTIVATION, Part, Site, Steps, is_norm
 from exactnorm.torch._fuse import unfuse
-from exactnorm.torch._graphs import is_class_of, outputs_of
+from exactnorm.torch._graphs import check_is_python, is_class_of, outputs_of
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -58,8 +58,7 @@ def fold(model: Model, example_inputs: tuple[Any, ...] | None = None) -> tuple[M
     >>> [(norm.name, norm.layer) for norm in report.folded]
     [('1', '0')]
     """
-    if isinstance(model, torch.jit.ScriptModule):
-        raise TypeError("model: is a torch.jit.ScriptModule; expected a module with its forward() in Python")
+    check_is_python(model)
     if isinstance(example_inputs, Tensor):
         raise TypeError("example_inputs: is a tensor; expected a tuple of the model's arguments, (tensor,) for one")
     folded = revert(unfuse(copy.deepcopy(model)))

@@ -28,9 +28,11 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 # Spatial axes of the values that they take; of other packages' classes, two.
 _axes_of: dict[type[nn.Module], tuple[int, ...]] = {nn.BatchNorm1d: (0, 1), nn.BatchNorm2d: (2,), nn.BatchNorm3d: (3,)}
 # Other packages', by the names of their modules.
-FROZEN = {("torchvision.ops.misc", "FrozenBatchNorm2d"), ("timm.layers.norm_act", "FrozenBatchNormAct2d")}
+_timm_frozen = ("timm.layers.norm_act", "FrozenBatchNormAct2d")
+FROZEN = {("torchvision.ops.misc", "FrozenBatchNorm2d"), _timm_frozen}
 # With an activation of their own behind them.
-WITH_ACTIVATION = ACTIVATED | {("timm.layers.norm_act", "FrozenBatchNormAct2d")}
+WITH_ACTIVATION = ACTIVATED | {_timm_frozen}
+_of_packages = FROZEN | WITH_ACTIVATION
 _same_in_evaluation = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 _concatenations = (torch.cat, torch.concat, torch.concatenate)
 _additions = (operator.add, operator.iadd, torch.add)
@@ -38,11 +40,7 @@ _added_by_method = ("add", "add_")
 
 
 def is_norm(module: nn.Module) -> bool:
-    return (
-        isinstance(module, nn.modules.batchnorm._BatchNorm)
-        or is_class_of(module, FROZEN)
-        or is_class_of(module, WITH_ACTIVATION)
-    )
+    return isinstance(module, nn.modules.batchnorm._BatchNorm) or is_class_of(module, _of_packages)
 
 
 @dataclass(frozen=True)
@@ -141,7 +139,7 @@ class Steps:
         return self._names[module], module
 
     def check_norm(self, node: fx.Node, norm: nn.Module) -> None:
-        if not (type(norm) in NORMS or is_class_of(norm, FROZEN | WITH_ACTIVATION)):
+        if not (type(norm) in NORMS or is_class_of(norm, _of_packages)):
             raise _Unfit(f"its class {type(norm).__name__} is not known")
         if norm.training and not is_class_of(norm, FROZEN):
             raise _Unfit("it is in training mode (call eval() first)")

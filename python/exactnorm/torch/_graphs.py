@@ -40,6 +40,11 @@ def modes_kept(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+def check_is_python(model: nn.Module) -> None:
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError("model: is a torch.jit.ScriptModule; expected a module with its forward() in Python")
+
+
 def outputs_of(model: nn.Module, inputs: tuple[Any, ...]) -> Any:
     with modes_kept(model), torch.no_grad(), compilers_off():
         model.eval()

@@ -17,7 +17,7 @@ from exactnorm._surds import Float64
 from exactnorm.torch._batches import Forward, call, checked_batches, input_of, run, values_of
 from exactnorm.torch._fold import fold
 from exactnorm.torch._fold_sites import is_norm
-from exactnorm.torch._graphs import modes_kept
+from exactnorm.torch._graphs import check_is_python, modes_kept
 
 
 def inspect(
@@ -58,8 +58,7 @@ def inspect(
     >>> found.norms["0"].drift.tolist(), [finding.kind for finding in found.norms["0"].findings]
     ([2.0, 1.0], ['dead', 'drift', 'deviation'])
     """
-    if isinstance(model, torch.jit.ScriptModule):
-        raise TypeError("model: is a torch.jit.ScriptModule; expected a module with its forward() in Python")
+    check_is_python(model)
     modules = {name: module for name, module in model.named_modules() if is_norm(module)}
     if not modules:
         raise ValueError("model: has no batch normalization; expected at least one")
@@ -68,13 +67,13 @@ def inspect(
             raise ValueError(f"model: {name or 'it'} is not initialized yet; expected a model that was called before")
     norms = {name: _inspected(name, module) for name, module in modules.items()}
     result = Inspection(type(model).__name__, norms)
-    example: list[Any] = []
+    example = None
     if loader is not None:
-        called = _run(model, modules, norms, loader, result, checked_batches(batches), forward, device, progress, example)
+        called, example = _run(model, modules, result, loader, checked_batches(batches), forward or call, device, progress)
         result.untouched |= {name: "no batch calls it" for name in norms if name not in called}
         result.norms = {name: norms[name] for name in (*called, *(name for name in norms if name not in called))}
     if folds:
-        result.set_folds(_folds(model, example[0] if example and forward is None else None))
+        result.set_folds(_folds(model, example if forward is None else None))
     return result
 
 
@@ -94,17 +93,17 @@ def _inspected(name: str, module: nn.Module) -> InspectedNorm:
 def _run(
     model: nn.Module,
     modules: dict[str, nn.Module],
-    norms: dict[str, InspectedNorm],
-    loader: Iterable[Any],
     result: Inspection,
+    loader: Iterable[Any],
     batches: int | None,
-    forward: Forward | None,
+    forward: Forward,
     device: torch.device | str | None,
     progress: bool,
-    example: list[Any],
-) -> list[str]:
-    """Adds what reaches the normalizations, and returns their names in the order of the first calls. `example`: takes the first input."""
+) -> tuple[list[str], Tensor | None]:
+    """Adds what reaches the normalizations; returns their names in the order of the first calls, and the first batch's input where that is a
+    tensor."""
     called: dict[str, None] = {}
+    inputs: list[Any] = []
 
     def keep(name: str) -> Any:
         def hook(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Tensor) -> None:
@@ -112,18 +111,18 @@ def _run(
             if name in result.untouched:
                 return
             try:
-                norms[name].add(values_of(input_of(arguments, keywords)), values_of(output))
+                result.norms[name].add(values_of(input_of(arguments, keywords)), values_of(output))
             except Exception as error:  # noqa: BLE001 - of a class with other values, beside which all others are known
-                norms[name].forget()
+                result.norms[name].forget()
                 result.untouched[name] = f"its values cannot be added up: {error}"
 
         return hook
 
     def step(batch: Any) -> None:
-        first = batch[0] if isinstance(batch, list | tuple) and batch else batch
-        if not example:
-            example.append(first.detach().clone() if isinstance(first, Tensor) else None)
-        (forward or call)(model, batch)
+        if not inputs:
+            first = batch[0] if isinstance(batch, list | tuple) and batch else batch
+            inputs.append(first.detach().clone() if isinstance(first, Tensor) else None)
+        forward(model, batch)
 
     handles = [module.register_forward_hook(keep(name), with_kwargs=True) for name, module in modules.items()]
     try:
@@ -135,7 +134,7 @@ def _run(
             handle.remove()
     if result.batches == 0:
         raise ValueError("loader: gives no batch; expected at least one")
-    return list(called)
+    return list(called), inputs[0]
 
 
 def _folds(model: nn.Module, example: Tensor | None) -> FoldReport:
