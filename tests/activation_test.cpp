@@ -198,11 +198,31 @@ class Activations : public ::testing::Test {
       EXPECT_TRUE(same_bits(numbers_of(over), numbers_of(expected_y)));
     }
 
-    // Backward.
-    Tensor gradient = make(p.layout, p.dy, p.strides_seed);
-    for (Index i = 0; i < x.count(); ++i) {
-      gradient.set(i, static_cast<double>(separate.gradient(preactivation(i), static_cast<T>(dy.get(i)))));
-    }
+    const auto gradient_at = [&](const auto& value) {
+      Tensor gradient = make(p.layout, p.dy, p.strides_seed);
+      for (Index i = 0; i < x.count(); ++i) {
+        gradient.set(i, static_cast<double>(separate.gradient(value(i), static_cast<T>(dy.get(i)))));
+      }
+      return gradient;
+    };
+    check_backward(p, x, dy, expected, affine, p.has_residual, gradient_at(preactivation));
+    if (p.options.activation == Activation::silu || p.options.activation == Activation::hard_swish) return;
+    SCOPED_TRACE("by the output");
+    Affine by_output = plain;
+    by_output.beta = std::nullopt;
+    by_output.output = std::as_const(y).view();
+    const bool has_activation = p.options.activation != Activation::none;
+    const auto of_output = [&](Index i) { return static_cast<T>(has_activation ? y.get(i) : 0); };
+    check_backward(p, x, dy, expected, by_output, true, gradient_at(of_output));
+  }
+
+  // Of dy through the activation, whose own gradient is `gradient`.
+  static void check_backward(const Problem& p, const Tensor& x, const Tensor& dy, const Statistics& expected,
+                             const Affine& affine, bool has_d_residual, const Tensor& gradient) {
+    const auto channels = static_cast<Index>(expected.mean.size());
+    const Affine plain = {affine.gamma, affine.beta};
+    Options without = p.options;
+    without.activation = Activation::none;
     for (const bool frozen : {false, true}) {
       SCOPED_TRACE(frozen ? "frozen" : "training");
       const auto run = frozen ? backward_frozen : backward;
@@ -216,13 +236,12 @@ class Activations : public ::testing::Test {
                           Tensor(DType::float64, {channels}), make(p.layout, p.dy, p.strides_seed)};
       };
       std::array right = make_outputs();
-      run(std::as_const(gradient).view(), std::as_const(x).view(), expected, plain, outputs(right, false), without);
+      run(gradient.view(), x.view(), expected, plain, outputs(right, false), without);
       right[3].fill(gradient.values());
       for (const bool with_residual : {false, true}) {
-        if (with_residual && !p.has_residual) continue;
+        if (with_residual && !has_d_residual) continue;
         std::array results = make_outputs();
-        run(std::as_const(dy).view(), std::as_const(x).view(), expected, affine, outputs(results, with_residual),
-            p.options);
+        run(dy.view(), x.view(), expected, affine, outputs(results, with_residual), p.options);
         for (std::size_t i = 0; i < results.size(); ++i) {
           if (i == 3 && !with_residual) continue;
           SCOPED_TRACE(output_names[i]);
@@ -234,7 +253,7 @@ class Activations : public ::testing::Test {
         Tensor dx = make(p.layout, p.dy, p.strides_seed);
         Gradients alone = {.dx = dx.view()};
         if (with_residual) alone.d_residual = over.view();
-        run(std::as_const(over).view(), std::as_const(x).view(), expected, affine, alone, p.options);
+        run(std::as_const(over).view(), x.view(), expected, affine, alone, p.options);
         EXPECT_TRUE(same_bits(numbers_of(dx), numbers_of(right[0])));
         if (with_residual) {
           EXPECT_TRUE(same_bits(numbers_of(over), numbers_of(right[3])));
@@ -244,20 +263,19 @@ class Activations : public ::testing::Test {
 
     // From sums.
     PartialSums sums(channels, PartialSums::Kind::gradients);
-    accumulate_gradients(sums, std::as_const(dy).view(), std::as_const(x).view(), expected, affine, p.options);
+    accumulate_gradients(sums, dy.view(), x.view(), expected, affine, p.options);
     PartialSums right_sums(channels, PartialSums::Kind::gradients);
-    accumulate(right_sums, std::as_const(gradient).view(), std::as_const(x).view(), without);
+    accumulate(right_sums, gradient.view(), x.view(), without);
     EXPECT_TRUE(sums == right_sums);
     Tensor right_dx = make(p.layout, p.dy, p.strides_seed);
-    backward_from_sums(std::as_const(gradient).view(), std::as_const(x).view(), expected, right_sums, plain,
-                       {.dx = right_dx.view()}, without);
+    backward_from_sums(gradient.view(), x.view(), expected, right_sums, plain, {.dx = right_dx.view()}, without);
     Tensor dx = make(p.layout, p.dy, p.strides_seed);
     Tensor d_residual = make(p.layout, p.dy, p.strides_seed);
     Gradients gradients = {.dx = dx.view()};
-    if (p.has_residual) gradients.d_residual = d_residual.view();
-    backward_from_sums(std::as_const(dy).view(), std::as_const(x).view(), expected, sums, affine, gradients, p.options);
+    if (has_d_residual) gradients.d_residual = d_residual.view();
+    backward_from_sums(dy.view(), x.view(), expected, sums, affine, gradients, p.options);
     EXPECT_TRUE(same_bits(numbers_of(dx), numbers_of(right_dx)));
-    if (p.has_residual) {
+    if (has_d_residual) {
       EXPECT_TRUE(same_bits(numbers_of(d_residual), numbers_of(gradient)));
     }
   }

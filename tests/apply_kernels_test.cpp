@@ -132,14 +132,16 @@ struct Case {
   bool same_channel = false;
   Store store = Store::cached;
 
-  [[nodiscard]] bool with_dy() const { return reads_dy(formula); }
+  [[nodiscard]] bool with_second() const { return reads_second(formula); }
 };
 
 template <typename T>
-constexpr std::array formulas = {Formula::forward, Formula::relu, Formula::gradient};
+constexpr std::array formulas = {Formula::forward, Formula::relu,        Formula::relu6,
+                                 Formula::sum,     Formula::relu_of_sum, Formula::gradient};
 template <>
-inline constexpr std::array formulas<float> = {Formula::forward, Formula::relu, Formula::gradient,
-                                               Formula::windowed_gradient};
+inline constexpr std::array formulas<float> = {
+    Formula::forward,          Formula::relu, Formula::relu6, Formula::sum, Formula::relu_of_sum, Formula::gradient,
+    Formula::windowed_gradient};
 
 template <typename T>
 Formula any_formula(Random& random) {
@@ -168,14 +170,15 @@ void check(Random& random, const Case& c) {
   const RowStrides strides = {c.inner + random.between(0, 3), c.inner + random.between(0, 3), c.inner + c.gap};
   const auto extent = [&](Index stride) { return static_cast<std::size_t>((c.outer - 1) * stride + c.inner); };
   std::vector<T> x(extent(strides.x));
-  std::vector<T> dy(extent(strides.dy));
+  std::vector<T> second(extent(strides.second));
   for (T& value : x) value = element<T>(random);
-  for (T& value : dy) value = element<T>(random);
+  for (T& value : second) value = element<T>(random);
   const Table table(random, c.rows ? c.inner : (c.same_channel ? 1 : c.outer));
   std::vector<T> expected(extent(strides.out), static_cast<T>(guard));
   for (Index i = 0; i < c.outer; ++i) {
     for (Index j = 0; j < c.inner; ++j) {
-      const T* gradient = c.with_dy() ? &dy[static_cast<std::size_t>(i * strides.dy + j)] : nullptr;
+      const T of_second = second[static_cast<std::size_t>(i * strides.second + j)];
+      const T* gradient = is_gradient(c.formula) ? &of_second : nullptr;
       const T element_of_x = x[static_cast<std::size_t>(i * strides.x + j)];
       const Index channel = c.rows ? j : (c.same_channel ? 0 : i);
       constexpr T outside = 0;
@@ -183,14 +186,19 @@ void check(Random& random, const Case& c) {
         gradient = &outside;
       }
       T value = formula(element_of_x, gradient, table, channel);
-      if (c.formula == Formula::relu && value < 0) value = 0;
+      if (c.formula == Formula::sum || c.formula == Formula::relu_of_sum) value += of_second;
+      const bool is_clipped =
+          c.formula == Formula::relu || c.formula == Formula::relu_of_sum || c.formula == Formula::relu6;
+      if (is_clipped && value < 0) value = 0;
+      if (c.formula == Formula::relu6 && value > 6) value = 6;
       expected[static_cast<std::size_t>(i * strides.out + j)] = value;
     }
   }
   on_every_target([&] {
-    const T* gradients = c.with_dy() ? dy.data() : nullptr;
+    const bool with_dy = is_gradient(c.formula);
+    const T* seconds = c.with_second() ? second.data() : nullptr;
     Output<T> out(static_cast<Index>(expected.size()), c.offset);
-    call<T>(c, {x.data(), gradients, out.data()}, strides, table.view(c.with_dy()));
+    call<T>(c, {x.data(), seconds, out.data()}, strides, table.view(with_dy));
     ASSERT_TRUE(out.holds(expected)) << c;
     if (c.store == Store::streamed) return;
     const auto copy_runs = [&](const std::vector<T>& from, Index stride, T* to) {
@@ -198,14 +206,15 @@ void check(Random& random, const Case& c) {
     };
     Output<T> over_x(static_cast<Index>(expected.size()), c.offset);
     copy_runs(x, strides.x, over_x.data());
-    call<T>(c, {over_x.data(), gradients, over_x.data()}, {strides.out, strides.dy, strides.out},
-            table.view(c.with_dy()));
+    call<T>(c, {over_x.data(), seconds, over_x.data()}, {strides.out, strides.second, strides.out},
+            table.view(with_dy));
     ASSERT_TRUE(over_x.holds(expected)) << "in place of x: " << c;
-    if (!c.with_dy()) return;
-    Output<T> over_dy(static_cast<Index>(expected.size()), c.offset);
-    copy_runs(dy, strides.dy, over_dy.data());
-    call<T>(c, {x.data(), over_dy.data(), over_dy.data()}, {strides.x, strides.out, strides.out}, table.view(true));
-    ASSERT_TRUE(over_dy.holds(expected)) << "in place of dy: " << c;
+    if (!c.with_second()) return;
+    Output<T> over_second(static_cast<Index>(expected.size()), c.offset);
+    copy_runs(second, strides.second, over_second.data());
+    call<T>(c, {x.data(), over_second.data(), over_second.data()}, {strides.x, strides.out, strides.out},
+            table.view(with_dy));
+    ASSERT_TRUE(over_second.holds(expected)) << "in place of dy or the residual: " << c;
   });
 }
 

@@ -32,8 +32,8 @@ namespace exactnorm {
 // A mask (Affine::mask) leaves elements out: statistics, counts, sums and gradients are those of the others, to the
 // bit.
 //
-// Aliasing: an output may be the very memory of x, dy or the residual (same address, strides and dtype). Any other
-// overlap of an output with an input or with another output is refused.
+// Aliasing: a result may be the very memory of x, dy, the residual or `output` (same address, strides and dtype). Any
+// other overlap of an output with an input or with another output is refused.
 //
 // All arguments are checked before anything is written. `docs/semantics.md` lists every edge case.
 
@@ -75,7 +75,7 @@ EXACTNORM_EXPORT void inference(const TensorView& x, const Place& place, const S
 
 /// Where `backward` writes. Each is optional; those absent are not computed. dgamma and dbeta have one
 /// element per channel, in the shapes that Affine allows. All are overwritten, not added to. d_residual has the dtype
-/// of dy; it is refused without a residual.
+/// of dy; it is refused without a residual and without `Affine::output`.
 struct EXACTNORM_EXPORT Gradients {
   std::optional<MutableTensorView> dx = std::nullopt;
   std::optional<MutableTensorView> dgamma = std::nullopt;
@@ -92,8 +92,10 @@ struct EXACTNORM_EXPORT Gradients {
 ///
 /// With an activation dy is first multiplied by the activation's derivative, and rounded to dy's dtype: that is
 /// d_residual, and what dy stands for in all that is said here. The derivative is taken where the forward pass took the
-/// activation, at gamma * normalized + beta + residual, which is computed again from x: no mask is kept. beta is not
-/// looked at without an activation, nor a residual without one.
+/// activation, at gamma * normalized + beta + residual, which is computed again from x: no mask is kept. Or where the
+/// forward pass's y is, if that is given (Affine::output): in y of 16 bits a value between 0 and the smallest number,
+/// or next to 6, has become one with another derivative. beta is not looked at without an activation, nor a residual
+/// without one.
 ///
 /// `statistics` is what `training` returned for this x. Epsilon and its placement are those in `statistics`; those of
 /// `options` are checked, and have no part in the result, as in `inference`. With an epsilon added to the deviation, a

@@ -93,11 +93,17 @@ struct EXACTNORM_EXPORT Mask {
 /// leaves it; the first of these that fits is meant.
 ///
 /// The residual has x's shape, any strides and any dtype.
+///
+/// `output` is of backward passes alone: y, as the forward pass wrote it. The derivative of the activation is taken
+/// where y is, then, and neither beta nor the residual is looked at, which need not be kept: a y that goes into another
+/// layer is kept anyway. For relu, relu6 and leaky_relu of a slope of 0 or more, whose y says where they are. Without
+/// an activation it is not looked at.
 struct EXACTNORM_EXPORT Affine {
   std::optional<TensorView> gamma = std::nullopt;
   std::optional<TensorView> beta = std::nullopt;
   std::optional<TensorView> residual = std::nullopt;
   std::optional<Mask> mask = std::nullopt;
+  std::optional<TensorView> output = std::nullopt;
 };
 
 }  // namespace exactnorm

@@ -89,6 +89,7 @@ struct EXACTNORM_EXPORT BackwardPointers {
   const void* residual = nullptr;
   void* d_residual = nullptr;
   const void* mask = nullptr;
+  const void* output = nullptr;
 };
 
 /// `backward` or `backward_frozen`. Unlike these it takes epsilon and its placement from `options`, which have to be

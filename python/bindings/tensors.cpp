@@ -65,11 +65,12 @@ void given_statistics_of(nb::handle mean, nb::handle variance, nb::handle statis
 
 void backward_of(nb::handle dy, nb::handle x, nb::handle statistics, nb::handle weight, nb::handle dx,
                  nb::handle dweight, nb::handle dbias, bool frozen, double epsilon, int threads, nb::handle bias,
-                 nb::handle residual, nb::handle d_residual, const NamedActivation& activation) {
+                 nb::handle residual, nb::handle d_residual, const NamedActivation& activation, nb::handle y) {
   const Options options = make_options({1}, epsilon, "variance", threads, activation);
   const auto bias_array = optional_input("bias", bias);
   const auto residual_array = optional_input("residual", residual);
   const auto d_residual_array = optional_output("grad_residual", d_residual);
+  const auto y_array = optional_input("output", y);
   const Input dy_array = input("grad_output", dy);
   const Input x_array = input("input", x);
   const Input found = input("statistics", statistics);
@@ -80,8 +81,11 @@ void backward_of(nb::handle dy, nb::handle x, nb::handle statistics, nb::handle 
   const Gradients gradients = {view_of(dx_array), view_of(dweight_array), view_of(dbias_array),
                                view_of(d_residual_array)};
   const nb::gil_scoped_release released;
-  (frozen ? backward_frozen : backward)(dy_array.view, x_array.view, load_statistics(found.view, epsilon),
-                                        {view_of(weight_array), view_of(bias_array), view_of(residual_array)},
+  const Affine affine = {.gamma = view_of(weight_array),
+                         .beta = view_of(bias_array),
+                         .residual = view_of(residual_array),
+                         .output = view_of(y_array)};
+  (frozen ? backward_frozen : backward)(dy_array.view, x_array.view, load_statistics(found.view, epsilon), affine,
                                         gradients, options);
 }
 
@@ -112,7 +116,7 @@ void bind_tensors(nb::module_& module) {
   module.def("tensor_backward", &backward_of, nb::arg("dy"), nb::arg("x"), nb::arg("statistics"),
              nb::arg("weight").none(), nb::arg("dx").none(), nb::arg("dweight").none(), nb::arg("dbias").none(),
              nb::arg("frozen"), nb::arg("epsilon"), nb::arg("threads"), nb::arg("bias").none() = nb::none(), residual,
-             nb::arg("d_residual").none() = nb::none(), activation);
+             nb::arg("d_residual").none() = nb::none(), activation, nb::arg("y").none() = nb::none());
   module.def("tensor_update_running", &update_running_of, nb::arg("statistics"), nb::arg("running_mean"),
              nb::arg("running_var"), nb::arg("momentum"));
 }

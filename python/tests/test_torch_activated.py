@@ -99,8 +99,9 @@ def test_16_bits_beside_float32_parameters(dtype):
     assert torch.isfinite(leaf.grad).all()
 
 
-def test_nothing_is_kept_but_the_inputs():
-    module = layer(2)
+@pytest.mark.parametrize("activation, keeps", [("none", ""), ("relu", "output"), ("leaky_relu", "output"), ("silu", "residual")])
+def test_nothing_is_kept_but_the_input_and_what_tells_the_derivative(activation, keeps):
+    module = layer(2, activation)
     x = torch.randn(32, 4, 16, 16, requires_grad=True)
     residual = torch.randn_like(x)
     kept = []
@@ -110,9 +111,31 @@ def test_nothing_is_kept_but_the_inputs():
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        module(x, residual)
+        output = module(x, residual)
     large = {tensor.data_ptr() for tensor in kept if tensor.numel() >= x.numel()}
-    assert large == {x.data_ptr(), residual.data_ptr()}
+    addresses = {"": set(), "output": {output.data_ptr()}, "residual": {residual.data_ptr()}}
+    assert large == {x.data_ptr(), *addresses[keeps]}
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("activation", ["none", "relu", "relu6", "leaky_relu", "silu"])
+def test_the_gradient_of_a_residual_alone(activation, create_graph):
+    module = layer(2, activation).requires_grad_(False)
+    x = torch.randn(6, 4, 5, 5)
+    residual = torch.randn(6, 4, 5, 5, requires_grad=True)
+    cotangent = torch.randn(6, 4, 5, 5)
+    (found,) = torch.autograd.grad(module(x, residual), residual, cotangent, create_graph=create_graph)
+    y = torch.nn.functional.batch_norm(x, None, None, module.weight, module.bias, True)
+    expected = torch.autograd.grad(ACTIVATIONS[activation](y + residual), residual, cotangent)[0]
+    torch.testing.assert_close(found, expected)
+
+
+def test_an_output_that_is_overwritten_is_an_error_as_after_relu():
+    x, residual = (torch.randn(6, 4, 5, 5, requires_grad=True) for _ in range(2))
+    y = layer(2, "relu")(x, residual)
+    y.detach().mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
 
 
 @pytest.mark.parametrize("training", [False, True])

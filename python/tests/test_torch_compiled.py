@@ -62,6 +62,46 @@ def test_fused_layers_follow_the_choice():
         torch.testing.assert_close(torch.compile(network, backend="aot_eager")(x), network(x), rtol=1e-4, atol=1e-4)
 
 
+class Residual(nn.Module):
+    def __init__(self, activation):
+        super().__init__()
+        self.first = exactnorm.torch.BatchNormAct2d(3, activation=activation)
+        self.second = exactnorm.torch.BatchNormAct2d(3, activation=activation)
+        self.first.compiled = self.second.compiled = "exact"
+
+    def forward(self, x):
+        return self.second(self.first(x), x)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("activation", ["none", "relu", "relu6", "leaky_relu", "silu", "hard_swish"])
+def test_fused_layers_are_one_operator_of_the_same_bits(activation, channels_last):
+    torch.manual_seed(8)
+    x = torch.randn(6, 3, 5, 7).add(3)
+    if channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    compiled, eager = Residual(activation), Residual(activation)
+    names = operators_of(copy.deepcopy(eager), x)
+    assert names == {"exactnorm.batch_norm_activated.default", "exactnorm.track.default", "<built-in function getitem>"}
+    torch._dynamo.reset()
+    results = step(torch.compile(compiled, backend="inductor", fullgraph=True), x)
+    for one, other in zip(results, step(eager, x), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_what_the_operator_is_not_for_is_compiled_one_after_the_other():
+    x = torch.randn(6, 3, 5, 7)
+    for change in ("eval", "residual"):
+        layer = exactnorm.torch.BatchNormAct2d(3)
+        layer.compiled = "exact"
+        residual = torch.randn(3, 1, 1) if change == "residual" else torch.randn_like(x)
+        layer.train(change != "eval")
+        theirs = nn.BatchNorm2d(3).train(change != "eval")
+        expected = torch.relu(theirs(x) + residual)
+        torch._dynamo.reset()
+        torch.testing.assert_close(torch.compile(layer, backend="aot_eager")(x, residual), expected)
+
+
 def test_an_average_of_all_batches_breaks_no_graph():
     network = exactnorm.torch.convert(nn.Sequential(nn.BatchNorm2d(3, momentum=None)))
     x = torch.randn(6, 3, 4, 4)

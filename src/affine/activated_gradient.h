@@ -13,17 +13,25 @@
 namespace exactnorm {
 
 /// How the gradient of what goes into an activation comes of dy: g = dy * activation'(bn(x) + residual), rounded to the
-/// dtype of dy.
+/// dtype of dy; or, for activations whose output has the same derivative, g = dy * activation'(output).
 struct ActivationStep {
   ActivationFunction function;
   DType dy = DType::float32;
-  bool has_residual = false;
-  /// Of bn(x), for all channels by their numbers.
+  /// Whether there is an operand behind dy and x: the residual, or the output.
+  bool has_source = false;
+  bool takes_output = false;
+  /// Of bn(x), for all channels by their numbers, if that is computed.
   Coefficients forward;
+
+  [[nodiscard]] bool computes_input() const noexcept {
+    return !takes_output && function.activation != Activation::none;
+  }
 };
 
 /// The elements of such a step that are in a buffer at a time: it stays in L1 cache beside what is read.
 inline constexpr Index activation_elements = 2048;
+/// The columns of a part whose lanes are summed: it has 32 rows then.
+inline constexpr Index lanes_of_part = 64;
 
 /// Rounds to the numbers that `dtype` has, where T has more.
 void round_to(DType dtype, float* values, Index count);
@@ -69,10 +77,12 @@ class PreactivationTile {
   ScratchArray<T> values_{activation_elements};
 };
 
-/// Calls visit(part) for parts of a block that fit in a PreactivationTile.
+/// Calls visit(part) for parts of a block that fit in a PreactivationTile, of at most so many columns.
 template <typename T, std::size_t kOperands, typename Visit>
-void for_block_parts(const Block<T, kOperands>& block, std::size_t output, bool is_lanes, const Visit& visit) {
-  for_parts(block.channels, block.rows, block.count, activation_elements, 1, [&](const BlockPart& at) {
+void for_block_parts(const Block<T, kOperands>& block, std::size_t output, bool is_lanes, Index most_columns,
+                     const Visit& visit) {
+  const PartLimits limits = {activation_elements, most_columns, 1};
+  for_parts(block.channels, block.rows, block.count, limits, [&](const BlockPart& at) {
     Block<T, kOperands> part = block;
     const auto distance = [&](std::size_t j) {
       return at.channel * block.channel_strides[j] + at.row * block.strides[j] + at.column;
@@ -89,7 +99,7 @@ void for_block_parts(const Block<T, kOperands>& block, std::size_t output, bool 
   });
 }
 
-/// g of blocks of dy, x and, where there is one, the residual.
+/// g of blocks of dy, x and, where the step has one, its source. Elements of 16 bits are of steps that take the output.
 template <typename T>
 class ActivatedGradient {
  public:
@@ -102,8 +112,10 @@ class ActivatedGradient {
   template <bool kWritesGradient, std::size_t kOperands, typename Visit>
   void read(const Block<T, kOperands>& block, const Visit& visit) {
     constexpr std::size_t last = kOperands - 1;
-    for_block_parts(block, last, is_lanes_, [&](const Block<T, kOperands>& part) {
-      tile_.set(part, 1, forward_);
+    // Sums of lanes are loaded and stored once for all rows of a part.
+    const Index most_columns = is_lanes_ ? lanes_of_part : activation_elements;
+    for_block_parts(block, last, is_lanes_, most_columns, [&](const Block<T, kOperands>& part) {
+      if (step_.computes_input()) tile_.set(part, 1, forward_);
       Block<T, 3> result{.channels = part.channels,
                          .rows = part.rows,
                          .count = part.count,
@@ -122,7 +134,7 @@ class ActivatedGradient {
  private:
   template <std::size_t kOperands>
   void set_gradient(const Block<T, kOperands>& part, T* out, Index out_stride, Index out_channel_stride) {
-    constexpr std::size_t residual = 2;
+    constexpr std::size_t source = 2;
     for_planes(part, [&](Index channel, Index rows, const std::array<Index, kOperands>& strides) {
       const auto at = [&](std::size_t j) { return part.data[j] + channel * part.channel_strides[j]; };
       ActivationRows<T> plane{.value = tile_.data() + channel * part.rows * part.count,
@@ -136,13 +148,19 @@ class ActivatedGradient {
                               .prefetch = part.prefetch,
                               .x = at(1),
                               .x_stride = strides[1]};
-      if (kOperands > residual && step_.has_residual) {
-        plane.residual = at(residual);
-        plane.residual_stride = strides[residual];
+      if (kOperands > source && step_.takes_output) {
+        plane.value = at(source);
+        plane.value_stride = strides[source];
+        plane.prefetches_value = true;
+      } else if (kOperands > source && step_.has_source) {
+        plane.residual = at(source);
+        plane.residual_stride = strides[source];
       }
       activation_gradient(step_.function, plane.joined());
-      if (!rounds()) return;
-      for (Index row = 0; row < rows; ++row) round_to(step_.dy, plane.out + row * plane.out_stride, part.count);
+      if constexpr (!is_half<T>) {
+        if (!rounds()) return;
+        for (Index row = 0; row < rows; ++row) round_to(step_.dy, plane.out + row * plane.out_stride, part.count);
+      }
     });
   }
 

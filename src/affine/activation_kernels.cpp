@@ -1,8 +1,10 @@
 #include "affine/activation_kernels.h"
 
 #include <algorithm>
+#include <type_traits>
 
 #include "simd/cache_line.h"
+#include "simd/prefetch.h"
 #include "simd/target.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -21,11 +23,15 @@ namespace hn = hwy::HWY_NAMESPACE;
 template <typename T>
 using Tag = hn::CappedTag<T, 32>;
 
+// What arithmetic takes elements for.
+template <typename T>
+using Value = std::conditional_t<is_half<T>, float, T>;
+
 // Elements of one row. One vector at a time: `few` is less than a vector has.
 template <bool kGradient, Activation kActivation, typename T>
 class RowOfActivation {
  public:
-  using D = Tag<T>;
+  using D = Tag<Value<T>>;
   using V = hn::Vec<D>;
 
   HWY_INLINE RowOfActivation(const ActivationRows<T>& rows, Index row, double slope)
@@ -36,10 +42,10 @@ class RowOfActivation {
         activation_(slope) {}
 
   HWY_INLINE V Whole(Index i) const {
-    return Compute([i](const T* from) HWY_ATTR { return hn::LoadU(D(), from + i); });
+    return Compute([i](const T* from) HWY_ATTR { return LoadElements(D(), from + i); });
   }
   HWY_INLINE V Few(Index i, std::size_t count) const {
-    return Compute([i, count](const T* from) HWY_ATTR { return LoadFew(D(), from + i, count); });
+    return Compute([i, count](const T* from) HWY_ATTR { return LoadFewElements(D(), from + i, count); });
   }
 
   [[nodiscard]] HWY_INLINE T* out() const { return out_; }
@@ -47,10 +53,10 @@ class RowOfActivation {
   // Elements from begin on, while there are whole vectors, and then those that are left.
   HWY_INLINE void Store(Index begin, Index end) const {
     const auto width = static_cast<Index>(hn::Lanes(D()));
-    for (; begin + width <= end; begin += width) hn::StoreU(Whole(begin), D(), out_ + begin);
+    for (; begin + width <= end; begin += width) StoreElements(Whole(begin), D(), out_ + begin);
     if (begin == end) return;
     const auto count = static_cast<std::size_t>(end - begin);
-    StoreFew(Few(begin, count), count, D(), out_ + begin);
+    StoreFewElements(Few(begin, count), count, D(), out_ + begin);
   }
   // Whole lines.
   HWY_INLINE void Stream(Index begin, Index end) const {
@@ -77,9 +83,10 @@ class RowOfActivation {
 template <typename T>
 HWY_INLINE void PrefetchRow(const ActivationRows<T>& rows, Index row, Index begin, Index end) {
   for (Index i = begin + rows.prefetch; i < end + rows.prefetch; i += line_size<T>) {
-    hwy::Prefetch(rows.dy + row * rows.dy_stride + i);
-    hwy::Prefetch(rows.x + row * rows.x_stride + i);
-    if (rows.residual != nullptr) hwy::Prefetch(rows.residual + row * rows.residual_stride + i);
+    prefetch_to_l2(rows.dy + row * rows.dy_stride + i);
+    prefetch_to_l2(rows.x + row * rows.x_stride + i);
+    if (rows.residual != nullptr) prefetch_to_l2(rows.residual + row * rows.residual_stride + i);
+    if (rows.prefetches_value) prefetch_to_l2(rows.value + row * rows.value_stride + i);
   }
 }
 
@@ -117,7 +124,7 @@ template <Activation kActivation>
 struct ActivationConstant {
   static constexpr Activation value = kActivation;
 };
-template <typename Call>
+template <typename T, typename Call>
 HWY_INLINE void ForActivation(Activation activation, const Call& call) {
   switch (activation) {
     case Activation::none:
@@ -129,21 +136,24 @@ HWY_INLINE void ForActivation(Activation activation, const Call& call) {
     case Activation::leaky_relu:
       return call(ActivationConstant<Activation::leaky_relu>());
     case Activation::silu:
-      return call(ActivationConstant<Activation::silu>());
+      if constexpr (!is_half<T>) call(ActivationConstant<Activation::silu>());
+      return;
     case Activation::hard_swish:
-      return call(ActivationConstant<Activation::hard_swish>());
+      if constexpr (!is_half<T>) call(ActivationConstant<Activation::hard_swish>());
+      return;
   }
 }
 
 template <typename T>
 HWY_INLINE void ActivateAll(ActivationFunction function, const ActivationRows<T>& rows, Store store) {
-  ForActivation(function.activation,
-                [&](auto constant) HWY_ATTR { Activate<decltype(constant)::value>(rows, function.slope, store); });
+  ForActivation<T>(function.activation,
+                   [&](auto constant) HWY_ATTR { Activate<decltype(constant)::value>(rows, function.slope, store); });
 }
 template <typename T>
 HWY_INLINE void ActivationGradientAll(ActivationFunction function, const ActivationRows<T>& rows) {
-  ForActivation(function.activation,
-                [&](auto constant) HWY_ATTR { ActivationGradient<decltype(constant)::value>(rows, function.slope); });
+  ForActivation<T>(function.activation, [&](auto constant) HWY_ATTR {
+    ActivationGradient<decltype(constant)::value>(rows, function.slope);
+  });
 }
 
 void ActivateFloat(ActivationFunction function, const ActivationRows<float>& rows, Store store) {
@@ -159,6 +169,13 @@ void GradientDouble(ActivationFunction function, const ActivationRows<double>& r
   ActivationGradientAll(function, rows);
 }
 
+void GradientBfloat16(ActivationFunction function, const ActivationRows<bfloat16>& rows) {
+  ActivationGradientAll(function, rows);
+}
+void GradientFloat16(ActivationFunction function, const ActivationRows<float16>& rows) {
+  ActivationGradientAll(function, rows);
+}
+
 }  // namespace exactnorm::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -169,6 +186,8 @@ HWY_EXPORT(ActivateFloat);
 HWY_EXPORT(ActivateDouble);
 HWY_EXPORT(GradientFloat);
 HWY_EXPORT(GradientDouble);
+HWY_EXPORT(GradientBfloat16);
+HWY_EXPORT(GradientFloat16);
 
 void activate(ActivationFunction function, const ActivationRows<float>& rows, Store store) {
   HWY_DISPATCH_TABLE(ActivateFloat)[active_target_index()](function, rows, store);
@@ -181,6 +200,12 @@ void activation_gradient(ActivationFunction function, const ActivationRows<float
 }
 void activation_gradient(ActivationFunction function, const ActivationRows<double>& rows) {
   HWY_DISPATCH_TABLE(GradientDouble)[active_target_index()](function, rows);
+}
+void activation_gradient(ActivationFunction function, const ActivationRows<bfloat16>& rows) {
+  HWY_DISPATCH_TABLE(GradientBfloat16)[active_target_index()](function, rows);
+}
+void activation_gradient(ActivationFunction function, const ActivationRows<float16>& rows) {
+  HWY_DISPATCH_TABLE(GradientFloat16)[active_target_index()](function, rows);
 }
 
 }  // namespace exactnorm

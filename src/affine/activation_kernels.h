@@ -31,9 +31,10 @@ struct ActivationRows {
   Index out_stride = 0;
   Index rows = 0;
   Index count = 0;
-  // Of gradients: the elements that are prefetched meanwhile, of dy, of the residual and of x, lie this far on from
-  // those at work. 0 for none.
+  // Of gradients: the elements that are prefetched meanwhile, of dy, of the residual, of x and, where that is said, of
+  // the value, lie this far on from those at work. 0 for none.
   Index prefetch = 0;
+  bool prefetches_value = false;
   const T* x = nullptr;
   Index x_stride = 0;
 
@@ -55,5 +56,8 @@ void activate(ActivationFunction function, const ActivationRows<double>& rows, S
 
 void activation_gradient(ActivationFunction function, const ActivationRows<float>& rows);
 void activation_gradient(ActivationFunction function, const ActivationRows<double>& rows);
+/// Elements of 16 bits are taken for float32, and out is rounded. Not for silu and hard_swish.
+void activation_gradient(ActivationFunction function, const ActivationRows<bfloat16>& rows);
+void activation_gradient(ActivationFunction function, const ActivationRows<float16>& rows);
 
 }  // namespace exactnorm

@@ -36,7 +36,7 @@ CoefficientTable::CoefficientTable(const Coefficients& coefficients, std::span<c
   copy(coefficients.single.scale, single_column(1));
   copy(coefficients.single.scale_rest, single_column(2));
   copy(coefficients.single.shift, single_column(3));
-  if (!reads_dy(formula)) return;
+  if (!is_gradient(formula)) return;
   copy(coefficients.normalized_scale, column(3));
   copy(coefficients.dy_scale, column(4));
   copy(coefficients.single.x_scale, single_column(4));
@@ -68,6 +68,26 @@ SlotCoefficients::SlotCoefficients(const LoopNest& nest, const Box& box, const S
   view_ = table_->view();
 }
 
+namespace {
+
+// What computes an activation of x and, where there is one, a residual without a step of its own; none for others.
+std::optional<Formula> formula_of(Activation activation, bool has_residual) {
+  switch (activation) {
+    case Activation::none:
+      return has_residual ? Formula::sum : Formula::forward;
+    case Activation::relu:
+      return has_residual ? Formula::relu_of_sum : Formula::relu;
+    case Activation::relu6:
+      if (!has_residual) return Formula::relu6;
+      break;
+    default:
+      break;
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
 ApplyOperands::ApplyOperands(const Operand& x, ActivationFunction function, const Operand& residual,
                              const OutputOperand& out, Store store)
     : out_(out), store_(store), function_(function) {
@@ -75,14 +95,14 @@ ApplyOperands::ApplyOperands(const Operand& x, ActivationFunction function, cons
   add(x);
   if (has_residual) add(residual);
   add({out.data, out.dtype});
-  if (!has_residual && function.activation == Activation::relu) {
-    formula_ = Formula::relu;
-  } else if (has_residual || function.activation != Activation::none) {
+  if (const std::optional<Formula> formula = formula_of(function.activation, has_residual)) {
+    formula_ = *formula;
+  } else {
     takes_ = Takes::with_activation;
   }
 }
 
-ApplyOperands::ApplyOperands(const Operand& dy, const Operand& x, const Operand& residual, const ActivationStep& step,
+ApplyOperands::ApplyOperands(const Operand& dy, const Operand& x, const Operand& source, const ActivationStep& step,
                              std::optional<Formula> formula, const OutputOperand& out, Store store)
     : out_(out),
       store_(store),
@@ -91,7 +111,7 @@ ApplyOperands::ApplyOperands(const Operand& dy, const Operand& x, const Operand&
       step_(&step) {
   add(dy);
   add(x);
-  if (step.has_residual) add(residual);
+  if (step.has_source) add(source);
   add({out.data, out.dtype});
 }
 
@@ -116,7 +136,8 @@ class RegionApplier {
     if (operands_.all().size() == 2) {
       apply_blocks<2>([&](const Block<T, 2>& block) { apply(block, 0, 0); });
     } else {
-      apply_blocks<3>([&](const Block<T, 3>& block) { apply(block, 1, 0); });
+      const bool starts_with_x = adds_residual(operands_.formula());
+      apply_blocks<3>([&](const Block<T, 3>& block) { apply(block, starts_with_x ? 0 : 1, starts_with_x ? 1 : 0); });
     }
   }
   void apply_with_activation() const {
@@ -134,13 +155,13 @@ class RegionApplier {
     traversal_.visit([&](const Region& region) { blocks.read(region, visit); });
   }
 
-  // `x` and `dy` are operands of the block. dy is looked at in gradients.
+  // `x` and `second` are operands of the block, the latter looked at where the formula reads dy or the residual.
   template <std::size_t kOperands>
-  void apply(const Block<T, kOperands>& block, std::size_t x, std::size_t dy) const {
-    const bool with_dy = reads_dy(operands_.formula());
-    const ApplyPointers<T> at = {block.data[x], with_dy ? block.data[dy] : nullptr, block.output};
+  void apply(const Block<T, kOperands>& block, std::size_t x, std::size_t second) const {
+    const bool with_second = reads_second(operands_.formula());
+    const ApplyPointers<T> at = {block.data[x], with_second ? block.data[second] : nullptr, block.output};
     const auto strides = [&](const std::array<Index, kOperands>& of) {
-      return RowStrides{of[x], with_dy ? of[dy] : 0, of.back()};
+      return RowStrides{of[x], with_second ? of[second] : 0, of.back()};
     };
     const Coefficients of_slots = coefficients_.from(block.slot);
     const Formula formula = operands_.formula();
@@ -158,22 +179,23 @@ class RegionApplier {
   void apply_with_activation() const {
     PreactivationTile<T> tile(traversal_.is_lanes());
     apply_blocks<kOperands>([&](const Block<T, kOperands>& block) {
-      for_block_parts(block, kOperands - 1, traversal_.is_lanes(), [&](const Block<T, kOperands>& part) {
-        tile.set(part, 0, coefficients_);
-        for_planes(part, [&](Index channel, Index rows, const std::array<Index, kOperands>& strides) {
-          ActivationRows<T> plane{.value = tile.data() + channel * part.rows * part.count,
-                                  .value_stride = part.count,
-                                  .out = part.output + channel * part.channel_strides.back(),
-                                  .out_stride = strides.back(),
-                                  .rows = rows,
-                                  .count = part.count};
-          if constexpr (kOperands == 3) {
-            plane.residual = part.data[1] + channel * part.channel_strides[1];
-            plane.residual_stride = strides[1];
-          }
-          activate(operands_.function(), plane.joined(), store_of(part.is_streamed));
-        });
-      });
+      for_block_parts(block, kOperands - 1, traversal_.is_lanes(), activation_elements,
+                      [&](const Block<T, kOperands>& part) {
+                        tile.set(part, 0, coefficients_);
+                        for_planes(part, [&](Index channel, Index rows, const std::array<Index, kOperands>& strides) {
+                          ActivationRows<T> plane{.value = tile.data() + channel * part.rows * part.count,
+                                                  .value_stride = part.count,
+                                                  .out = part.output + channel * part.channel_strides.back(),
+                                                  .out_stride = strides.back(),
+                                                  .rows = rows,
+                                                  .count = part.count};
+                          if constexpr (kOperands == 3) {
+                            plane.residual = part.data[1] + channel * part.channel_strides[1];
+                            plane.residual_stride = strides[1];
+                          }
+                          activate(operands_.function(), plane.joined(), store_of(part.is_streamed));
+                        });
+                      });
     });
   }
 
@@ -216,7 +238,7 @@ void apply_box(const LoopNest& nest, const Box& box, const ApplyOperands& operan
       if (operands.takes() == Takes::with_activation) {
         applier.apply_with_activation();
       } else {
-        const SlotCoefficients of_step(nest, box, slots, operands.step().forward, Formula::forward);
+        const StepCoefficients of_step(nest, box, slots, operands.step());
         applier.apply_activated_gradient(of_step.view());
       }
     }

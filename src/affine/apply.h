@@ -79,6 +79,19 @@ class SlotCoefficients {
   Coefficients view_;
 };
 
+/// Those of bn(x) in a step; none where that is not computed.
+class StepCoefficients {
+ public:
+  StepCoefficients(const LoopNest& nest, const Box& box, const SlotMap& slots, const ActivationStep& step) {
+    if (step.computes_input()) of_slots_.emplace(nest, box, slots, step.forward, Formula::forward);
+  }
+
+  [[nodiscard]] Coefficients view() const noexcept { return of_slots_ ? of_slots_->view() : Coefficients{}; }
+
+ private:
+  std::optional<SlotCoefficients> of_slots_;
+};
+
 /// What apply goes through, and what it computes.
 class ApplyOperands {
  public:
@@ -95,10 +108,10 @@ class ApplyOperands {
   /// dx of dy and x, by one of the gradients' formulas.
   ApplyOperands(const Operand& dy, const Operand& x, Formula formula, const OutputOperand& out, Store store)
       : list_{dy, x, {out.data, out.dtype}}, size_(3), out_(out), store_(store), formula_(formula) {}
-  /// Of dy, x and, where the step has one, the residual: dx through an activation. Its gradient takes the place of dy
+  /// Of dy, x and, where the step has one, its source: dx through an activation. Its gradient takes the place of dy
   /// in the formula `gradient`, and that of x in `forward`; without a formula it is what is written. The step outlives
   /// this.
-  ApplyOperands(const Operand& dy, const Operand& x, const Operand& residual, const ActivationStep& step,
+  ApplyOperands(const Operand& dy, const Operand& x, const Operand& source, const ActivationStep& step,
                 std::optional<Formula> formula, const OutputOperand& out, Store store);
 
   /// What is written alone; it outlives this. Its bytes are the nest's operand after all others.

@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "affine/activation_arithmetic-inl.h"
 #include "affine/apply_kernels.h"
 #include "simd/elements-inl.h"
 #include "simd/fused_multiply_add-inl.h"
@@ -32,12 +33,17 @@ using Vector = hn::Vec<Tag<T>>;
 template <typename Element>
 using Value = std::conditional_t<is_half<Element>, float, Element>;
 
-// -0 and NaN stay.
+// What follows the normalized value. -0 and NaN stay.
 template <Formula kFormula, class V>
-HWY_INLINE V Activated(V value) {
-  if constexpr (kFormula != Formula::relu) return value;
-  const hn::DFromV<V> d;
-  return hn::IfThenZeroElse(hn::Lt(value, hn::Zero(d)), value);
+HWY_INLINE V Finished(V value, V residual) {
+  using D = hn::DFromV<V>;
+  if constexpr (adds_residual(kFormula)) value = hn::Add(value, residual);
+  if constexpr (kFormula == Formula::relu || kFormula == Formula::relu_of_sum) {
+    return ActivationOf<Activation::relu, D>(0).Value(value);
+  } else if constexpr (kFormula == Formula::relu6) {
+    return ActivationOf<Activation::relu6, D>(0).Value(value);
+  }
+  return value;
 }
 
 // Whether a vector's coefficients are one channel's, or those of as many channels as it has lanes.
@@ -93,15 +99,15 @@ class Arithmetic<kFormula, double, kAllSingle> {
       : mean_(LoadColumn(from.mean + at, channels)),
         x_scale_(LoadColumn(from.x_scale + at, channels)),
         shift_(LoadColumn(from.shift + at, channels)),
-        normalized_scale_(reads_dy(kFormula) ? LoadColumn(from.normalized_scale + at, channels) : mean_),
-        dy_scale_(reads_dy(kFormula) ? LoadColumn(from.dy_scale + at, channels) : mean_) {}
+        normalized_scale_(is_gradient(kFormula) ? LoadColumn(from.normalized_scale + at, channels) : mean_),
+        dy_scale_(is_gradient(kFormula) ? LoadColumn(from.dy_scale + at, channels) : mean_) {}
 
-  HWY_INLINE Vector<double> operator()(Vector<double> x, Vector<double> dy) const {
+  HWY_INLINE Vector<double> operator()(Vector<double> x, Vector<double> second) const {
     Vector<double> value = hn::Mul(hn::Sub(x, mean_), x_scale_);
-    if constexpr (reads_dy(kFormula)) value = hn::Mul(value, normalized_scale_);
+    if constexpr (is_gradient(kFormula)) value = hn::Mul(value, normalized_scale_);
     value = hn::Add(value, shift_);
-    if constexpr (reads_dy(kFormula)) value = hn::Mul(hn::Add(dy, value), dy_scale_);
-    return Activated<kFormula>(value);
+    if constexpr (is_gradient(kFormula)) value = hn::Mul(hn::Add(second, value), dy_scale_);
+    return Finished<kFormula>(value, second);
   }
 
  private:
@@ -114,7 +120,7 @@ class Arithmetic<kFormula, double, kAllSingle> {
 
 // A vector of float32 in float64 arithmetic.
 template <Formula kFormula>
-HWY_NOINLINE void ApplyInDouble(const float* x, const float* dy, const Coefficients& coefficients, Index at,
+HWY_NOINLINE void ApplyInDouble(const float* x, const float* second, const Coefficients& coefficients, Index at,
                                 Channels channels, float* to) {
   const Tag<double> d;
   const hn::Rebind<float, Tag<double>> narrow;
@@ -122,7 +128,7 @@ HWY_NOINLINE void ApplyInDouble(const float* x, const float* dy, const Coefficie
     const Index from = channels == Channels::one ? at : at + static_cast<Index>(i);
     const Arithmetic<kFormula, double> arithmetic(Columns<double>(coefficients), from, channels, false);
     const auto promoted = [&](const float* values) HWY_ATTR { return hn::PromoteTo(d, hn::LoadU(narrow, values + i)); };
-    const Vector<double> value = arithmetic(promoted(x), reads_dy(kFormula) ? promoted(dy) : hn::Zero(d));
+    const Vector<double> value = arithmetic(promoted(x), reads_second(kFormula) ? promoted(second) : hn::Zero(d));
 #if HWY_TARGET == HWY_SCALAR || HWY_TARGET == HWY_EMU128
     // These targets' DemoteTo turns infinity into the largest float32; the language's conversion does not.
     HWY_ALIGN double lanes[kMostLanes];
@@ -145,7 +151,7 @@ class Arithmetic<kFormula, float, kAllSingle> {
         scale_(LoadColumn(from.single.scale + at, channels)),
         scale_rest_(LoadColumn(from.single.scale_rest + at, channels)),
         shift_(LoadColumn(from.single.shift + at, channels)),
-        x_scale_(reads_dy(kFormula) ? LoadColumn(from.single.x_scale + at, channels) : mean_),
+        x_scale_(is_gradient(kFormula) ? LoadColumn(from.single.x_scale + at, channels) : mean_),
         lower_(is_windowed ? LoadColumn(from.window.lower + at, channels) : mean_),
         upper_(is_windowed ? LoadColumn(from.window.upper + at, channels) : mean_),
         all_single_(all_single),
@@ -153,29 +159,33 @@ class Arithmetic<kFormula, float, kAllSingle> {
         at_(at),
         coefficients_(from.all) {}
 
-  HWY_INLINE Vector<float> operator()(Vector<float> x, Vector<float> dy) const {
-    if constexpr (is_windowed) dy = hn::IfThenElseZero(hn::And(hn::Gt(x, lower_), hn::Lt(x, upper_)), dy);
+  HWY_INLINE Vector<float> operator()(Vector<float> x, Vector<float> second) const {
+    if constexpr (is_windowed) second = hn::IfThenElseZero(hn::And(hn::Gt(x, lower_), hn::Lt(x, upper_)), second);
     const Vector<float> difference = hn::Sub(x, mean_);
     Vector<float> value = shift_;
-    if constexpr (reads_dy(kFormula)) {
+    if constexpr (is_gradient(kFormula)) {
       value = FusedMultiplyAdd(difference, x_scale_, value);
-      value = FusedMultiplyAdd(dy, scale_rest_, value);
-      value = FusedMultiplyAdd(dy, scale_, value);
+      value = FusedMultiplyAdd(second, scale_rest_, value);
+      value = FusedMultiplyAdd(second, scale_, value);
     } else {
       value = FusedMultiplyAdd(difference, scale_rest_, value);
       value = FusedMultiplyAdd(difference, scale_, value);
     }
-    if (HWY_UNLIKELY(!kAllSingle && !all_single_)) value = hn::IfThenElse(hn::Eq(mean_, mean_), value, InDouble(x, dy));
-    return Activated<kFormula>(value);
+    if (HWY_UNLIKELY(!kAllSingle && !all_single_)) {
+      value = hn::IfThenElse(hn::Eq(mean_, mean_), value, InDouble(x, second));
+    }
+    return Finished<kFormula>(value, second);
   }
 
  private:
-  HWY_INLINE Vector<float> InDouble(Vector<float> x, Vector<float> dy) const {
+  // The normalized value, or the gradient.
+  HWY_INLINE Vector<float> InDouble(Vector<float> x, Vector<float> second) const {
     const Tag<float> d;
     HWY_ALIGN float lanes[2][kMostLanes];
     hn::Store(x, d, lanes[0]);
-    hn::Store(dy, d, lanes[1]);
-    ApplyInDouble<kFormula>(lanes[0], lanes[1], coefficients_, at_, channels_, lanes[0]);
+    hn::Store(second, d, lanes[1]);
+    constexpr Formula formula = is_gradient(kFormula) ? kFormula : Formula::forward;
+    ApplyInDouble<formula>(lanes[0], lanes[1], coefficients_, at_, channels_, lanes[0]);
     return hn::Load(d, lanes[0]);
   }
 
@@ -206,7 +216,7 @@ class PaddedCoefficients {
       pad(single_[1], from.single.scale);
       pad(single_[2], from.single.scale_rest);
       pad(single_[3], from.single.shift);
-      if constexpr (reads_dy(kFormula)) pad(single_[4], from.single.x_scale);
+      if constexpr (is_gradient(kFormula)) pad(single_[4], from.single.x_scale);
       if constexpr (kFormula == Formula::windowed_gradient) {
         pad(single_[5], from.window.lower);
         pad(single_[6], from.window.upper);
@@ -216,8 +226,8 @@ class PaddedCoefficients {
     pad(values_[0], from.mean);
     pad(values_[1], from.x_scale);
     pad(values_[2], from.shift);
-    if constexpr (reads_dy(kFormula)) pad(values_[3], from.normalized_scale);
-    if constexpr (reads_dy(kFormula)) pad(values_[4], from.dy_scale);
+    if constexpr (is_gradient(kFormula)) pad(values_[3], from.normalized_scale);
+    if constexpr (is_gradient(kFormula)) pad(values_[4], from.dy_scale);
   }
   [[nodiscard]] Coefficients view() const {
     return {values_[0],
@@ -246,10 +256,10 @@ HWY_INLINE void StoreValues(Vector<Value<Element>> values, Element* to) {
 }
 
 template <Formula kFormula, typename Element, bool kAllSingle>
-HWY_INLINE Vector<Value<Element>> Compute(const Element* x, const Element* dy,
+HWY_INLINE Vector<Value<Element>> Compute(const Element* x, const Element* second,
                                           const Arithmetic<kFormula, Value<Element>, kAllSingle>& arithmetic) {
   const Tag<Value<Element>> d;
-  return arithmetic(LoadElements(d, x), reads_dy(kFormula) ? LoadElements(d, dy) : hn::Zero(d));
+  return arithmetic(LoadElements(d, x), reads_second(kFormula) ? LoadElements(d, second) : hn::Zero(d));
 }
 
 template <Formula kFormula, typename Element, bool kAllSingle>
@@ -258,7 +268,7 @@ HWY_INLINE void ApplyFew(const ApplyPointers<Element>& at, Index count,
   const Tag<Value<Element>> d;
   const auto few = static_cast<std::size_t>(count);
   const Vector<Value<Element>> x = LoadFewElements(d, at.x, few);
-  StoreFewElements(arithmetic(x, reads_dy(kFormula) ? LoadFewElements(d, at.dy, few) : x), few, d, at.out);
+  StoreFewElements(arithmetic(x, reads_second(kFormula) ? LoadFewElements(d, at.second, few) : x), few, d, at.out);
 }
 
 }  // namespace exactnorm::HWY_NAMESPACE

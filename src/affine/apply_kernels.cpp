@@ -25,7 +25,7 @@ HWY_INLINE Index ApplyVectors(const ApplyPointers<Element>& at, Index done, Inde
                               const Arithmetic<kFormula, Value<Element>, kAllSingle>& c) {
   const auto width = static_cast<Index>(hn::Lanes(Tag<Value<Element>>()));
   const auto one = [&](Index i) HWY_ATTR {
-    const Vector<Value<Element>> value = Compute(at.x + i, reads_dy(kFormula) ? at.dy + i : nullptr, c);
+    const Vector<Value<Element>> value = Compute(at.x + i, reads_second(kFormula) ? at.second + i : nullptr, c);
     StoreValues<kStreamed>(value, at.out + i);
   };
   for (; done + 4 * width <= count; done += 4 * width) {
@@ -51,7 +51,7 @@ HWY_INLINE void ApplyRun(const ApplyPointers<Element>& at, Index count,
   const Index last = count - width;
   Vector<Value<Element>> last_value = hn::Zero(Tag<Value<Element>>());
   if (count % width != 0 || store == Store::streamed) {
-    last_value = Compute(at.x + last, reads_dy(kFormula) ? at.dy + last : nullptr, c);
+    last_value = Compute(at.x + last, reads_second(kFormula) ? at.second + last : nullptr, c);
   }
   Index done = 0;
   constexpr Index line = line_size<Element>;
@@ -95,7 +95,7 @@ class OpenLine {
   HWY_INLINE Index Close(const ApplyPointers<Element>& at, const Arithmetic<kFormula, Value<Element>>& c) {
     const Index count = size - filled_;
     HWY_ALIGN Element line[size];
-    (void)ApplyVectors<kFormula, false>(ApplyPointers<Element>{at.x, at.dy, line}, 0, size, c);
+    (void)ApplyVectors<kFormula, false>(ApplyPointers<Element>{at.x, at.second, line}, 0, size, c);
     std::copy_n(line, count, line_ + filled_);
     Element* to = at.out - filled_;
     StreamLine(line_, to);
@@ -108,7 +108,7 @@ class OpenLine {
                        const Arithmetic<kFormula, Value<Element>>& c) {
     HWY_ALIGN Element line[size];
     const Index from = run - size;
-    const ApplyPointers<Element> last = {at.x + from, reads_dy(kFormula) ? at.dy + from : nullptr, line};
+    const ApplyPointers<Element> last = {at.x + from, reads_second(kFormula) ? at.second + from : nullptr, line};
     (void)ApplyVectors<kFormula, false>(last, 0, size, c);
     std::copy_n(line + size - count, count, line_);
     filled_ = count;
@@ -145,7 +145,7 @@ HWY_INLINE void StreamRuns(ApplyPointers<Element> at, Index runs, const RowStrid
     const Index end = done + (count - done) / line * line;
     (void)ApplyVectors<kFormula, true>(at, done, end, c);
     if (end < count) open.template Open<kFormula>(at, count, count - end, c);
-    at = at.moved(strides.x, strides.dy, strides.out);
+    at = at.moved(strides.x, strides.second, strides.out);
   }
   open.Store(at.out);
 }
@@ -156,7 +156,7 @@ HWY_NOINLINE void ApplyEachRun(ApplyPointers<Element> at, Index runs, const RowS
   for (Index run = 0; run < runs; ++run) {
     const Index channel = same_channel ? 0 : run;
     ApplyRun(at, count, ArithmeticOfRun<kFormula, kAllSingle, Value<Element>>(coefficients, channel), store);
-    at = at.moved(strides.x, strides.dy, strides.out);
+    at = at.moved(strides.x, strides.second, strides.out);
   }
 }
 
@@ -183,6 +183,12 @@ HWY_INLINE void ApplyRuns(Formula formula, const ApplyPointers<Element>& at, Ind
       return ApplyRunsAs<Formula::forward>(at, runs, strides, count, c, same_channel, store);
     case Formula::relu:
       return ApplyRunsAs<Formula::relu>(at, runs, strides, count, c, same_channel, store);
+    case Formula::relu6:
+      return ApplyRunsAs<Formula::relu6>(at, runs, strides, count, c, same_channel, store);
+    case Formula::sum:
+      return ApplyRunsAs<Formula::sum>(at, runs, strides, count, c, same_channel, store);
+    case Formula::relu_of_sum:
+      return ApplyRunsAs<Formula::relu_of_sum>(at, runs, strides, count, c, same_channel, store);
     case Formula::gradient:
       return ApplyRunsAs<Formula::gradient>(at, runs, strides, count, c, same_channel, store);
     case Formula::windowed_gradient:

@@ -7,13 +7,16 @@
 //
 //     out = (x - mean) * x_scale + shift                                            forward
 //     out = the same, and 0 where that is less                                      relu
+//     out = the same, and 6 where that is more                                      relu6
+//     out = forward, rounded to the type of the arithmetic, + residual              sum
+//     out = the same, and 0 where that is less                                      relu_of_sum
 //     out = (dy + (((x - mean) * x_scale) * normalized_scale + shift)) * dy_scale   gradient
 //     out = the same, with 0 for dy unless lower < x < upper                        windowed gradient, float32 alone
 //
 // Where all elements are float32, in float32, each product added without a rounding of its own
 // (affine/coefficient_kernels.cpp, which has the error bounds), on all processors alike:
 //
-//     out = d * scale + (d * scale_rest + shift), d = x - mean                      forward, relu
+//     out = d * scale + (d * scale_rest + shift), d = x - mean                      forward, and what is made of it
 //     out = dy * scale + (dy * scale_rest + (d * x_scale + shift))                  gradient
 //
 // unless a channel's coefficients are beyond that: then as in float64, and rounded to float32.
@@ -21,9 +24,16 @@
 namespace exactnorm {
 
 /// What is computed of each element.
-enum class Formula { forward, relu, gradient, windowed_gradient };
-[[nodiscard]] constexpr bool reads_dy(Formula formula) noexcept {
+enum class Formula { forward, relu, relu6, sum, relu_of_sum, gradient, windowed_gradient };
+[[nodiscard]] constexpr bool is_gradient(Formula formula) noexcept {
   return formula == Formula::gradient || formula == Formula::windowed_gradient;
+}
+[[nodiscard]] constexpr bool adds_residual(Formula formula) noexcept {
+  return formula == Formula::sum || formula == Formula::relu_of_sum;
+}
+/// Beside x: dy, or the residual.
+[[nodiscard]] constexpr bool reads_second(Formula formula) noexcept {
+  return is_gradient(formula) || adds_residual(formula);
 }
 
 /// Float32 coefficients of consecutive channels.
@@ -67,16 +77,17 @@ struct Coefficients {
   }
 };
 
-/// Where apply reads and writes. `dy` is null but for gradients. `out` may be x or dy, unless it is streamed.
+/// Where apply reads and writes. `second` is dy or the residual, or null. `out` may be x or that, unless it is
+/// streamed.
 template <typename T>
 struct ApplyPointers {
   const T* x = nullptr;
-  const T* dy = nullptr;
+  const T* second = nullptr;
   T* out = nullptr;
 
   /// The same, each moved on by its own number of elements.
-  [[nodiscard]] ApplyPointers moved(Index by_x, Index by_dy, Index by_out) const {
-    return {x + by_x, dy == nullptr ? nullptr : dy + by_dy, out + by_out};
+  [[nodiscard]] ApplyPointers moved(Index by_x, Index by_second, Index by_out) const {
+    return {x + by_x, second == nullptr ? nullptr : second + by_second, out + by_out};
   }
 };
 
@@ -89,7 +100,7 @@ void flush_streams() noexcept;
 /// Elements from one run or row to the next.
 struct RowStrides {
   Index x = 0;
-  Index dy = 0;
+  Index second = 0;
   Index out = 0;
 };
 

@@ -33,15 +33,15 @@ HWY_INLINE void ApplyColumns(const ApplyPointers<Element>& at, Index columns, co
     if (column % line_size<Element> == 0) {
       for (Index row = kRows; row < 2 * kRows; ++row) {
         hwy::Prefetch(at.x + row * strides.x + column);
-        if constexpr (reads_dy(kFormula)) hwy::Prefetch(at.dy + row * strides.dy + column);
+        if constexpr (reads_second(kFormula)) hwy::Prefetch(at.second + row * strides.second + column);
       }
     }
     const Index first = channel + column;
     const bool are_single = kAllSingle || AreSingle<Value<Element>>(coefficients, first, first + width);
     const Arithmetic<kFormula, Value<Element>, kAllSingle> c(from, first, Channels::each, are_single);
     for (Index row = 0; row < kRows; ++row) {
-      const Element* const dy = reads_dy(kFormula) ? at.dy + row * strides.dy + column : nullptr;
-      const Vector<Value<Element>> value = Compute(at.x + row * strides.x + column, dy, c);
+      const Element* const second = reads_second(kFormula) ? at.second + row * strides.second + column : nullptr;
+      const Vector<Value<Element>> value = Compute(at.x + row * strides.x + column, second, c);
       StoreValues<kStreamed>(value, at.out + row * strides.out + column);
     }
   }
@@ -57,13 +57,14 @@ HWY_NOINLINE void ApplyNarrowRows(ApplyPointers<Element> at, Index rows, const R
   const Arithmetic<kFormula, Value<Element>> last(Columns<Value<Element>>(coefficients), (kVectors - 1) * width,
                                                   Channels::each, all_single);
   for (Index row = 0; row < rows; ++row) {
-    const Vector<Value<Element>> a = Compute(at.x, at.dy, first);
+    const Vector<Value<Element>> a = Compute(at.x, at.second, first);
     if constexpr (kVectors > 1) {
-      const Vector<Value<Element>> b = Compute(at.x + width, reads_dy(kFormula) ? at.dy + width : nullptr, last);
+      const Vector<Value<Element>> b =
+          Compute(at.x + width, reads_second(kFormula) ? at.second + width : nullptr, last);
       StoreValues<kStreamed>(b, at.out + width);
     }
     StoreValues<kStreamed>(a, at.out);
-    at = at.moved(strides.x, strides.dy, strides.out);
+    at = at.moved(strides.x, strides.second, strides.out);
   }
 }
 
@@ -76,7 +77,7 @@ HWY_INLINE void ApplyFewColumns(ApplyPointers<Element> at, Index rows, Index col
   const Arithmetic<kFormula, Value<Element>> c(Columns<Value<Element>>(of_columns), 0, Channels::each, all_single);
   for (Index row = 0; row < rows; ++row) {
     ApplyFew(at, columns, c);
-    at = at.moved(strides.x, strides.dy, strides.out);
+    at = at.moved(strides.x, strides.second, strides.out);
   }
 }
 
@@ -92,11 +93,11 @@ HWY_NOINLINE void ApplyWideRows(const ApplyPointers<Element>& at, Index rows, In
     Index row = 0;
     for (; row + kRows <= rows; row += kRows) {
       ApplyColumns<kFormula, kStreamed, kRows, kAllSingle>(block, size, strides, coefficients, column);
-      block = block.moved(kRows * strides.x, kRows * strides.dy, kRows * strides.out);
+      block = block.moved(kRows * strides.x, kRows * strides.second, kRows * strides.out);
     }
     for (; row < rows; ++row) {
       ApplyColumns<kFormula, kStreamed, 1, kAllSingle>(block, size, strides, coefficients, column);
-      block = block.moved(strides.x, strides.dy, strides.out);
+      block = block.moved(strides.x, strides.second, strides.out);
     }
   }
 }
@@ -110,7 +111,7 @@ HWY_NOINLINE void ApplyRowsAs(ApplyPointers<Element> at, Index rows, Index colum
   const bool all_single = AreSingle<Value<Element>>(coefficients, 0, columns);
   const Index whole = columns / width * width;
   // With a second input, more rows at a time would fill the cache too soon.
-  constexpr int rows_at_once = reads_dy(kFormula) ? 2 : 4;
+  constexpr int rows_at_once = reads_second(kFormula) ? 2 : 4;
   // Streamed lines are written in the order of memory, unless rows lie close together.
   constexpr Index few_columns = 128;
   if (whole == width) {
@@ -121,7 +122,7 @@ HWY_NOINLINE void ApplyRowsAs(ApplyPointers<Element> at, Index rows, Index colum
     ApplyWideRows<kFormula, kStreamed, 1, false>(at, rows, whole, strides, coefficients);
   } else if (kStreamed && columns > few_columns) {
     ApplyWideRows<kFormula, kStreamed, 1, true>(at, rows, whole, strides, coefficients);
-  } else if (strides.x == strides.out && (!reads_dy(kFormula) || strides.dy == strides.x)) {
+  } else if (strides.x == strides.out && (!reads_second(kFormula) || strides.second == strides.x)) {
     ApplyWideRows<kFormula, kStreamed, rows_at_once, true>(at, rows, whole, {strides.x, strides.x, strides.x},
                                                            coefficients);
   } else {
@@ -148,6 +149,12 @@ HWY_INLINE void ApplyRows(Formula formula, const ApplyPointers<Element>& at, Ind
       return ApplyRowsStored<Formula::forward>(at, rows, columns, strides, c, store);
     case Formula::relu:
       return ApplyRowsStored<Formula::relu>(at, rows, columns, strides, c, store);
+    case Formula::relu6:
+      return ApplyRowsStored<Formula::relu6>(at, rows, columns, strides, c, store);
+    case Formula::sum:
+      return ApplyRowsStored<Formula::sum>(at, rows, columns, strides, c, store);
+    case Formula::relu_of_sum:
+      return ApplyRowsStored<Formula::relu_of_sum>(at, rows, columns, strides, c, store);
     case Formula::gradient:
       return ApplyRowsStored<Formula::gradient>(at, rows, columns, strides, c, store);
     case Formula::windowed_gradient:

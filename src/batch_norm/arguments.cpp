@@ -26,11 +26,25 @@ OptionalArgument optional_parameter(const char* name, const std::optional<Tensor
   return Argument::parameter(name, *parameter, axes, x);
 }
 
-OptionalArgument optional_residual(const std::optional<TensorView>& residual, const TensorView& x) {
-  if (!residual) return std::nullopt;
-  Argument argument = Argument::input("residual", *residual);
-  check_same_shape("residual", *residual, "x", x);
+// Of x's shape.
+OptionalArgument optional_tensor(const char* name, const std::optional<TensorView>& tensor, const TensorView& x) {
+  if (!tensor) return std::nullopt;
+  Argument argument = Argument::input(name, *tensor);
+  check_same_shape(name, *tensor, "x", x);
   return argument;
+}
+
+// Whether an activation's output says what its derivative is.
+void check_output_tells(const Options& options) {
+  if (options.activation == Activation::silu || options.activation == Activation::hard_swish) {
+    throw Error("output", "was given; expected none, as it does not tell the derivative of " +
+                              std::string(activation_names[static_cast<std::size_t>(options.activation)]));
+  }
+  if (options.activation == Activation::leaky_relu && options.slope < 0) {
+    throw Error("output",
+                "was given; expected none, as it does not tell the derivative of leaky_relu with a slope of " +
+                    to_text(options.slope));
+  }
 }
 
 std::optional<MaskArgument> optional_mask(const std::optional<Mask>& mask, const IndexList& axes, const TensorView& x) {
@@ -76,8 +90,9 @@ ForwardArguments::ForwardArguments(const TensorView& x, const MutableTensorView&
   elements_ = element_count(x.shape);
   gamma_ = optional_parameter("gamma", affine.gamma, channel_axes_, x);
   beta_ = optional_parameter("beta", affine.beta, channel_axes_, x);
-  residual_ = optional_residual(affine.residual, x);
+  residual_ = optional_tensor("residual", affine.residual, x);
   if (residual_) check_fits_arithmetic("residual", affine.residual->dtype, x, "y", y);
+  if (affine.output) throw Error("output", "was given; expected none, as it is of backward passes");
   mask_ = optional_mask(affine.mask, channel_axes_, x);
 }
 
@@ -126,11 +141,16 @@ BackwardArguments::BackwardArguments(const TensorView& dy, const TensorView& x, 
   elements_ = element_count(x.shape);
   gamma_ = optional_parameter("gamma", affine.gamma, channel_axes_, x);
   beta_ = optional_parameter("beta", affine.beta, channel_axes_, x);
-  residual_ = optional_residual(affine.residual, x);
+  residual_ = optional_tensor("residual", affine.residual, x);
   if (residual_) check_fits_arithmetic("residual", affine.residual->dtype, x, "dy", dy);
+  output_ = optional_tensor("output", affine.output, x);
+  if (output_) {
+    check_fits_arithmetic("output", affine.output->dtype, x, "dy", dy);
+    check_output_tells(options);
+  }
   mask_ = optional_mask(affine.mask, channel_axes_, x);
   if (gradients.d_residual) {
-    if (!residual_) throw Error("d_residual", "was given; expected none, as there is no residual");
+    if (!residual_ && !output_) throw Error("d_residual", "was given; expected none, as there is no residual");
     d_residual_ = Argument::output("d_residual", *gradients.d_residual);
     check_same_shape("d_residual", *gradients.d_residual, "x", x);
     if (gradients.d_residual->dtype != dy.dtype) {
@@ -155,8 +175,10 @@ void BackwardArguments::check(const BackwardPointers& at) const {
     const OptionalArgument& argument;
     const void* address;
   };
-  const std::array<Given, 3> inputs = {
-      {{"gamma", gamma_, at.gamma}, {"beta", beta_, at.beta}, {"residual", residual_, at.residual}}};
+  const std::array<Given, 4> inputs = {{{"gamma", gamma_, at.gamma},
+                                        {"beta", beta_, at.beta},
+                                        {"residual", residual_, at.residual},
+                                        {"output", output_, at.output}}};
   for (const auto& [name, argument, address] : inputs) {
     check_presence(name, argument.has_value(), address);
     if (argument) argument->check_address(address);
@@ -175,7 +197,8 @@ void BackwardArguments::check(const BackwardPointers& at) const {
     check_separate(**output, address, dy_, at.dy, is_tensor);
     if (mask_) check_separate(**output, address, mask_->argument(), at.mask, false);
     for (const auto& [name, argument, input_address] : inputs) {
-      if (argument) check_separate(**output, address, *argument, input_address, is_tensor && &argument == &residual_);
+      const bool may_be_one = is_tensor && (&argument == &residual_ || &argument == &output_);
+      if (argument) check_separate(**output, address, *argument, input_address, may_be_one);
     }
     for (std::size_t j = 0; j < i; ++j) {
       const auto& [other, other_address] = outputs[j];
@@ -195,7 +218,8 @@ BackwardPointers pointers_of(const TensorView& dy, const TensorView& x, const Af
           data_of(affine.beta),
           data_of(affine.residual),
           data_of(gradients.d_residual),
-          data_of(affine.mask)};
+          data_of(affine.mask),
+          data_of(affine.output)};
 }
 
 void check_statistics(const Statistics& statistics, Index channels) {

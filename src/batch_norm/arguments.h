@@ -79,6 +79,7 @@ class BackwardArguments {
   [[nodiscard]] const OptionalArgument& gamma() const noexcept { return gamma_; }
   [[nodiscard]] const OptionalArgument& beta() const noexcept { return beta_; }
   [[nodiscard]] const OptionalArgument& residual() const noexcept { return residual_; }
+  [[nodiscard]] const OptionalArgument& output() const noexcept { return output_; }
   [[nodiscard]] const OptionalArgument& d_residual() const noexcept { return d_residual_; }
   [[nodiscard]] const OptionalArgument& dx() const noexcept { return dx_; }
   [[nodiscard]] const OptionalArgument& dgamma() const noexcept { return dgamma_; }
@@ -98,6 +99,7 @@ class BackwardArguments {
   OptionalArgument gamma_;
   OptionalArgument beta_;
   OptionalArgument residual_;
+  OptionalArgument output_;
   OptionalArgument dx_;
   OptionalArgument dgamma_;
   OptionalArgument dbeta_;

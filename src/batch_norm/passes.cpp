@@ -178,14 +178,15 @@ std::vector<TensorView> BackwardPass::dx_views(bool is_frozen) const {
   return views;
 }
 
-const OptionalArgument& BackwardPass::residual() const noexcept {
+const OptionalArgument& BackwardPass::source() const noexcept {
   static const OptionalArgument none;
-  return options_.activation == Activation::none ? none : arguments_.residual();
+  if (options_.activation == Activation::none) return none;
+  return arguments_.output() ? arguments_.output() : arguments_.residual();
 }
 
 std::vector<TensorView> BackwardPass::inputs() const {
   std::vector<TensorView> views = {arguments_.dy().layout(), arguments_.x().layout()};
-  if (residual()) views.push_back(residual()->layout());
+  if (source()) views.push_back(source()->layout());
   return views;
 }
 
@@ -194,21 +195,23 @@ class BackwardPass::Inputs {
  public:
   Inputs(const BackwardPass& pass, const BackwardPointers& at, const StatisticsView& statistics, const double* gamma)
       : list_{Operand(at.dy, pass.arguments_.dy().layout().dtype), Operand(at.x, pass.arguments_.x().layout().dtype),
-              operand_of(pass.residual(), at.residual)},
-        size_(pass.residual() ? 3 : 2) {
+              operand_of(pass.source(), pass.takes_output() ? at.output : at.residual)},
+        size_(pass.source() ? 3 : 2) {
     if (!pass.has_step()) return;
+    step_ = ActivationStep{function_of(pass.options_), list_[0].dtype, size_ == 3, pass.takes_output(), {}};
+    if (!step_->computes_input()) return;
     const Index channels = pass.arguments_.channels();
     ScratchArray<double> beta(channels);
     read_parameter(pass.arguments_.beta(), at.beta, 0, channels, beta.data());
     forward_.emplace(channels);
     set_forward(*forward_, 0, channels, statistics, {gamma, beta.data()});
-    step_ = ActivationStep{function_of(pass.options_), list_[0].dtype, size_ == 3, forward_->view()};
+    step_->forward = forward_->view();
   }
 
   [[nodiscard]] std::span<const Operand> all() const noexcept { return {list_.data(), size_}; }
   [[nodiscard]] const Operand& dy() const noexcept { return list_[0]; }
   [[nodiscard]] const Operand& x() const noexcept { return list_[1]; }
-  [[nodiscard]] const Operand& residual() const noexcept { return list_[2]; }
+  [[nodiscard]] const Operand& source() const noexcept { return list_[2]; }
   [[nodiscard]] const ActivationStep* step() const noexcept { return step_ ? &*step_ : nullptr; }
 
   void set_windows(Activation activation, Index channels, const WindowTargets& to) {
@@ -229,7 +232,7 @@ bool BackwardPass::may_have_windows() const noexcept {
   const auto fits = [](const OptionalArgument& argument) {
     return !argument || dtype_fits_float32(argument->layout().dtype);
   };
-  return has_window(options_.activation) && !is_frozen_ && !arguments_.residual() && arguments_.count() > 0 &&
+  return has_window(options_.activation) && !is_frozen_ && !source() && arguments_.count() > 0 &&
          dtype_fits_float32(arguments_.x().layout().dtype) && dtype_fits_float32(arguments_.dy().layout().dtype) &&
          fits(arguments_.dx());
 }
@@ -241,7 +244,7 @@ ApplyOperands BackwardPass::apply_operands(const BackwardPointers& at, const Inp
   if (inputs.step() != nullptr && !has_windows && !arguments_.d_residual()) {
     return {inputs.dy(),
             inputs.x(),
-            inputs.residual(),
+            inputs.source(),
             *inputs.step(),
             is_frozen ? Formula::forward : Formula::gradient,
             dx,
@@ -300,7 +303,7 @@ void BackwardPass::run(const BackwardPointers& at, const StatisticsView& statist
     if (apply && !apply_alone_) apply_alone(*schedule_, *apply, coefficients);
   }
   if (gradient_alone_) {
-    ApplyOperands to_gradient(inputs.dy(), inputs.x(), inputs.residual(), *inputs.step(), std::nullopt, gradient,
+    ApplyOperands to_gradient(inputs.dy(), inputs.x(), inputs.source(), *inputs.step(), std::nullopt, gradient,
                               Store::cached);
     if (selects_sums()) to_gradient.set_selection(&selection);
     apply_all(*gradient_alone_, to_gradient, coefficients);

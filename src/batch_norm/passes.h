@@ -71,9 +71,10 @@ class BackwardPass {
   [[nodiscard]] bool has_step() const noexcept {
     return options_.activation != Activation::none || arguments_.d_residual();
   }
-  // The residual, where an activation takes it in.
-  [[nodiscard]] const OptionalArgument& residual() const noexcept;
-  // The layouts of dy, x and, where a step takes it in, the residual.
+  // Where there is an activation, what its derivative is taken of: the output, or, beside x, the residual.
+  [[nodiscard]] const OptionalArgument& source() const noexcept;
+  [[nodiscard]] bool takes_output() const noexcept { return source() && &source() == &arguments_.output(); }
+  // The layouts of dy, x and the source.
   [[nodiscard]] std::vector<TensorView> inputs() const;
   [[nodiscard]] bool may_have_windows() const noexcept;
   // Whether the mask's other elements have a dx of their own, that of frozen statistics.

@@ -108,7 +108,7 @@ class SegmentView {
   }
   // The mask has x's rank.
   [[nodiscard]] Affine of(const Affine& affine) const {
-    Affine result = {affine.gamma, affine.beta, of(affine.residual), mask_};
+    Affine result = {affine.gamma, affine.beta, of(affine.residual), mask_, of(affine.output)};
     if (affine.mask) result.mask = Mask(of(affine.mask->selected), affine.mask->masked);
     return result;
   }

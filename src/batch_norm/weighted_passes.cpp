@@ -140,6 +140,7 @@ class WeightedGradients {
     TensorView nothing = {&zero, DType::uint8, piece.size, piece.size};
     std::fill(nothing.strides.begin(), nothing.strides.end(), 0);
     affine.residual = affine_.residual ? piece.of(*affine_.residual) : nothing;
+    if (affine_.output) affine.output = piece.of(*affine_.output);
     MutableTensorView output;
     if (gradients_.d_residual) {
       output = piece.of(*gradients_.d_residual);

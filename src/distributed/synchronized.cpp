@@ -52,7 +52,7 @@ void check_shares(const SynchronizedGradients& gradients, const IndexList& axes,
   const std::array others = {std::pair{"dx", gradients.dx}, std::pair{"dgamma", gradients.dgamma},
                              std::pair{"dbeta", gradients.dbeta}, std::pair{"d_residual", gradients.d_residual}};
   const std::array inputs = {std::pair{"gamma", affine.gamma}, std::pair{"beta", affine.beta},
-                             std::pair{"residual", affine.residual}};
+                             std::pair{"residual", affine.residual}, std::pair{"output", affine.output}};
   for (const auto& [name, share] : shares) {
     if (!share) continue;
     static_cast<void>(Argument::output_parameter(name, *share, axes, x));

@@ -162,8 +162,8 @@ void add_exactly(const LoopNest& nest, const Box& box, const SumOperands& operan
     }
     channels = slot_channels;
   }
-  std::optional<SlotCoefficients> forward;
-  if (operands.step != nullptr) forward.emplace(nest, box, slots, operands.step->forward, Formula::forward);
+  std::optional<StepCoefficients> forward;
+  if (operands.step != nullptr) forward.emplace(nest, box, slots, *operands.step);
   const Coefficients of_slots = forward ? forward->view() : Coefficients{};
   range_for(operands.summed()) == PartialSums::Range::single
       ? add_all<float>(traversal, operands, of_slots, channels, sums)

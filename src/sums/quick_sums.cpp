@@ -82,9 +82,16 @@ void QuickSums::add_box(const LoopNest& nest, const Box& box, const SumOperands&
       of_slots.lower = windows->view().window.lower;
       of_slots.upper = windows->view().window.upper;
     } else if (operands.step != nullptr) {
-      const SlotCoefficients forward(nest, box, slots, operands.step->forward, Formula::forward);
-      visit_activated<float>(traversal, operands, forward.view(),
-                             [&](const Block<float, 2>& block) { add_block(traversal, block, of_slots, to); });
+      const StepCoefficients forward(nest, box, slots, *operands.step);
+      // Kernels of activations have no elements of 16 bits, but for those of outputs.
+      const bool may_be_half = operands.step->takes_output;
+      visit_floating(may_be_half ? type_of_kernels(operands.inputs) : DType::float32, [&](auto element) {
+        using Element = decltype(element);
+        if constexpr (sizeof(Element) <= sizeof(float)) {
+          visit_activated<Element>(traversal, operands, forward.view(),
+                                   [&](const Block<Element, 2>& block) { add_block(traversal, block, of_slots, to); });
+        }
+      });
       return;
     }
     visit_floating(type_of_kernels(operands.inputs), [&](auto element) {

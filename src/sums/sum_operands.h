@@ -13,8 +13,8 @@
 
 namespace exactnorm {
 
-/// What is summed: x (moments), or dy and x (gradients); with a step, dy, x and, where the step has one, the residual,
-/// of which the activation's gradient takes the place of dy.
+/// What is summed: x (moments), or dy and x (gradients); with a step, dy, x and, where the step has one, its source, of
+/// which the activation's gradient takes the place of dy.
 struct SumOperands {
   std::span<const Operand> inputs;
   const ActivationStep* step = nullptr;

@@ -17,11 +17,18 @@ struct BlockPart {
   Index columns;
 };
 
-/// Calls visit(part) for parts of at most `elements` elements, of something of so many channels, rows of each and
-/// columns. Parts of all columns have a multiple of `row_multiple` rows, but for the last.
+/// What parts have at most, and the multiple of rows that parts of all columns have, but for the last.
+struct PartLimits {
+  Index elements;
+  Index columns;
+  Index row_multiple;
+};
+
+/// Calls visit(part) for parts of something of so many channels, rows of each and columns.
 template <typename Visit>
-void for_parts(Index channels, Index rows, Index columns, Index elements, Index row_multiple, const Visit& visit) {
-  const Index some_columns = std::min(columns, elements);
+void for_parts(Index channels, Index rows, Index columns, const PartLimits& limits, const Visit& visit) {
+  const auto [elements, most_columns, row_multiple] = limits;
+  const Index some_columns = std::min({columns, most_columns, elements});
   const Index some_rows = std::min(std::max<Index>(elements / some_columns / row_multiple, 1) * row_multiple, rows);
   const bool is_whole = some_columns == columns && some_rows == rows;
   const Index some_channels = is_whole ? std::clamp<Index>(elements / (rows * columns), 1, channels) : 1;

@@ -39,20 +39,20 @@ class SelectedBlocks {
   void read(const Region& region, bool is_direct, const Visit& visit) {
     is_direct = is_direct && repeats_ == 1;
     const bool is_strided = !is_direct && kWrites && region.steps[kInputs] != 1;
-    for_parts(region.channels, region.rows, region.count,
-              is_strided ? packed_strided_elements : PackedTile<T>::capacity, repeats_, [&](const BlockPart& part) {
-                if constexpr (!kWrites) {
-                  is_direct ? read_direct(region, part, visit) : read_packed(region, part, visit);
-                } else if (!is_direct) {
-                  write_packed(region, part, visit);
-                } else if (is_lanes_) {
-                  write_lanes(region, part, visit);
-                } else if (selection_.masked == MaskedOutput::zero) {
-                  write_runs(region, part, visit);
-                } else {
-                  write_packed(region, part, visit);
-                }
-              });
+    const Index elements = is_strided ? packed_strided_elements : PackedTile<T>::capacity;
+    for_parts(region.channels, region.rows, region.count, {elements, elements, repeats_}, [&](const BlockPart& part) {
+      if constexpr (!kWrites) {
+        is_direct ? read_direct(region, part, visit) : read_packed(region, part, visit);
+      } else if (!is_direct) {
+        write_packed(region, part, visit);
+      } else if (is_lanes_) {
+        write_lanes(region, part, visit);
+      } else if (selection_.masked == MaskedOutput::zero) {
+        write_runs(region, part, visit);
+      } else {
+        write_packed(region, part, visit);
+      }
+    });
   }
 
  private:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from exactnorm import _core
+from exactnorm.torch._activations import output_tells
 
 _dtype_names = {
     torch.float32: "float32",
@@ -70,8 +71,51 @@ def batch_norm_meta(input: Tensor, weight: Tensor | None, bias: Tensor | None, e
     return torch.empty_like(input), _new_statistics(input, input.shape[1])
 
 
+def activated(
+    input: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    activation: str,
+    slope: float,
+) -> tuple[Tensor, Tensor]:
+    output, statistics = activated_meta(input, residual, weight, bias, eps, activation, slope)
+    _core.tensor_training(
+        _view(input),
+        _view(output),
+        _optional_view(weight),
+        _optional_view(bias),
+        _view(statistics),
+        eps,
+        torch.get_num_threads(),
+        _optional_view(residual),
+        (activation, slope),
+    )
+    return output, statistics
+
+
+def activated_meta(
+    input: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    activation: str,
+    slope: float,
+) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(input), _new_statistics(input, input.shape[1])
+
+
 def inference(
-    input: Tensor, running_mean: Tensor, running_var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    input: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    residual: Tensor | None = None,
+    activation: tuple[str, float] = ("none", 0.0),
 ) -> Tensor:
     output = torch.empty_like(input)
     _core.tensor_inference(
@@ -83,6 +127,8 @@ def inference(
         _optional_view(bias),
         eps,
         torch.get_num_threads(),
+        _optional_view(residual),
+        activation,
     )
     return output
 
@@ -145,6 +191,64 @@ def backward(
         frozen,
         eps,
         torch.get_num_threads(),
+    )
+    return gradients
+
+
+def activated_backward_meta(
+    grad_output: Tensor,
+    input: Tensor,
+    kept: Tensor | None,
+    statistics: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    frozen: bool,
+    activation: str,
+    slope: float,
+    output_mask: list[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    of_input, of_residual, *of_parameters = output_mask
+    dx, dweight, dbias = backward_meta(grad_output, input, statistics, weight, eps, frozen, [of_input, *of_parameters])
+    return dx, torch.empty_like(input) if of_residual else input.new_empty(0), dweight, dbias
+
+
+def activated_backward(
+    grad_output: Tensor,
+    input: Tensor,
+    kept: Tensor | None,
+    statistics: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    frozen: bool,
+    activation: str,
+    slope: float,
+    output_mask: list[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`kept` is the forward pass's output, where that tells the derivative, or else its residual; None without a residual."""
+    arguments = (grad_output, input, kept, statistics, weight, bias, eps, frozen, activation, slope, output_mask)
+    gradients = activated_backward_meta(*arguments)
+    grad_input, grad_residual, grad_weight, grad_bias = (
+        _view(gradient) if wanted else None for gradient, wanted in zip(gradients, output_mask, strict=True)
+    )
+    residual, output = (None, kept) if output_tells(activation, slope) else (kept, None)
+    _core.tensor_backward(
+        _view(grad_output),
+        _view(input),
+        _view(statistics),
+        _optional_view(weight),
+        grad_input,
+        grad_weight,
+        grad_bias,
+        frozen,
+        eps,
+        torch.get_num_threads(),
+        _optional_view(bias),
+        _optional_view(residual),
+        grad_residual,
+        (activation, slope),
+        _optional_view(output),
     )
     return gradients
 

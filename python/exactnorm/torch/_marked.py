@@ -12,15 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from exactnorm import _core
-from exactnorm.torch import _enable, _operators, _separate
+from exactnorm.torch import _enable, _operators
+from exactnorm.torch._activations import ACTIVATIONS
 from exactnorm.torch._kernels import is_recomputation
 
 _marked_call: Any = _core.torch_marked_call()
 _native_batch_norm = torch.native_batch_norm
 _saved_tensors_hooks = torch._C._autograd._top_saved_tensors_default_hooks
-_plain = _operators._plain_tensors
+_plain = _operators.plain_tensors
 # By the kernel's numbers of them.
-_activations = {name: number for number, name in enumerate(_separate.ACTIVATIONS)}
+_activations = {name: number for number, name in enumerate(ACTIVATIONS)}
 _is_refused = False
 
 

@@ -21,24 +21,31 @@ from exactnorm.torch import _formulas, _kernels
 DispatchKeySet = Any
 
 _library: Any = torch.library.Library("exactnorm", "DEF")  # type: ignore[no-untyped-call]
-_library.define("batch_norm(Tensor input, Tensor? weight, Tensor? bias, float eps) -> (Tensor, Tensor)")
-_library.define(
+
+
+def define(schema: str) -> None:
+    # Kernels take any layout: without the tag, compilers copy inputs into the one that they traced.
+    _library.define(schema, tags=(torch.Tag.flexible_layout,))
+
+
+define("batch_norm(Tensor input, Tensor? weight, Tensor? bias, float eps) -> (Tensor, Tensor)")
+define(
     "batch_norm_inference(Tensor input, Tensor running_mean, Tensor running_var, Tensor? weight, Tensor? bias, float eps)"
     " -> Tensor"
 )
-_library.define("given_statistics(Tensor running_mean, Tensor running_var, float eps) -> Tensor")
-_library.define(
+define("given_statistics(Tensor running_mean, Tensor running_var, float eps) -> Tensor")
+define(
     "batch_norm_backward(Tensor grad_output, Tensor input, Tensor statistics, Tensor? weight, float eps, bool frozen,"
     " bool[3] output_mask) -> (Tensor, Tensor, Tensor)"
 )
-_library.define(
+define(
     "track(Tensor statistics, Tensor(a!)? running_mean, Tensor(b!)? running_var, Tensor(c!)? batches, float? momentum)"
     " -> ()"
 )
 
 # Types of arguments that are what they seem.
-_plain_tensors = {Tensor, torch.nn.Parameter}
-_plain_others = {float, bool, list, type(None)}
+plain_tensors = {Tensor, torch.nn.Parameter}
+_plain_others = {float, bool, str, list, type(None)}
 # Stand-ins for plain tensors, which ask for an operator's meta function, or pass the operator on.
 _stand_ins = (FakeTensor, FunctionalTensor)
 
@@ -67,7 +74,7 @@ def is_forward_mode() -> bool:
 def dispatches_itself(kind: type) -> bool:
     """Whether tensors of this class may be anything, a DTensor for example, which only PyTorch's operations know."""
     return (
-        kind not in _plain_tensors
+        kind not in plain_tensors
         and kind not in _stand_ins
         and kind.__torch_dispatch__ is not Tensor.__torch_dispatch__  # type: ignore[attr-defined]
     )
@@ -80,7 +87,13 @@ def are_opaque(inputs: tuple[Any, ...]) -> bool:
     )
 
 
-class _Operator:
+def is_other(value: Tensor) -> bool:
+    """Whether this is neither a plain tensor nor a stand-in for one."""
+    kind = type(value)
+    return (kind not in plain_tensors and kind not in _stand_ins) or are_opaque((value,))
+
+
+class Operator:
     def __init__(
         self,
         name: str,
@@ -130,7 +143,7 @@ def _is_watched(inputs: tuple[Any, ...]) -> bool:
         return True
     for value in inputs:
         kind = type(value)
-        if kind in _plain_tensors:
+        if kind in plain_tensors:
             # The dispatcher makes real numbers of what is only marked as negated, or as zero.
             if value.is_neg() or value._is_zerotensor():
                 return True
@@ -214,16 +227,16 @@ class _Backward(torch.autograd.Function):
         return None, for_output, for_input, None, for_weight, None, None, None
 
 
-batch_norm = _Operator(
+batch_norm = Operator(
     "batch_norm", _kernels.batch_norm, _kernels.batch_norm_meta, _formulas.batch_norm, _Training
 )
-batch_norm_inference = _Operator(
+batch_norm_inference = Operator(
     "batch_norm_inference", _kernels.inference, _kernels.inference_meta, _formulas.inference, _Inference
 )
-given_statistics = _Operator(
+given_statistics = Operator(
     "given_statistics", _kernels.given_statistics, _kernels.given_statistics_meta, _formulas.given_statistics
 )
-batch_norm_backward = _Operator(
+batch_norm_backward = Operator(
     "batch_norm_backward", _kernels.backward, _kernels.backward_meta, _formulas.gradients, _Backward
 )
-track = _Operator("track", _kernels.track, _kernels.track_meta)
+track = Operator("track", _kernels.track, _kernels.track_meta)

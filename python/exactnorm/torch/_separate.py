@@ -3,28 +3,15 @@ devices follow, and which have derivatives of every order."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from exactnorm.torch._activations import activate
 from exactnorm.torch.functional import normalize
-
-# By the library's names, in its order.
-ACTIVATIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
-    "none": lambda y, slope: y,
-    "relu": lambda y, slope: functional.relu(y),
-    "relu6": lambda y, slope: functional.relu6(y),
-    "leaky_relu": functional.leaky_relu,
-    "silu": lambda y, slope: functional.silu(y),
-    "hard_swish": lambda y, slope: functional.hardswish(y),
-}
-
-
-def activate(y: Tensor, activation: str, slope: float) -> Tensor:
-    return ACTIVATIONS[activation](y, slope)
 
 
 def activated_batch_norm(
@@ -54,6 +41,8 @@ def gradients(
 ) -> list[Tensor | None]:
     """Of input, residual, weight and bias, those that are needed; with derivatives of their own where the caller's have them."""
     wanted = [source for source, is_needed in zip(sources, needs, strict=True) if is_needed and source is not None]
+    if not wanted:
+        return [None] * len(sources)
     input, residual, *parameters = sources
     assert input is not None
     create_graph = torch.is_grad_enabled()
@@ -61,4 +50,7 @@ def gradients(
         arguments = (*running, *parameters, training, 0.0, eps, None)
         y = activated_batch_norm(input, residual, arguments, activation, slope)
         found = iter(torch.autograd.grad(y, wanted, grad_output, create_graph=create_graph, allow_unused=True))
-    return [next(found) if is_needed else None for is_needed in needs]
+    return [
+        next(found) if is_needed and source is not None else None
+        for source, is_needed in zip(sources, needs, strict=True)
+    ]

@@ -64,21 +64,21 @@ def normalize(
     batches: Tensor | None,
 ) -> Tensor:
     """batch_norm that counts `batches`, if given; with momentum None, running statistics are the average over all of them."""
-    is_known = _is_known(input, (running_mean, running_var, weight, bias), training, momentum, eps)
+    is_taken = is_known(input, (running_mean, running_var, weight, bias), training, momentum, eps)
     # Neither forward-mode derivatives nor torch.func's transforms can look into our operators.
     is_transformed = _operators.is_transformed()
     output: Tensor
-    if is_known and is_transformed and torch.compiler.is_compiling() and _operators.is_forward_mode():
+    if is_taken and is_transformed and torch.compiler.is_compiling() and _operators.is_forward_mode():
         # PyTorch cannot compile this of its own function.
         if not training:
             assert running_mean is not None and running_var is not None
             output = _formulas.inference(input, running_mean, running_var, weight, bias, eps)
             return output
         if running_mean is None and batches is None:
-            _check_size(input)
+            check_size(input)
             output, _ = _formulas.batch_norm(input, weight, bias, eps)
             return output
-    if not is_known or is_transformed:
+    if not is_taken or is_transformed:
         if not torch.compiler.is_compiling() and is_recomputation():
             # To be computed with, and then forgotten.
             running_mean, running_var = _copy(running_mean), _copy(running_var)
@@ -93,14 +93,14 @@ def normalize(
     if not training:
         output = _operators.batch_norm_inference(input, running_mean, running_var, weight, bias, eps)
         return output
-    _check_size(input)
+    check_size(input)
     output, statistics = _operators.batch_norm(input, weight, bias, eps)
     if running_mean is not None or batches is not None:
         _operators.track(statistics, running_mean, running_var, batches, momentum)
     return output
 
 
-def _check_size(input: Tensor) -> None:
+def check_size(input: Tensor) -> None:
     if input.numel() == input.shape[1] and input.numel() > 0:
         raise ValueError(
             f"Expected more than 1 value per channel when training, got input size {input.shape}; "
@@ -112,7 +112,7 @@ def _copy(buffer: Tensor | None) -> Tensor | None:
     return None if buffer is None else buffer.clone()
 
 
-def _is_known(
+def is_known(
     input: Tensor, others: tuple[Tensor | None, ...], training: bool, momentum: float | None, eps: float
 ) -> bool:
     """Whether our operators are for such arguments."""
