@@ -23,7 +23,7 @@ def test_operators_by_pytorchs_own_checks(affine):
     _, statistics = OPERATORS.batch_norm(x, weight, bias, 1e-5)
     mask = [True, affine, affine]
     residual = torch.randn_like(x).requires_grad_() if affine else None
-    activated, kept = ("relu", 0.0), residual.detach().relu() if affine else None
+    activated, output = ("relu", 0.0), residual.detach().relu() if affine else None
     for operator, arguments in (
         (OPERATORS.batch_norm, (x, weight, bias, 1e-5)),
         (OPERATORS.batch_norm_inference, (x, mean, variance, weight, bias, 1e-5)),
@@ -32,7 +32,7 @@ def test_operators_by_pytorchs_own_checks(affine):
         (OPERATORS.batch_norm_activated, (x, residual, weight, bias, 1e-5, *activated)),
         (
             OPERATORS.batch_norm_activated_backward,
-            (torch.randn_like(x), x.detach(), kept, statistics, None, None, 1e-5, False, *activated, [True, *[affine] * 3]),
+            (torch.randn_like(x), x.detach(), None, output, statistics, None, None, 1e-5, False, *activated, [True, *[affine] * 3]),
         ),
         (OPERATORS.track, (statistics, mean, variance, None, 0.1)),
         (OPERATORS.track, (statistics, mean, variance, torch.tensor(3), None)),

@@ -17,4 +17,17 @@ prefetch_to_l2(const void* address) noexcept {
 #endif
 }
 
+/// Asks for a cache line that is to be written.
+#if defined(__GNUC__)
+[[gnu::always_inline]]
+#endif
+inline void
+prefetch_for_writing(const void* address) noexcept {
+#if defined(__GNUC__)
+  __builtin_prefetch(address, 1, 2);
+#else
+  static_cast<void>(address);
+#endif
+}
+
 }  // namespace exactnorm

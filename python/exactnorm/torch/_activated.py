@@ -89,8 +89,8 @@ class BatchNormAct1d(_BatchNormAct, BatchNorm1d):
         call. Calls with a residual, `torch.func` around the layer and compilers do without.
 
     The state_dict is that of `torch.nn.BatchNorm1d`; all other arguments are its, too. The backward pass keeps x and the
-    batch's statistics, and no mask; with a residual the output, which the next layer keeps anyway, or, where that does not
-    tell the derivative (silu, hard_swish, leaky_relu of a negative slope), the residual. bfloat16 and float16 inputs with parameters of the same dtype, or
+    batch's statistics, and no mask. With a residual it keeps the output of relu, as `torch.relu` does, which the next layer
+    keeps anyway, and the residual before other activations. bfloat16 and float16 inputs with parameters of the same dtype, or
     float32, are computed here as well. `torch.compile`, `torch.func` and other devices take PyTorch's operations, one after the
     other.
 

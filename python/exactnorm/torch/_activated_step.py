@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from exactnorm.torch import _formulas, _kernels, _operators, _separate, functional
-from exactnorm.torch._activations import GRADIENTS_BY_OUTPUT, activate, output_tells
+from exactnorm.torch._activations import GRADIENTS_BY_OUTPUT, activate
 from exactnorm.torch._kernels import track
 
 Activation = tuple[str, float]  # its name and slope
@@ -19,8 +19,8 @@ _operators.define(
     " float slope) -> (Tensor, Tensor)"
 )
 _operators.define(
-    "batch_norm_activated_backward(Tensor grad_output, Tensor input, Tensor? kept, Tensor statistics, Tensor? weight,"
-    " Tensor? bias, float eps, bool frozen, str activation, float slope, bool[4] output_mask)"
+    "batch_norm_activated_backward(Tensor grad_output, Tensor input, Tensor? residual, Tensor? output, Tensor statistics,"
+    " Tensor? weight, Tensor? bias, float eps, bool frozen, str activation, float slope, bool[4] output_mask)"
     " -> (Tensor, Tensor, Tensor, Tensor)"
 )
 
@@ -47,10 +47,10 @@ def _keep(
     eps: float,
     activation: Activation,
 ) -> None:
-    """What `_gradients` takes of a forward pass. With a residual that is the output, if it tells the derivative: it goes on
-    to another layer, which keeps it, too, as nobody may keep the residual."""
+    """What `_gradients` takes of a forward pass. With a residual that is the output, if the gradient comes of it: the next
+    layer keeps it, too, as nobody may keep the residual."""
     input, residual, weight, bias = sources
-    by_output = residual is not None and output_tells(*activation)
+    by_output = residual is not None and activation[0] in GRADIENTS_BY_OUTPUT
     kept = None if by_output and activation[0] == "none" else output if by_output else residual
     ctx.save_for_backward(input, kept, weight, bias, statistics)
     ctx.training, ctx.eps, ctx.activation, ctx.by_output = training, eps, activation, by_output
@@ -62,16 +62,17 @@ def _gradients(ctx: Any, grad_output: Tensor | None, needs: tuple[bool, ...]) ->
     if grad_output is None:
         return [None] * 4
     input, kept, weight, bias, statistics = ctx.saved_tensors
+    residual, output = (None, kept) if ctx.by_output else (kept, None)
     name, slope = ctx.activation
     # Without an activation, the residual's gradient is that of the output.
-    passes_on = ctx.by_output and kept is None
+    passes_on = ctx.by_output and output is None
     if torch.is_grad_enabled() or _operators.is_other(grad_output):
         if ctx.by_output:
-            grad_output = GRADIENTS_BY_OUTPUT[name](grad_output, grad_output if kept is None else kept.detach(), slope)
+            grad_output = GRADIENTS_BY_OUTPUT[name](grad_output, grad_output if output is None else output.detach())
         running: tuple[Tensor | None, Tensor | None] = (None, None)
         if not ctx.training:
             running = (statistics[0].to(input.dtype), statistics[2].to(input.dtype))
-        sources = (input, None if ctx.by_output else kept, weight, bias)
+        sources = (input, residual, weight, bias)
         activation = ("none", 0.0) if ctx.by_output else ctx.activation
         found = _separate.gradients(grad_output, sources, needs, running, ctx.training, ctx.eps, *activation)
         if ctx.by_output and needs[1]:
@@ -80,7 +81,7 @@ def _gradients(ctx: Any, grad_output: Tensor | None, needs: tuple[bool, ...]) ->
     grad_output = grad_output.to(input.dtype)
     wanted = [needs[0], needs[1] and not passes_on, needs[2], needs[3]]
     results = activated_backward(
-        grad_output, input, kept, statistics, weight, bias, ctx.eps, not ctx.training, name, slope, wanted
+        grad_output, input, residual, output, statistics, weight, bias, ctx.eps, not ctx.training, name, slope, wanted
     )
     gradients = _operators.only_wanted(results, wanted)
     if needs[1] and passes_on:

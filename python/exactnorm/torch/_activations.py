@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,19 +18,12 @@ ACTIVATIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
     "hard_swish": lambda y, slope: functional.hardswish(y),
 }
 
-_aten: Any = torch.ops.aten
-# Of what goes into an activation, from the gradient of what comes out of it, y: for those whose y tells the derivative.
-GRADIENTS_BY_OUTPUT: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
-    "none": lambda gradient, y, slope: gradient,
-    "relu": lambda gradient, y, slope: _aten.threshold_backward(gradient, y, 0),
-    "relu6": lambda gradient, y, slope: _aten.hardtanh_backward(gradient, y, 0, 6),
-    "leaky_relu": lambda gradient, y, slope: _aten.leaky_relu_backward(gradient, y, slope, True),
+# Of what goes into an activation, from the gradient of what comes out of it, y: where a layer with a residual keeps y. Only
+# what PyTorch keeps the output of, too: a program may overwrite that of others before the backward pass.
+GRADIENTS_BY_OUTPUT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "none": lambda gradient, y: gradient,
+    "relu": lambda gradient, y: torch.ops.aten.threshold_backward(gradient, y, 0),
 }
-
-
-def output_tells(activation: str, slope: float) -> bool:
-    """Whether an activation's output tells its derivative."""
-    return activation in GRADIENTS_BY_OUTPUT and not (activation == "leaky_relu" and slope < 0)
 
 
 def activate(y: Tensor, activation: str, slope: float) -> Tensor:

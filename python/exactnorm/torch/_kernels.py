@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from exactnorm import _core
-from exactnorm.torch._activations import output_tells
 
 _dtype_names = {
     torch.float32: "float32",
@@ -198,7 +197,8 @@ def backward(
 def activated_backward_meta(
     grad_output: Tensor,
     input: Tensor,
-    kept: Tensor | None,
+    residual: Tensor | None,
+    output: Tensor | None,
     statistics: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
@@ -216,7 +216,8 @@ def activated_backward_meta(
 def activated_backward(
     grad_output: Tensor,
     input: Tensor,
-    kept: Tensor | None,
+    residual: Tensor | None,
+    output: Tensor | None,
     statistics: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
@@ -226,13 +227,11 @@ def activated_backward(
     slope: float,
     output_mask: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`kept` is the forward pass's output, where that tells the derivative, or else its residual; None without a residual."""
-    arguments = (grad_output, input, kept, statistics, weight, bias, eps, frozen, activation, slope, output_mask)
+    arguments = (grad_output, input, residual, output, statistics, weight, bias, eps, frozen, activation, slope, output_mask)
     gradients = activated_backward_meta(*arguments)
     grad_input, grad_residual, grad_weight, grad_bias = (
         _view(gradient) if wanted else None for gradient, wanted in zip(gradients, output_mask, strict=True)
     )
-    residual, output = (None, kept) if output_tells(activation, slope) else (kept, None)
     _core.tensor_backward(
         _view(grad_output),
         _view(input),
