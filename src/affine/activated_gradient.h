@@ -81,7 +81,7 @@ class PreactivationTile {
 template <typename T, std::size_t kOperands, typename Visit>
 void for_block_parts(const Block<T, kOperands>& block, std::size_t output, bool is_lanes, Index most_columns,
                      const Visit& visit) {
-  const PartLimits limits = {activation_elements, most_columns, 1};
+  const PartLimits limits = {.elements = activation_elements, .columns = most_columns};
   for_parts(block.channels, block.rows, block.count, limits, [&](const BlockPart& at) {
     Block<T, kOperands> part = block;
     const auto distance = [&](std::size_t j) {

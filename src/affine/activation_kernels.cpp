@@ -1,7 +1,6 @@
 #include "affine/activation_kernels.h"
 
 #include <algorithm>
-#include <type_traits>
 
 #include "simd/cache_line.h"
 #include "simd/prefetch.h"
@@ -22,10 +21,6 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 template <typename T>
 using Tag = hn::CappedTag<T, 32>;
-
-// What arithmetic takes elements for.
-template <typename T>
-using Value = std::conditional_t<is_half<T>, float, T>;
 
 // Elements of one row. One vector at a time: `few` is less than a vector has.
 template <bool kGradient, Activation kActivation, typename T>

@@ -29,10 +29,6 @@ using Tag = hn::CappedTag<T, kMostLanes>;
 template <typename T>
 using Vector = hn::Vec<Tag<T>>;
 
-// What arithmetic takes elements for.
-template <typename Element>
-using Value = std::conditional_t<is_half<Element>, float, Element>;
-
 // What follows the normalized value. -0 and NaN stay.
 template <Formula kFormula, class V>
 HWY_INLINE V Finished(V value, V residual) {

@@ -22,6 +22,10 @@ HWY_BEFORE_NAMESPACE();
 namespace exactnorm::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
+// What arithmetic takes elements for.
+template <typename Element>
+using Value = std::conditional_t<is_half<Element>, float, Element>;
+
 // As many halves, as their bits, as D has lanes of float32.
 template <class D>
 using HalfBits = hn::Rebind<std::uint16_t, D>;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <limits>
 
 #include "exactnorm/tensor.h"
 
@@ -20,14 +21,14 @@ struct BlockPart {
 /// What parts have at most, and the multiple of rows that parts of all columns have, but for the last.
 struct PartLimits {
   Index elements;
-  Index columns;
-  Index row_multiple;
+  Index row_multiple = 1;
+  Index columns = std::numeric_limits<Index>::max();
 };
 
 /// Calls visit(part) for parts of something of so many channels, rows of each and columns.
 template <typename Visit>
 void for_parts(Index channels, Index rows, Index columns, const PartLimits& limits, const Visit& visit) {
-  const auto [elements, most_columns, row_multiple] = limits;
+  const auto [elements, row_multiple, most_columns] = limits;
   const Index some_columns = std::min({columns, most_columns, elements});
   const Index some_rows = std::min(std::max<Index>(elements / some_columns / row_multiple, 1) * row_multiple, rows);
   const bool is_whole = some_columns == columns && some_rows == rows;

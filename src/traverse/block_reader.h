@@ -117,7 +117,7 @@ class BlockReader {
   void read_packed(const Region& region, const Visit& visit) {
     const bool is_dense = std::count(region.steps.begin(), region.steps.begin() + kOperands, 1) == kOperands;
     const Index elements = kWrites && !is_dense ? packed_strided_elements : PackedTile<T>::capacity;
-    for_parts(region.channels, region.rows, region.count, {elements, elements, repeats_},
+    for_parts(region.channels, region.rows, region.count, {elements, repeats_},
               [&](const BlockPart& part) { visit_packed(region, part, visit); });
   }
 

@@ -40,7 +40,7 @@ class SelectedBlocks {
     is_direct = is_direct && repeats_ == 1;
     const bool is_strided = !is_direct && kWrites && region.steps[kInputs] != 1;
     const Index elements = is_strided ? packed_strided_elements : PackedTile<T>::capacity;
-    for_parts(region.channels, region.rows, region.count, {elements, elements, repeats_}, [&](const BlockPart& part) {
+    for_parts(region.channels, region.rows, region.count, {elements, repeats_}, [&](const BlockPart& part) {
       if constexpr (!kWrites) {
         is_direct ? read_direct(region, part, visit) : read_packed(region, part, visit);
       } else if (!is_direct) {

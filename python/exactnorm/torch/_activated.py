@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from exactnorm.torch import _marked, _separate
-from exactnorm.torch._activated_step import activated_by_operator, apply_activated, is_known
+from exactnorm.torch._activated_step import activated_by_operator, apply_activated, is_for_kernels
 from exactnorm.torch._activations import ACTIVATIONS, activate
 from exactnorm.torch._modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, arguments_of
 
@@ -56,7 +56,7 @@ class _BatchNormAct(nn.modules.batchnorm._BatchNorm):
         arguments = arguments_of(self)
         running_mean, running_var, weight, bias, *rest = arguments
         training, _, eps, _ = rest
-        if not is_known(input, residual, (running_mean, running_var, weight, bias), training, eps):
+        if not is_for_kernels(input, residual, (running_mean, running_var, weight, bias), training, eps):
             return _separate.activated_batch_norm(input, residual, arguments, self.activation, self.slope)
         activation = (self.activation, self.slope)
         activated: Tensor = apply_activated(
@@ -70,7 +70,7 @@ class _BatchNormAct(nn.modules.batchnorm._BatchNorm):
         if output is not None:
             return output
         y: Tensor = super().forward(input)
-        return activate(y if residual is None else y + residual, self.activation, self.slope)
+        return activate(y, residual, self.activation, self.slope)
 
     def extra_repr(self) -> str:
         slope = f", slope={self.slope}" if self.activation == "leaky_relu" else ""

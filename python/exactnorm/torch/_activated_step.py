@@ -35,7 +35,7 @@ def _formula(
     slope: float,
 ) -> tuple[Tensor, Tensor]:
     y, statistics = _formulas.batch_norm(input, weight, bias, eps)
-    return activate(y if residual is None else y + residual, activation, slope), statistics
+    return activate(y, residual, activation, slope), statistics
 
 
 def _keep(
@@ -146,6 +146,10 @@ class _Activated(torch.autograd.Function):
         return *_gradients(ctx, grad_output, ctx.needs_input_grad[:4]), *(None,) * 7
 
 
+def _fits(residual: Tensor, input: Tensor) -> bool:
+    return residual.dtype == input.dtype and residual.shape == input.shape and residual.is_cpu
+
+
 def activated_by_operator(
     input: Tensor, residual: Tensor | None, arguments: tuple[Any, ...], activation: str, slope: float
 ) -> Tensor | None:
@@ -155,12 +159,7 @@ def activated_by_operator(
     others = (running_mean, running_var, weight, bias)
     if not training or _operators.is_transformed() or not functional.is_known(input, others, training, momentum, eps):
         return None
-    if residual is not None and (
-        residual.dtype != input.dtype
-        or residual.shape != input.shape
-        or not residual.is_cpu
-        or _operators.dispatches_itself(type(residual))
-    ):
+    if residual is not None and (not _fits(residual, input) or _operators.dispatches_itself(type(residual))):
         return None
     functional.check_size(input)
     output: Tensor
@@ -170,11 +169,11 @@ def activated_by_operator(
     return output
 
 
-# Without the wrapper that looks for torch.func's transforms, of which is_known says that there are none.
+# Without the wrapper that looks for torch.func's transforms, of which is_for_kernels says that there are none.
 apply_activated: Any = super(torch.autograd.Function, _Activated).apply
 
 
-def is_known(
+def is_for_kernels(
     input: Tensor, residual: Tensor | None, others: tuple[Tensor | None, ...], training: bool, eps: float
 ) -> bool:
     """Whether the kernels are for such arguments, and nobody is watching who would want to see operations."""
@@ -192,9 +191,7 @@ def is_known(
         return False
     if residual is not None and (
         type(residual) not in _operators.plain_tensors
-        or residual.dtype != dtype
-        or residual.shape != input.shape
-        or not residual.is_cpu
+        or not _fits(residual, input)
         or residual.is_neg()
         or residual._is_zerotensor()
     ):

@@ -26,5 +26,6 @@ GRADIENTS_BY_OUTPUT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def activate(y: Tensor, activation: str, slope: float) -> Tensor:
-    return ACTIVATIONS[activation](y, slope)
+def activate(y: Tensor, residual: Tensor | None, activation: str, slope: float) -> Tensor:
+    """activation(y + residual)"""
+    return ACTIVATIONS[activation](y if residual is None else y + residual, slope)

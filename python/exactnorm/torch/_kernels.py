@@ -52,18 +52,7 @@ def _new_statistics(like: Tensor, channels: int) -> Tensor:
 
 
 def batch_norm(input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
-    output = torch.empty_like(input)
-    statistics = _new_statistics(input, input.shape[1])
-    _core.tensor_training(
-        _view(input),
-        _view(output),
-        _optional_view(weight),
-        _optional_view(bias),
-        _view(statistics),
-        eps,
-        torch.get_num_threads(),
-    )
-    return output, statistics
+    return activated(input, None, weight, bias, eps, "none", 0.0)
 
 
 def batch_norm_meta(input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
@@ -79,7 +68,7 @@ def activated(
     activation: str,
     slope: float,
 ) -> tuple[Tensor, Tensor]:
-    output, statistics = activated_meta(input, residual, weight, bias, eps, activation, slope)
+    output, statistics = batch_norm_meta(input, weight, bias, eps)
     _core.tensor_training(
         _view(input),
         _view(output),
@@ -103,7 +92,7 @@ def activated_meta(
     activation: str,
     slope: float,
 ) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(input), _new_statistics(input, input.shape[1])
+    return batch_norm_meta(input, weight, bias, eps)
 
 
 def inference(
@@ -176,22 +165,47 @@ def backward(
     output_mask: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
     gradients = backward_meta(grad_output, input, statistics, weight, eps, frozen, output_mask)
-    grad_input, grad_weight, grad_bias = (
-        _view(gradient) if wanted else None for gradient, wanted in zip(gradients, output_mask, strict=True)
-    )
+    dx, dweight, dbias = _wanted_views(gradients, output_mask)
+    _pull_back(grad_output, input, statistics, weight, eps, frozen, (dx, None, dweight, dbias))
+    return gradients
+
+
+def _wanted_views(gradients: tuple[Tensor, ...], output_mask: list[bool]) -> tuple[_View | None, ...]:
+    return tuple(_view(gradient) if wanted else None for gradient, wanted in zip(gradients, output_mask, strict=True))
+
+
+def _pull_back(
+    grad_output: Tensor,
+    input: Tensor,
+    statistics: Tensor,
+    weight: Tensor | None,
+    eps: float,
+    frozen: bool,
+    gradients: tuple[_View | None, ...],
+    bias: Tensor | None = None,
+    residual: Tensor | None = None,
+    output: Tensor | None = None,
+    activation: tuple[str, float] = ("none", 0.0),
+) -> None:
+    """Writes the gradients of input, residual, weight and bias."""
+    dx, d_residual, dweight, dbias = gradients
     _core.tensor_backward(
         _view(grad_output),
         _view(input),
         _view(statistics),
         _optional_view(weight),
-        grad_input,
-        grad_weight,
-        grad_bias,
+        dx,
+        dweight,
+        dbias,
         frozen,
         eps,
         torch.get_num_threads(),
+        _optional_view(bias),
+        _optional_view(residual),
+        d_residual,
+        activation,
+        _optional_view(output),
     )
-    return gradients
 
 
 def activated_backward_meta(
@@ -229,26 +243,9 @@ def activated_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     arguments = (grad_output, input, residual, output, statistics, weight, bias, eps, frozen, activation, slope, output_mask)
     gradients = activated_backward_meta(*arguments)
-    grad_input, grad_residual, grad_weight, grad_bias = (
-        _view(gradient) if wanted else None for gradient, wanted in zip(gradients, output_mask, strict=True)
-    )
-    _core.tensor_backward(
-        _view(grad_output),
-        _view(input),
-        _view(statistics),
-        _optional_view(weight),
-        grad_input,
-        grad_weight,
-        grad_bias,
-        frozen,
-        eps,
-        torch.get_num_threads(),
-        _optional_view(bias),
-        _optional_view(residual),
-        grad_residual,
-        (activation, slope),
-        _optional_view(output),
-    )
+    views = _wanted_views(gradients, output_mask)
+    function = activation, slope
+    _pull_back(grad_output, input, statistics, weight, eps, frozen, views, bias, residual, output, function)
     return gradients
 
 

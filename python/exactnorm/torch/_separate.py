@@ -26,7 +26,7 @@ def activated_batch_norm(
         y = functional.batch_norm(input, *of_pytorch)
     else:
         y = normalize(input, *arguments)
-    return activate(y if residual is None else y + residual, activation, slope)
+    return activate(y, residual, activation, slope)
 
 
 def gradients(
